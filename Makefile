@@ -1,0 +1,59 @@
+# Two commands set everything up on a machine with Python, pip and make: `make export`, `make test`.
+
+PYTHON ?= python3
+MODEL ?= digits
+VENV := .venv
+BIN := $(VENV)/bin
+NAME := $(notdir $(patsubst %/,%,$(MODEL)))
+
+# Python 3.10 with ONNX Runtime 1.23 is what JetPack 6 can have; its tests run where 3.10 is found.
+PYTHON310 ?= $(shell command -v python3.10 || ls -d $(HOME)/.pyenv/versions/3.10.*/bin/python 2>/dev/null | tail -n 1)
+VENV310 := .venv310
+
+.DEFAULT_GOAL := help
+.PHONY: help export train test test-runtime-310 lint bench clean
+
+help: ## Show these targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+$(BIN)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $@
+
+export: $(BIN)/.installed ## Export MODEL (default digits), prove parity, calibrate, measure, plot into build/MODEL
+	$(BIN)/adaptrt export $(MODEL) --output build/$(NAME)
+	$(BIN)/adaptrt bench build/$(NAME)
+
+train: $(BIN)/.installed ## Train the default model and write its weights to models/weights/digits
+	$(BIN)/adaptrt train digits --output models/weights/digits
+
+test: $(BIN)/.installed ## Run the tests, the runtime's once more under Python 3.10 where that is found
+	$(BIN)/python -m pytest
+	@if [ -n "$(PYTHON310)" ]; then $(MAKE) --no-print-directory test-runtime-310; \
+	else echo "NOTE: no Python 3.10 found, the runtime's tests did not run under it (set PYTHON310)"; fi
+
+$(VENV310)/.installed: pyproject.toml
+	$(PYTHON310) -m venv $(VENV310)
+	$(VENV310)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV310)/bin/python -m pip install --quiet -e . "onnxruntime==1.23.*" "pytest>=8" "hypothesis>=6.100"
+	touch $@
+
+test-runtime-310: $(VENV310)/.installed
+	$(VENV310)/bin/python -m pytest tests/runtime
+
+lint: $(BIN)/.installed ## Check style, types and the import rules between rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(BIN)/.installed ## Measure how closely time follows work (about 20 minutes); results go to build/bench
+	mkdir -p build/bench
+	$(BIN)/python -m adaptrt.bench.conditional_mlp --json build/bench/conditional_mlp.json
+	$(BIN)/python -m adaptrt.bench.end_to_end --json build/bench/end_to_end.json
+	$(BIN)/python -m adaptrt.bench.runtime_overhead --json build/bench/runtime_overhead.json
+
+clean: ## Remove what was built; environments and weights stay
+	rm -rf build

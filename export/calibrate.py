@@ -1,0 +1,160 @@
+"""Sweep the price over calibration data into a curve, mark its frontier, report quality on a third split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from adaptrt.export.errors import CalibrationError
+from adaptrt.export.staging import write_file
+from adaptrt.runtime import load
+from adaptrt.runtime.bundle import BUNDLE_FILE, Bundle, CurvePoint, Knob, encode_bundle
+from adaptrt.runtime.model import AdaptiveModel
+
+if TYPE_CHECKING:
+    from adaptrt.models.data import DataSplits, Split
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the share of it that is done, 0..1."""
+
+POINTS = 25
+_BATCH = 64
+
+
+def spread_prices(fraction: Callable[[float], float], minimum: float, maximum: float, points: int) -> list[float]:
+    """Choose prices whose shares of work are spread evenly, whatever the scale of the gates.
+
+    The interval with the largest gap in the share of work is halved, again and again.
+
+    Args:
+        fraction: Mean share of work at a price; called ``points`` times.
+        minimum: Price at which everything runs.
+        maximum: Price at which least runs.
+        points: Number of prices, at least 2.
+
+    Returns:
+        Prices representable in float32, ascending; both limits among them.
+    """
+    known = {minimum: fraction(minimum), maximum: fraction(maximum)}
+    while len(known) < points:
+        prices = sorted(known)
+        gaps = [known[a] - known[b] for a, b in zip(prices, prices[1:], strict=False)]
+        halves = [
+            (gap, float(np.float32((a + b) / 2)))
+            for gap, a, b in zip(gaps, prices, prices[1:], strict=False)
+        ]
+        open_halves = [(gap, middle) for gap, middle in halves if middle not in known]
+        if not open_halves or max(open_halves)[0] <= 0:
+            break  # the work no longer depends on the price in any interval left
+        middle = max(open_halves)[1]
+        known[middle] = fraction(middle)
+    return sorted(known)
+
+
+def mark_frontier(costs: Sequence[float], qualities: Sequence[float]) -> list[bool]:
+    """Mark the points that no other point beats: none costs less or the same at a higher quality, or
+    less at the same quality.
+    """
+    marks = []
+    for cost, quality in zip(costs, qualities, strict=True):
+        beaten = any(
+            other_cost <= cost and other_quality >= quality and (other_cost < cost or other_quality > quality)
+            for other_cost, other_quality in zip(costs, qualities, strict=True)
+        )
+        marks.append(not beaten)
+    return marks
+
+
+def calibrate_bundle(
+    folder: Path, data: DataSplits, *, points: int = POINTS, progress: Progress | None = None
+) -> list[CurvePoint]:
+    """Sweep the price of a bundle and write the curve into its ``bundle.json``, atomically.
+
+    Args:
+        folder: The bundle.
+        data: Labelled data; prices and frontier come from ``calibration``, the reported quality and
+            cost from ``test``.
+        points: Points of the curve, at least 2.
+        progress: Told how far the sweep is.
+
+    Raises:
+        CalibrationError: The data does not fit the bundle's inputs, or ``points`` is below 2.
+        BundleError: The bundle is damaged.
+    """
+    if points < 2:
+        raise CalibrationError(f"got {points} points, expected at least 2")
+    model = load(folder)
+    curve = sweep(model, data, points=points, progress=progress or (lambda what, share: None))
+    bundle = msgspec.structs.replace(model.bundle, curve=curve, quality_metric="accuracy", data=describe(data))
+    write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
+    return curve
+
+
+def describe(data: DataSplits) -> dict[str, object]:
+    """What ``bundle.json`` says of the data it was calibrated on."""
+    return {"name": data.name, "calibration": len(data.calibration), "test": len(data.test)}
+
+
+def sweep(model: AdaptiveModel, data: DataSplits, *, points: int, progress: Progress) -> list[CurvePoint]:
+    """Measure cost and quality over the price, dearest point last."""
+    knob = price_knob(model.bundle)
+    measured: dict[float, tuple[float, float]] = {}
+
+    def fraction(price: float) -> float:
+        measured[price] = measure(model, data.calibration, price)
+        progress("calibrating", len(measured) / (2 * points))
+        return measured[price][0]
+
+    prices = spread_prices(fraction, knob.minimum, knob.maximum, points)
+    prices.sort(key=lambda price: (measured[price][0], -price))
+    marks = mark_frontier([measured[p][0] for p in prices], [measured[p][1] for p in prices])
+    curve = []
+    for index, (price, on_frontier) in enumerate(zip(prices, marks, strict=True)):
+        cost, quality = measure(model, data.test, price)
+        progress("measuring quality on held-out data", 0.5 + (index + 1) / (2 * len(prices)))
+        curve.append(
+            CurvePoint(
+                knobs={"price": price},
+                macs_fraction=cost,
+                quality=quality,
+                frontier=on_frontier,
+                calibration_macs_fraction=measured[price][0],
+                calibration_quality=measured[price][1],
+            )
+        )
+    return curve
+
+
+def price_knob(bundle: Bundle) -> Knob:
+    """The price among a bundle's knobs.
+
+    Raises:
+        CalibrationError: It has none.
+    """
+    for knob in bundle.knobs:
+        if knob.name == "price":
+            return knob
+    raise CalibrationError(f"bundle {bundle.name!r} has no price, expected a knob of that name; nothing to calibrate")
+
+
+def measure(model: AdaptiveModel, split: Split, price: float) -> tuple[float, float]:
+    """Mean share of work and accuracy over a split, at one price."""
+    spec = model.bundle.inputs[0]
+    if split.inputs.ndim != len(spec.shape) or any(
+        isinstance(size, int) and size != got for size, got in zip(spec.shape, split.inputs.shape, strict=True)
+    ):
+        raise CalibrationError(
+            f"got inputs of shape {list(split.inputs.shape)}, expected {spec.shape} as {spec.name} of "
+            f"{model.bundle.name!r}; calibrate with data of that shape"
+        )
+    spent, correct = 0.0, 0
+    for start in range(0, len(split), _BATCH):
+        rows = slice(start, start + _BATCH)
+        result = model.run({spec.name: split.inputs[rows]}, knobs={"price": price})
+        spent += float(result.macs_fraction.sum(dtype=np.float64))
+        correct += int((result.outputs["logits"].argmax(1) == split.labels[rows]).sum())
+    return spent / len(split), correct / len(split)

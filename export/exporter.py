@@ -1,0 +1,218 @@
+"""From a model to a bundle: trace, attach bodies, prove parity, calibrate, write."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import torch
+
+import adaptrt
+from adaptrt.export.bodies import attach_bodies
+from adaptrt.export.calibrate import POINTS, Progress, describe, spread_prices, sweep
+from adaptrt.export.errors import ExportError
+from adaptrt.export.parity import GraphUnderTest, ParityReport, ParityRow, merge_rows
+from adaptrt.export.reference import Floats, encode_golden, run_reference
+from adaptrt.export.staging import check_replaceable, staged_folder, write_file
+from adaptrt.export.trace import trace
+from adaptrt.models.data import DataSplits
+from adaptrt.models.folder import LoadedModel
+from adaptrt.models.vit import ViT
+from adaptrt.runtime import load
+from adaptrt.runtime.bundle import (
+    BUNDLE_FILE,
+    FORMAT_VERSION,
+    Bundle,
+    CurvePoint,
+    DataFile,
+    Dense,
+    ImagePreprocessing,
+    Knob,
+    Stage,
+    TensorSpec,
+    encode_bundle,
+)
+
+MODEL_FILE, DENSE_FILE, GOLDEN_FILE = "model.onnx", "dense.onnx", "golden.npz"
+EXTERNAL_DATA_FROM = 10**9  # bytes of weights from which they lie beside the graph
+PARITY_PRICES = 7
+PARITY_BATCHES = (1, 2, 64)
+GOLDEN_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export made and proved.
+
+    Attributes:
+        bundle_folder: Where the bundle is.
+        parity: Torch against ONNX Runtime.
+        curve: Points of the calibration; empty without calibration data.
+    """
+
+    bundle_folder: Path
+    parity: ParityReport
+    curve: list[CurvePoint]
+
+
+def export_bundle(
+    source: LoadedModel,
+    output: Path,
+    *,
+    calibration: DataSplits | None,
+    debug: bool = False,
+    points: int = POINTS,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Export a model as a bundle; a bundle that stood there is replaced only when all has succeeded.
+
+    Args:
+        source: The model.
+        output: Folder of the bundle.
+        calibration: Data to calibrate with; None leaves the curve empty.
+        debug: Adds the output ``learners`` (int32 ``[B, L, T]``).
+        points: Points of the curve.
+        progress: Told what is being done.
+
+    Raises:
+        ExportError: The model is dense, or ``output`` cannot be written or is no bundle.
+        ParityError: The graph differs from torch.
+        CalibrationError: The data does not fit.
+    """
+    tell = progress or (lambda what, share: None)
+    if not source.model.adaptive:
+        raise ExportError(f"model {source.name!r} is dense, expected one with adaptive modules; adapt it first")
+    check_replaceable(output)
+    tell("tracing the adaptive model", 0.0)
+    graph = trace(source.model, debug=debug)
+    ops = attach_bodies(graph)
+    inputs = _parity_inputs(source.model, calibration)
+    tell("checking parity with torch", 0.0)
+    prices = parity_prices(source.model, inputs)
+    parity = check_parity(source.model, graph, inputs, prices, tell).require(f"parity of {source.name!r}")
+    golden = [run_reference(source.model, inputs[:GOLDEN_SAMPLES], price) for price in prices]
+    with staged_folder(output) as folder:
+        stage = save_graph(graph, folder / MODEL_FILE)
+        dense = _write_dense(source, calibration, folder, tell)
+        bundle = _describe_bundle(source, stage, dense, ops, debug)
+        write_file(folder / GOLDEN_FILE, encode_golden(golden))
+        write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
+        if calibration is not None:
+            curve = sweep(load(folder), calibration, points=points, progress=tell)
+            bundle = msgspec.structs.replace(
+                bundle, curve=curve, quality_metric="accuracy", data=describe(calibration)
+            )
+            write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
+    return ExportReport(output, parity, bundle.curve)
+
+
+def parity_prices(model: ViT, inputs: Floats, count: int = PARITY_PRICES) -> list[float]:
+    """Prices from everything to nothing, with the torch model's work spread evenly between."""
+    low, high = model.gates()[0][1].price_limits()
+    sample = inputs[:GOLDEN_SAMPLES]
+    return spread_prices(lambda p: float(run_reference(model, sample, p).macs_fraction.mean()), low, high, count)
+
+
+def check_parity(
+    model: ViT, graph: onnx.ModelProto, inputs: Floats, prices: Iterable[float], progress: Progress | None = None
+) -> ParityReport:
+    """Compare torch with the graph on ONNX Runtime at every price and batch size."""
+    under_test, rows, prices = GraphUnderTest(graph), [], list(prices)
+    for index, price in enumerate(prices):
+        for batch in PARITY_BATCHES:
+            if batch > len(inputs):
+                continue
+            starts = range(0, min(len(inputs), max(4, batch)) - batch + 1, batch)
+            parts: list[ParityRow] = [
+                under_test.compare(run_reference(model, inputs[start : start + batch], price)) for start in starts
+            ]
+            rows.append(merge_rows(parts))
+        if progress is not None:
+            progress("checking parity with torch", (index + 1) / len(prices))
+    return ParityReport(rows)
+
+
+def save_graph(graph: onnx.ModelProto, path: Path) -> Stage:
+    """Write a graph, weights beside it when they are large, and give its entry in the bundle."""
+    external: list[DataFile] = []
+    if graph.ByteSize() >= EXTERNAL_DATA_FROM:
+        data = path.with_name(path.name + ".data")
+        onnx.save(graph, str(path), save_as_external_data=True, location=data.name, size_threshold=1024)
+        external.append(DataFile(file=data.name, sha256=_sha256(data)))
+    else:
+        write_file(path, graph.SerializeToString(deterministic=True))
+    return Stage(file=path.name, sha256=_sha256(path), external_data=external)
+
+
+def _parity_inputs(model: ViT, data: DataSplits | None) -> Floats:
+    """Real inputs where there are some, noise otherwise."""
+    c, count = model.config, max(PARITY_BATCHES)
+    if data is not None and data.calibration.inputs.shape[1:] == (c.channels, c.image_size, c.image_size):
+        return data.calibration.inputs[:count]
+    generator = np.random.default_rng(0)
+    return generator.random((count, c.channels, c.image_size, c.image_size), dtype=np.float32)
+
+
+def _write_dense(source: LoadedModel, data: DataSplits | None, folder: Path, tell: Progress) -> Dense:
+    """Describe the dense model and, where its weights are there, write its graph for comparison."""
+    macs = source.model.dense_macs()
+    if source.dense is None:
+        learned = sum(parameter.numel() for parameter in source.model.parameters())
+        return Dense(macs=macs, parameters=learned)
+    tell("tracing the dense model", 0.0)
+    stage = save_graph(trace(source.dense), folder / DENSE_FILE)
+    parameters = sum(parameter.numel() for parameter in source.dense.parameters())
+    quality = None if data is None else _accuracy(source.dense, data)
+    return Dense(macs=macs, parameters=parameters, quality=quality, file=stage.file, sha256=stage.sha256)
+
+
+def _accuracy(dense: ViT, data: DataSplits) -> float:
+    with torch.no_grad():
+        parts = torch.from_numpy(data.test.inputs).split(64)
+        predicted = torch.cat([dense(part).logits.argmax(1) for part in parts]).numpy()
+    return float((predicted == data.test.labels).mean())
+
+
+def _describe_bundle(source: LoadedModel, stage: Stage, dense: Dense, ops: dict[str, int], debug: bool) -> Bundle:
+    c = source.model.config
+    low, high = source.model.gates()[0][1].price_limits()
+    pixels = TensorSpec(
+        name="pixels",
+        dtype="float32",
+        shape=["batch", c.channels, c.image_size, c.image_size],
+        preprocessing=ImagePreprocessing(channels=c.channels, height=c.image_size, width=c.image_size),
+    )
+    outputs = [
+        TensorSpec(name="logits", dtype="float32", shape=["batch", c.classes]),
+        TensorSpec(name="macs_fraction", dtype="float32", shape=["batch"]),
+    ]
+    if debug:
+        gates = len(source.model.gates())
+        outputs.append(TensorSpec(name="learners", dtype="int32", shape=["batch", gates, c.tokens]))
+    return Bundle(
+        format_version=FORMAT_VERSION,
+        name=source.name,
+        producer=f"adaptrt {adaptrt.__version__}",
+        inputs=[pixels],
+        outputs=outputs,
+        stages=[stage],
+        knobs=[Knob(name="price", dtype="float32", shape=[1], minimum=low, maximum=high, default=low)],
+        dense=dense,
+        curve=[],
+        quality_metric=None,
+        data={},
+        ops=ops,
+    )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

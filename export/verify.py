@@ -1,0 +1,29 @@
+"""Prove a bundle on this machine without torch: its graph against the golden runs that it carries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from adaptrt.export.errors import ExportError
+from adaptrt.export.parity import GraphUnderTest, ParityReport
+from adaptrt.export.reference import read_golden
+from adaptrt.runtime.bundle import read_bundle
+
+
+def verify_bundle(folder: Path) -> ParityReport:
+    """Compare a bundle's graph on this machine's ONNX Runtime with what torch computed at export.
+
+    Raises:
+        BundleError: The bundle is damaged.
+        ExportError: ``golden.npz`` is missing or damaged.
+        ParityError: The graph differs, or nothing was compared.
+    """
+    bundle = read_bundle(folder)
+    golden = folder / "golden.npz"
+    if not golden.is_file():
+        raise ExportError(f"{folder} has no golden.npz, expected the runs to compare with; export the bundle again")
+    graph = GraphUnderTest(onnx.load(str(folder / bundle.stages[0].file)))
+    rows = [graph.compare(reference) for reference in read_golden(golden)]
+    return ParityReport(rows).require(f"bundle {bundle.name!r}")

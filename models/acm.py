@@ -1,0 +1,106 @@
+"""Adaptive Computation Modules (arXiv 2312.10193): learners with their gate, in FFNs and projections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from adaptrt.models.conditional_mlp import ConditionalLinear, ConditionalMLP
+from adaptrt.models.gate import GATES, Decision
+from adaptrt.models.macs import Layer
+
+
+@dataclass(frozen=True)
+class ACMConfig:
+    """How ACMs replace a transformer's layers.
+
+    Attributes:
+        learners: N per module; the FFN's hidden width is divided among them.
+        gate: "price" (one model for all budgets) or "argmax" (the paper's).
+        gate_width: Width of a gate's hidden layer.
+        projections: Whether attention projections become ACMs too. They seldom pay on CPUs.
+    """
+
+    learners: int = 4
+    gate: str = "price"
+    gate_width: int = 16
+    projections: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gate not in GATES:
+            raise ValueError(f"got gate {self.gate!r}, expected one of {', '.join(GATES)}")
+        if self.learners < 1:
+            raise ValueError(f"got {self.learners} learners, expected at least 1")
+
+    def projection_rank(self, width: int) -> int:
+        """Rank of one learner of a projection, so that all N cost what the dense projection does."""
+        return width // (2 * self.learners)
+
+
+class AdaptiveFFN(nn.Module):
+    """A feed-forward network as an ACM."""
+
+    def __init__(self, config: ACMConfig, width: int, hidden: int, cost: float) -> None:
+        super().__init__()
+        self.learners = ConditionalMLP(config.learners, width, hidden // config.learners, width)
+        self.gate = GATES[config.gate](width, config.learners, config.gate_width, cost)
+
+    def layer(self, name: str, tokens: int, dense: int) -> Layer:
+        """Count this layer for ``tokens`` tokens."""
+        return Layer(name, dense, self.gate.macs_per_token * tokens, self.learners.macs_per_run)
+
+    def price_limits(self) -> tuple[float, float]:
+        """Prices at which every learner runs, and none."""
+        return self.gate.price_minimum, self.gate.price_maximum
+
+    def forward(self, x: Tensor, price: Tensor) -> tuple[Tensor, Decision]:
+        """``[T, D]`` and the price -> ``[T, D]`` and what was decided."""
+        decision: Decision = self.gate(x, price)
+        if self.training:
+            return self.learners.masked(x, decision.mask), decision
+        return self.learners(x, decision.k), decision
+
+
+class AdaptiveProjections(nn.Module):
+    """Attention projections as ACMs: one gate for queries, keys and values, one for the output.
+
+    At least one learner runs in each, as in the paper: attention without queries means nothing.
+    """
+
+    def __init__(self, config: ACMConfig, width: int, qkv_cost: float) -> None:
+        super().__init__()
+        rank = config.projection_rank(width)
+        self.query, self.key, self.value, self.out = (
+            ConditionalLinear(config.learners, width, rank, width) for _ in range(4)
+        )
+        gate = GATES[config.gate]
+        self.qkv_gate = gate(width, config.learners, config.gate_width, qkv_cost, at_least=1)
+        self.out_gate = gate(width, config.learners, config.gate_width, qkv_cost / 3, at_least=1)
+
+    def layers(self, block: str, tokens: int) -> list[Layer]:
+        """Count both parts for ``tokens`` tokens."""
+        run, dense = self.out.macs_per_run, tokens * self.out.width * self.out.out
+        return [
+            Layer(f"{block}.qkv", 3 * dense, self.qkv_gate.macs_per_token * tokens, 3 * run),
+            Layer(f"{block}.out", dense, self.out_gate.macs_per_token * tokens, run),
+        ]
+
+    def price_limits(self) -> tuple[float, float]:
+        """Prices at which every learner runs, and only the first."""
+        return self.qkv_gate.price_minimum, self.qkv_gate.price_maximum
+
+    def project(self, x: Tensor, price: Tensor) -> tuple[Tensor, Tensor, Tensor, Decision]:
+        """``[T, D]`` -> queries, keys, values (each ``[T, D]``) and their common decision."""
+        decision: Decision = self.qkv_gate(x, price)
+        query, key, value = (
+            part.masked(x, decision.mask) if self.training else part(x, decision.k)
+            for part in (self.query, self.key, self.value)
+        )
+        return query, key, value, decision
+
+    def output(self, x: Tensor, price: Tensor) -> tuple[Tensor, Decision]:
+        """``[T, D]`` of attended values -> ``[T, D]`` and the decision."""
+        decision: Decision = self.out_gate(x, price)
+        y = self.out.masked(x, decision.mask) if self.training else self.out(x, decision.k)
+        return y, decision

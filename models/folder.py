@@ -1,0 +1,100 @@
+"""Model folders: ``config.json`` with ``model.safetensors`` and, optionally, ``dense.safetensors``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from adaptrt import AdaptrtError
+from adaptrt.models.acm import ACMConfig
+from adaptrt.models.phase import write_atomically
+from adaptrt.models.vit import ViT, ViTConfig
+
+CONFIG, ADAPTIVE, DENSE = "config.json", "model.safetensors", "dense.safetensors"
+
+
+class ModelFolderError(AdaptrtError):
+    """A model folder that is missing, incomplete or damaged."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to export.
+
+    Attributes:
+        name: Names the bundle.
+        model: The adaptive model, in evaluation mode.
+        dense: The model it was adapted from; None when the folder has none.
+        data_name: Data set it was trained on, if known.
+    """
+
+    name: str
+    model: ViT
+    dense: ViT | None
+    data_name: str | None
+
+
+def save_model(folder: Path, model: ViT, dense: ViT | None, data_name: str | None, dtype: torch.dtype) -> None:
+    """Write a model folder, file by file atomically, weights rounded to ``dtype``.
+
+    Computation stays in float32; float16 halves what is shipped.
+    """
+    for file, module in ((ADAPTIVE, model), (DENSE, dense)):
+        if module is not None:
+            weights = {name: value.to(dtype).contiguous() for name, value in module.state_dict().items()}
+            write_atomically(folder / file, save(weights))
+    config = {"architecture": "vit", "data": data_name, "vit": dataclasses.asdict(model.config)}
+    write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def load_folder(folder: Path, name: str) -> LoadedModel:
+    """Read a model folder.
+
+    Raises:
+        ModelFolderError: It is no folder, has no configuration or weights, or they do not fit together.
+    """
+    if not folder.is_dir():
+        raise ModelFolderError(f"got model {str(folder)!r}, expected a folder with {CONFIG} and {ADAPTIVE}")
+    for file in (CONFIG, ADAPTIVE):
+        if not (folder / file).is_file():
+            raise ModelFolderError(
+                f"model folder {folder} has no {file}; train with `adaptrt train --output {folder}` or point to a "
+                "folder that was"
+            )
+    config, data_name = _read_config(folder / CONFIG)
+    if config.acm is None:
+        raise ModelFolderError(f"{folder / CONFIG} describes a dense model, expected one with acm; adapt it first")
+    model = _load_weights(ViT(config), folder / ADAPTIVE)
+    dense = None
+    if (folder / DENSE).is_file():
+        dense = _load_weights(ViT(dataclasses.replace(config, acm=None)), folder / DENSE)
+    return LoadedModel(name, model, dense, data_name)
+
+
+def _read_config(path: Path) -> tuple[ViTConfig, str | None]:
+    try:
+        content = json.loads(path.read_text())
+        if content["architecture"] != "vit":
+            raise ValueError(f"architecture {content['architecture']!r}, expected 'vit'")
+        fields = dict(content["vit"])
+        acm = fields.pop("acm")
+        config = ViTConfig(**fields, acm=None if acm is None else ACMConfig(**acm))
+        return config, content.get("data")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFolderError(f"cannot use {path}: {error}; write it again by training") from error
+
+
+def _load_weights(model: ViT, path: Path) -> ViT:
+    try:
+        weights = {name: value.to(torch.float32) for name, value in load_file(path).items()}
+        model.load_state_dict(weights)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelFolderError(f"cannot read weights {path}: {first}; copy or train them again") from error
+    return model.eval()

@@ -1,0 +1,171 @@
+"""Gates: how many learners a token runs, given the price.
+
+``PriceGate`` serves every price with one set of weights. ``ArgmaxGate`` is the gate of the paper
+(arXiv 2312.10193, section 3.2), with the price taken off its logits, for comparison.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Decision(NamedTuple):
+    """What an adaptive module decided for its T tokens.
+
+    Attributes:
+        k: Learners run, int32 ``[T]``.
+        margin: How far every compared quantity is from its threshold, ``[T, N]`` (price gate) or
+            ``[T, 1]`` (argmax gate: best against second best); 0 is a tie.
+        mask: Learners as weights, ``[T, N]``: exactly 0 or 1 in value, and in training with the
+            gradient of their soft version (straight-through).
+        gains: What the gate gives out: ``[T, N]`` gains, or ``[T, N + 1]`` scores of the argmax gate.
+    """
+
+    k: Tensor
+    margin: Tensor
+    mask: Tensor
+    gains: Tensor
+
+
+def _logistic_noise(like: Tensor) -> Tensor:
+    """Difference of two Gumbel variables: the noise of a binary Gumbel-softmax."""
+    uniform = torch.rand_like(like).clamp(1e-6, 1 - 1e-6)
+    return torch.logit(uniform)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """Softplus as one ONNX node: the exporter would add torch's switch to the identity above 20."""
+    if torch.onnx.is_in_onnx_export():
+        return torch.onnx.ops.symbolic("Softplus", (x,), dtype=x.dtype, shape=x.shape)
+    return functional.softplus(x)
+
+
+class PriceGate(nn.Module):
+    """Marginal gains ``u_1 >= ... >= u_N`` in (0, 1), non-increasing by construction.
+
+    ``logit(u_n) = CEILING - sum over j <= n of softplus(r_j)`` with r from two small layers, and
+    ``k = #{n : u_n > price * cost}``. A price of 0 runs every learner and a price of 1 none
+    (for a cost of 1); for a given input k never rises with the price.
+
+    Args:
+        width: Width D of the tokens.
+        learners: N.
+        hidden: Width of the gate's hidden layer (16 in the paper).
+        cost: Cost of one learner relative to the model's largest, in (0, 1].
+        at_least: Learners that run at any price.
+    """
+
+    CEILING = 6.0
+    TEMPERATURE = 0.8  # of the Gumbel-softmax, as in the paper
+    price_minimum, price_maximum = 0.0, 1.0
+
+    def __init__(self, width: int, learners: int, hidden: int, cost: float = 1.0, at_least: int = 0) -> None:
+        super().__init__()
+        self.learners, self.cost, self.at_least = learners, cost, at_least
+        self.inner = nn.Linear(width, hidden)
+        self.outer = nn.Linear(hidden, learners)
+        nn.init.zeros_(self.outer.bias)
+        # Start with u from about 0.8 down to 0.2, so that prices in the middle of the scale divide them.
+        first = torch.tensor([self.CEILING - 1.4] + [2.8 / max(learners - 1, 1)] * (learners - 1))
+        with torch.no_grad():
+            self.outer.bias.copy_(torch.log(torch.expm1(first)))
+        self.register_buffer("ceiling", torch.full((learners,), self.CEILING), persistent=False)
+        self.register_buffer("descend", -torch.triu(torch.ones(learners, learners)), persistent=False)
+        self.ceiling: Tensor
+        self.descend: Tensor
+
+    @property
+    def macs_per_token(self) -> int:
+        """Multiply-accumulates of the gate for one token."""
+        return self.inner.in_features * self.inner.out_features + self.outer.in_features * self.learners
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Gains on the logit scale: ``[T, D] -> [T, N]``, non-increasing along N."""
+        steps = _softplus(self.outer(functional.relu(self.inner(x))))
+        return torch.addmm(self.ceiling, steps, self.descend)
+
+    def forward(self, x: Tensor, price: Tensor) -> Decision:
+        """Decide for every token.
+
+        Args:
+            x: Tokens, ``[T, D]``.
+            price: float32 ``[1]``, or ``[T, 1]`` in training.
+        """
+        if self.training:
+            return self._sampled(x, price)
+        threshold = price if self.cost == 1 else price * self.cost
+        gains = torch.sigmoid(self.logits(x))
+        runs = gains > threshold
+        k = runs.to(torch.int32).sum(1, dtype=torch.int32)
+        if self.at_least:
+            k = k.clamp(min=self.at_least)
+        return Decision(k, gains - threshold, runs.to(x.dtype), gains)
+
+    def _sampled(self, x: Tensor, price: Tensor) -> Decision:
+        """Decide with one noise per token, so that the sampled learners stay the first k."""
+        with torch.autocast("cpu", enabled=False):  # a bfloat16 gate flips several percent of its decisions
+            logits = self.logits(x.float())
+        threshold = torch.logit((price * self.cost).clamp(1e-4, 1 - 1e-4))
+        margin = logits - threshold + self.TEMPERATURE * _logistic_noise(logits[:, :1])
+        soft = torch.sigmoid(margin / self.TEMPERATURE)
+        hard = (margin > 0).to(soft.dtype)
+        if self.at_least:
+            hard = torch.cat([torch.ones_like(hard[:, : self.at_least]), hard[:, self.at_least :]], 1)
+        mask = hard + soft - soft.detach()
+        return Decision(hard.sum(1).to(torch.int32), margin, mask, torch.sigmoid(logits))
+
+
+class ArgmaxGate(nn.Module):
+    """The published gate: ``k = argmax_n (g_n - price * cost * n)`` over N + 1 scores g.
+
+    Scores are bounded, so that the limits of the price run all learners and none. Ties go to the
+    smaller k. The price is in units of score per learner.
+    """
+
+    BOUND = 10.0
+    TEMPERATURE = 0.8
+    price_minimum, price_maximum = -32.0, 32.0
+
+    def __init__(self, width: int, learners: int, hidden: int, cost: float = 1.0, at_least: int = 0) -> None:
+        super().__init__()
+        self.learners, self.cost, self.at_least = learners, cost, at_least
+        self.inner = nn.Linear(width, hidden)
+        self.outer = nn.Linear(hidden, learners + 1)
+        self.register_buffer("counts", torch.arange(learners + 1, dtype=torch.float32), persistent=False)
+        self.counts: Tensor
+
+    @property
+    def macs_per_token(self) -> int:
+        """Multiply-accumulates of the gate for one token."""
+        return self.inner.out_features * (self.inner.in_features + self.learners + 1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Scores of running n = 0..N learners: ``[T, D] -> [T, N + 1]``, within ±BOUND."""
+        raw = self.outer(functional.gelu(self.inner(x)))
+        return self.BOUND * torch.tanh(raw / self.BOUND)
+
+    def forward(self, x: Tensor, price: Tensor) -> Decision:
+        """Decide for every token; ``price`` is float32 ``[1]``, or ``[T, 1]`` in training."""
+        scores = self.logits(x)
+        priced = scores - price * self.cost * self.counts
+        if self.at_least:
+            allowed = self.counts >= self.at_least
+            priced = torch.where(allowed, priced, torch.full_like(priced, -1e6))
+        if self.training:
+            soft = functional.gumbel_softmax(priced, tau=self.TEMPERATURE)
+            choice = soft.argmax(1)
+            # P(n < k) for each learner n: the mass of all larger choices.
+            tail = soft[:, 1:].flip(1).cumsum(1).flip(1)
+            hard = (self.counts[1:] <= choice[:, None]).to(tail.dtype)
+            return Decision(choice.to(torch.int32), priced, hard + tail - tail.detach(), scores)
+        k = priced.argmax(1).to(torch.int32)
+        best = priced.topk(2, dim=1).values if not torch.onnx.is_in_onnx_export() else priced
+        margin = best[:, :1] - best[:, 1:2]
+        return Decision(k, margin, (self.counts[1:] <= k[:, None]).to(x.dtype), scores)
+
+
+GATES: dict[str, type[PriceGate] | type[ArgmaxGate]] = {"price": PriceGate, "argmax": ArgmaxGate}

@@ -1,0 +1,170 @@
+"""The loop that every training phase runs in: seeded epochs, progress, a checkpoint after each."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import torch
+from torch import Tensor, nn
+
+from adaptrt import AdaptrtError
+
+
+class CheckpointError(AdaptrtError):
+    """A checkpoint that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training run stands, reported after every step.
+
+    Attributes:
+        phase: Name of the phase.
+        step: Steps done in this phase, resumed ones included.
+        steps: All steps of this phase.
+        loss: Mean loss over the current epoch so far.
+        accuracy: Training accuracy over the current epoch so far, None where a phase has none.
+        seconds_left: Estimate for this phase.
+    """
+
+    phase: str
+    step: int
+    steps: int
+    loss: float
+    accuracy: float | None
+    seconds_left: float
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Loss to descend, and how many of the batch were classified correctly (None: not a classifier)."""
+
+    loss: Tensor
+    correct: int | None = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of training.
+
+    Attributes:
+        name: Names the checkpoint and seeds the phase's randomness.
+        trained: Module whose weights the checkpoint keeps.
+        groups: Parameter groups for AdamW, each with its ``lr``.
+        epochs: Number of passes over the data.
+        step: Computes the loss of one batch, ``step(inputs, labels, generator)``.
+        weight_decay: AdamW's.
+        warmup: Share of all steps during which the rate rises.
+    """
+
+    name: str
+    trained: nn.Module
+    groups: list[dict[str, object]]
+    epochs: int
+    step: Callable[[Tensor, Tensor, torch.Generator], StepResult]
+    weight_decay: float = 0.0
+    warmup: float = 0.05
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def run_phase(
+    phase: Phase, inputs: Tensor, labels: Tensor, *, batch: int, seed: int, checkpoint: Path, report: Report
+) -> None:
+    """Train one phase, going on from its checkpoint if there is one.
+
+    Every epoch draws its randomness from the seed, the phase and the epoch's number alone, so that a
+    resumed run equals an uninterrupted one. The last incomplete batch of an epoch is left out.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged or belongs to another model.
+    """
+    steps_per_epoch = len(labels) // batch
+    if not steps_per_epoch:
+        raise CheckpointError(f"got {len(labels)} samples, expected at least one batch of {batch}")
+    steps = phase.epochs * steps_per_epoch
+    optimizer = torch.optim.AdamW(phase.groups, weight_decay=phase.weight_decay)
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    first_epoch = _restore(phase, optimizer, checkpoint)
+    started = time.monotonic()
+    for epoch in range(first_epoch, phase.epochs):
+        epoch_seed = crc32(f"{seed}/{phase.name}/{epoch}".encode())
+        generator = torch.Generator().manual_seed(epoch_seed)
+        torch.manual_seed(epoch_seed)
+        order = torch.randperm(len(labels), generator=generator)
+        loss_sum, correct = 0.0, 0
+        for index in range(steps_per_epoch):
+            done = epoch * steps_per_epoch + index
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * _schedule(done / steps, phase.warmup)
+            rows = order[index * batch : (index + 1) * batch]
+            result = phase.step(inputs[rows], labels[rows], generator)
+            optimizer.zero_grad(set_to_none=True)
+            result.loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(phase.trained.parameters(), 1.0)
+            optimizer.step()
+            loss_sum += float(result.loss.detach())
+            correct += result.correct or 0
+            ran = done + 1 - first_epoch * steps_per_epoch
+            report(
+                Progress(
+                    phase.name,
+                    done + 1,
+                    steps,
+                    loss_sum / (index + 1),
+                    None if result.correct is None else correct / ((index + 1) * batch),
+                    (time.monotonic() - started) / ran * (steps - done - 1),
+                )
+            )
+        _save(phase, optimizer, checkpoint, epoch + 1)
+
+
+def _schedule(progress: float, warmup: float) -> float:
+    """Linear warm-up, then a half cosine to zero."""
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def _save(phase: Phase, optimizer: torch.optim.Optimizer, checkpoint: Path, epochs_done: int) -> None:
+    buffer = io.BytesIO()
+    state = {"weights": phase.trained.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epochs_done}
+    torch.save(state, buffer)
+    write_atomically(checkpoint, buffer.getvalue())
+
+
+def _restore(phase: Phase, optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:
+    if not checkpoint.exists():
+        return 0
+    try:
+        state = torch.load(checkpoint, weights_only=True)
+        phase.trained.load_state_dict(state["weights"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["epochs"])
+    except Exception as error:
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"cannot go on from {checkpoint} ({cause}); remove it, or the folder it is in, to start afresh"
+        ) from error

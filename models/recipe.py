@@ -1,0 +1,66 @@
+"""What a training run is made of: sizes, lengths, rates and weights of the losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from adaptrt.models.acm import ACMConfig
+from adaptrt.models.augment import Augmentation
+from adaptrt.models.vit import ViTConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run, from nothing to an adaptive model.
+
+    Attributes:
+        data: Name of the data set.
+        vit: Shape of the dense model.
+        acm: How its layers are replaced.
+        dense_epochs: Epochs of the dense model.
+        distil_epochs: Epochs of phase 1, layer-wise distillation.
+        gate_epochs: Epochs of phase 2, gates.
+        joint_epochs: Epochs of phase 3, everything together.
+        batch: Images per step.
+        dense_rate: Largest learning rate of the dense model.
+        distil_rate: Of phases 1 and 2.
+        joint_rate: Of phase 3; gates learn at ten times this rate.
+        weight_decay: AdamW's.
+        label_smoothing: Of the task loss.
+        prices: Prices per batch in phase 3; each is shared by batch / prices images.
+        budget_weight: Weight of the budget loss.
+        entropy_weight: Weight of the entropy loss (0.05 in the paper).
+        diversity_weight: Weight of the diversity loss (0.05 in the paper).
+        teacher_weight: Weight of the dense model's predictions in phase 3.
+        augmentation: Random maps of the training images.
+        seed: Everything random derives from it.
+        precision: "float32" or "bfloat16" (autocast; gates stay in float32).
+    """
+
+    data: str = "digits"
+    vit: ViTConfig = field(default_factory=lambda: ViTConfig(mean=0.3, std=0.37))
+    acm: ACMConfig = field(default_factory=ACMConfig)
+    dense_epochs: int = 120
+    distil_epochs: int = 15
+    gate_epochs: int = 5
+    joint_epochs: int = 90
+    batch: int = 64
+    dense_rate: float = 1e-3
+    distil_rate: float = 1e-3
+    joint_rate: float = 3e-4
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    prices: int = 4
+    budget_weight: float = 0.5
+    entropy_weight: float = 0.05
+    diversity_weight: float = 0.05
+    teacher_weight: float = 1.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    seed: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.batch % self.prices:
+            raise ValueError(f"batch {self.batch} is no multiple of {self.prices} prices")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"got precision {self.precision!r}, expected float32 or bfloat16")

@@ -1,0 +1,81 @@
+"""ConditionalLinear: each token runs the first k of N low-rank linear learners.
+
+The form that Adaptive Computation Modules (arXiv 2312.10193) take in attention projections, where
+the published code uses the identity as activation: no hidden bias is needed then.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from adaptrt.ops.learner_cases import LEARNER_CASES, draw_learners_run, draw_weights
+from adaptrt.ops.learner_prefix import learner_prefix_body
+from adaptrt.ops.record import Array, Case, Field, OpRecord, Tolerance
+
+_FLOATS = ("float32", "float16")
+
+_HIDDEN = """  w1_{n} = Gather <axis = 0> (w1, index{n})
+  hidden{n} = MatMul (x{n}, w1_{n})"""
+
+
+def reference(x: Array, k: Array, w1: Array, w2: Array, b2: Array) -> Array:
+    """Compute ``y_t = b2 + sum over n < k_t of x_t @ w1_n @ w2_n`` in float64.
+
+    Args:
+        x: Tokens, ``[T, D]``; T may be 0.
+        k: Learners each token runs, int32 ``[T]``, clamped to 0..N.
+        w1: ``[N, D, h]``.
+        w2: ``[N, h, E]``.
+        b2: ``[E]``.
+
+    Returns:
+        ``y[T, E]`` in the dtype of ``x``.
+
+    Raises:
+        ValueError: A shape or dtype is not the record's.
+    """
+    CONDITIONAL_LINEAR.check_inputs(x=x, k=k, w1=w1, w2=w2, b2=b2)
+    y = np.repeat(b2[None].astype(np.float64), len(x), axis=0)
+    for n in range(len(w1)):
+        rows = k > n
+        y[rows] += x[rows].astype(np.float64) @ w1[n].astype(np.float64) @ w2[n].astype(np.float64)
+    return y.astype(x.dtype)
+
+
+def body(learners: int) -> onnx.FunctionProto:
+    """Give the portable body for ``learners`` = N learners."""
+    return learner_prefix_body("ConditionalLinear", "x, k, w1, w2, b2", _HIDDEN, learners)
+
+
+def make_inputs(case: Case, generator: np.random.Generator, dtype: str = "float32") -> dict[str, Array]:
+    """Draw the inputs of one case, by name and in the op's order."""
+    x = generator.standard_normal((case.axes["T"], case.axes["D"])).astype(dtype)
+    k = draw_learners_run(case, generator)
+    return {"x": x, "k": k, **draw_weights(case, generator, dtype, hidden_bias=False)}
+
+
+CONDITIONAL_LINEAR = OpRecord(
+    name="ConditionalLinear",
+    summary="y_t = b2 + sum_{n < k_t} x_t w1_n w2_n",
+    axes={
+        "T": "tokens of the whole batch",
+        "N": "learners",
+        "D": "input width",
+        "h": "rank of one learner",
+        "E": "output width",
+    },
+    inputs=(
+        Field("x", _FLOATS, ("T", "D")),
+        Field("k", ("int32",), ("T",)),
+        Field("w1", _FLOATS, ("N", "D", "h")),
+        Field("w2", _FLOATS, ("N", "h", "E")),
+        Field("b2", _FLOATS, ("E",)),
+    ),
+    outputs=(Field("y", _FLOATS, ("T", "E")),),
+    reference=reference,
+    body=body,
+    make_inputs=make_inputs,
+    cases=LEARNER_CASES,
+    tolerances={"float32": Tolerance(1e-5, 1e-5), "float16": Tolerance(1e-2, 1e-2)},
+)

@@ -1,0 +1,107 @@
+"""The record of an op: the one description that tests, benchmarks, docs and kernels read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+DOMAIN = "adaptrt"
+OPSET_VERSION = 1
+ONNX_OPSET = 20  # opset of the standard operators in graphs and bodies
+IR_VERSION = 10  # ONNX Runtime 1.23, the last one for JetPack 6's Python 3.10, refuses newer ones
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One input or output: its name, the dtypes it may have, and its axes by name."""
+
+    name: str
+    dtypes: tuple[str, ...]
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an implementation may be from the reference, per ``numpy.testing.assert_allclose``."""
+
+    rtol: float
+    atol: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes of one set of test inputs and how its ``k`` is drawn."""
+
+    name: str
+    axes: Mapping[str, int]
+    learners_run: str = "random"  # "random", "none", "all" or "beyond" (outside 0..N, must be clamped)
+
+
+@dataclass(frozen=True)
+class OpRecord:
+    """The contract of one op.
+
+    Attributes:
+        name: Op type in the domain ``adaptrt``.
+        summary: The semantics in one formula.
+        axes: What each named axis counts.
+        inputs: Inputs in the op's order.
+        outputs: Outputs in the op's order.
+        reference: The semantics in numpy, computed in float64.
+        body: ``body(learners)`` gives the portable body as a model-local function.
+        make_inputs: ``make_inputs(case, generator, dtype)`` gives the inputs by name.
+        cases: Sizes that every implementation must be tested at.
+        tolerances: Per dtype name.
+        attributes: Attribute names with their defaults.
+    """
+
+    name: str
+    summary: str
+    axes: Mapping[str, str]
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+    reference: Callable[..., Array]
+    body: Callable[[int], onnx.FunctionProto]
+    make_inputs: Callable[[Case, np.random.Generator, str], dict[str, Array]]
+    cases: tuple[Case, ...]
+    tolerances: Mapping[str, Tolerance]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def check_inputs(self, **inputs: Array) -> dict[str, int]:
+        """Check dtypes and shapes against the record.
+
+        Returns:
+            The size of every named axis.
+
+        Raises:
+            ValueError: An input is missing, has a dtype or rank the record does not list, or two
+                inputs disagree about the size of an axis.
+        """
+        sizes: dict[str, int] = {}
+        for spec in self.inputs:
+            if spec.name not in inputs:
+                names = ", ".join(field.name for field in self.inputs)
+                raise ValueError(f"{self.name}: input {spec.name!r} is missing; give all of {names}")
+            array = inputs[spec.name]
+            if array.dtype.name not in spec.dtypes:
+                raise ValueError(
+                    f"{self.name}: {spec.name} has dtype {array.dtype}, expected {' or '.join(spec.dtypes)}"
+                )
+            if array.ndim != len(spec.axes):
+                raise ValueError(
+                    f"{self.name}: {spec.name} has shape {array.shape}, expected [{', '.join(spec.axes)}]"
+                )
+            for axis, size in zip(spec.axes, array.shape, strict=True):
+                if sizes.setdefault(axis, size) != size:
+                    raise ValueError(
+                        f"{self.name}: axis {axis} of {spec.name} is {size}, expected {sizes[axis]} as in "
+                        "the inputs before it"
+                    )
+        return sizes
