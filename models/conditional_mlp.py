@@ -32,8 +32,9 @@ class ConditionalMLP(nn.Module):
 
     def contributions(self, x: Tensor) -> Tensor:
         """Every learner's own output ``s_n(x)``: ``[T, D] -> [N, T, E]``, without ``b2``."""
-        hidden = torch.baddbmm(self.b1[:, None], x.expand(self.learners, -1, -1), self.w1)
-        return functional.gelu(hidden) @ self.w2
+        w1 = self.w1.transpose(0, 1).reshape(self.width, -1)
+        hidden = functional.gelu(torch.addmm(self.b1.reshape(-1), x, w1))
+        return hidden.unflatten(1, (self.learners, self.hidden)).transpose(0, 1) @ self.w2
 
     def masked(self, x: Tensor, mask: Tensor) -> Tensor:
         """Output with learner n of token t weighted by ``mask[t, n]``; differentiable in both.

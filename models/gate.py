@@ -37,19 +37,13 @@ def _logistic_noise(like: Tensor) -> Tensor:
     return torch.logit(uniform)
 
 
-def _softplus(x: Tensor) -> Tensor:
-    """Softplus as one ONNX node: the exporter would add torch's switch to the identity above 20."""
-    if torch.onnx.is_in_onnx_export():
-        return torch.onnx.ops.symbolic("Softplus", (x,), dtype=x.dtype, shape=x.shape)
-    return functional.softplus(x)
-
-
 class PriceGate(nn.Module):
     """Marginal gains ``u_1 >= ... >= u_N`` in (0, 1), non-increasing by construction.
 
-    ``logit(u_n) = CEILING - sum over j <= n of softplus(r_j)`` with r from two small layers, and
+    ``logit(u_n) = CEILING - STEP * sum over j <= n of sigmoid(r_j)`` with r from two small layers, and
     ``k = #{n : u_n > price * cost}``. A price of 0 runs every learner and a price of 1 none
-    (for a cost of 1); for a given input k never rises with the price.
+    (for a cost of 1); for a given input k never rises with the price. Steps through a sigmoid, where
+    a softplus would do, because engines fuse it into the product before it and compute it in vectors.
 
     Args:
         width: Width D of the tokens.
@@ -60,6 +54,7 @@ class PriceGate(nn.Module):
     """
 
     CEILING = 6.0
+    STEP = 12.0
     TEMPERATURE = 0.8  # of the Gumbel-softmax, as in the paper
     price_minimum, price_maximum = 0.0, 1.0
 
@@ -70,11 +65,12 @@ class PriceGate(nn.Module):
         self.outer = nn.Linear(hidden, learners)
         nn.init.zeros_(self.outer.bias)
         # Start with u from about 0.8 down to 0.2, so that prices in the middle of the scale divide them.
-        first = torch.tensor([self.CEILING - 1.4] + [2.8 / max(learners - 1, 1)] * (learners - 1))
+        steps = torch.tensor([self.CEILING - 1.4] + [2.8 / max(learners - 1, 1)] * (learners - 1))
         with torch.no_grad():
-            self.outer.bias.copy_(torch.log(torch.expm1(first)))
+            self.outer.bias.copy_(torch.logit(steps / self.STEP))
         self.register_buffer("ceiling", torch.full((learners,), self.CEILING), persistent=False)
-        self.register_buffer("descend", -torch.triu(torch.ones(learners, learners)), persistent=False)
+        descend = -self.STEP * torch.triu(torch.ones(learners, learners))
+        self.register_buffer("descend", descend, persistent=False)
         self.ceiling: Tensor
         self.descend: Tensor
 
@@ -85,7 +81,7 @@ class PriceGate(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Gains on the logit scale: ``[T, D] -> [T, N]``, non-increasing along N."""
-        steps = _softplus(self.outer(functional.relu(self.inner(x))))
+        steps = torch.sigmoid(self.outer(functional.relu(self.inner(x))))
         return torch.addmm(self.ceiling, steps, self.descend)
 
     def forward(self, x: Tensor, price: Tensor) -> Decision:

@@ -94,6 +94,17 @@ def diversity_loss(used: Tensor, weight: Tensor) -> Tensor:
     return -((used[:, None] - used[None]).abs() * weight[:, None]).mean()
 
 
+def traffic_loss(decision: Decision, tokens: int) -> Tensor:
+    """Mean square root of the share of an image's tokens that each learner runs for.
+
+    A learner that runs for one token reads as many weights as one that runs for all, and at small
+    batches reading them is what it costs. For the same work the concave root is smallest when each
+    learner runs for all tokens of an image or for none. Not in the paper, which counts MACs only.
+    """
+    share = decision.mask.reshape(-1, tokens, decision.mask.shape[1]).mean(1)
+    return (share.clamp_min(0) + 1e-3).sqrt().mean()
+
+
 def _choice_shares(decision: Decision, tokens: int) -> Tensor:
     """Share of an image's tokens that run exactly k learners, ``[B, N + 1]``."""
     runs = functional.pad(decision.mask, (1, 0), value=1.0)

@@ -31,6 +31,7 @@ class Recipe:
         budget_weight: Weight of the budget loss.
         entropy_weight: Weight of the entropy loss (0.05 in the paper).
         diversity_weight: Weight of the diversity loss (0.05 in the paper).
+        traffic_weight: Weight of the loss that keeps a learner from running for a few tokens only.
         teacher_weight: Weight of the dense model's predictions in phase 3.
         augmentation: Random maps of the training images.
         seed: Everything random derives from it.
@@ -54,6 +55,7 @@ class Recipe:
     budget_weight: float = 0.5
     entropy_weight: float = 0.05
     diversity_weight: float = 0.05
+    traffic_weight: float = 0.0
     teacher_weight: float = 1.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0

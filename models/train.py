@@ -190,7 +190,9 @@ def _joint_phase(recipe: Recipe, dense: ViT, adaptive: ViT) -> Phase:
         middle = 4 * share * (1 - share)  # the collapse losses matter where there is a choice
         loss = loss + recipe.budget_weight * losses.budget_loss(used, share, recipe.prices)
         for decision in out.decisions:
-            loss = loss + recipe.entropy_weight / len(out.decisions) * losses.entropy_loss(decision, tokens, middle)
+            entropy = recipe.entropy_weight * losses.entropy_loss(decision, tokens, middle)
+            traffic = recipe.traffic_weight * losses.traffic_loss(decision, tokens)
+            loss = loss + (entropy + traffic) / len(out.decisions)
         loss = loss + recipe.diversity_weight * losses.diversity_loss(used, middle)
         return StepResult(loss, _correct(logits, labels))
 

@@ -5,6 +5,7 @@ that at 3,840). Learner n then runs on a contiguous prefix of c_n rows, so its p
 matrix products with constant weights, which engines pre-pack. The learners' results accumulate
 through the C operand of Gemm, on shorter and shorter prefixes; the rows that a learner leaves behind
 are finished and are cut off on the way. One gather puts everything back in the tokens' order.
+Rows of tokens that run nothing are never copied.
 
 Why this form and not another: the alternatives (a padded sum, one wide product for each exact k, a
 gather per learner, a second index into all partial sums) were measured beside it at 64, 197 and 1,576
@@ -22,32 +23,36 @@ from adaptrt.ops.record import DOMAIN, ONNX_OPSET
 _ORDER = """
   levels = Constant <value = int32[{levels},1] {{{descending}}}> ()
   zero = Constant <value = int32 {{0}}> ()
+  one = Constant <value = int32 {{1}}> ()
   all_learners = Constant <value = int32 {{{learners}}}> ()
-  axis = Constant <value = int64 {{0}}> ()
+  axis = Constant <value = int32 {{0}}> ()
   axis0 = Constant <value = int64[1] {{0}}> ()
   axis1 = Constant <value = int64[1] {{1}}> ()
+  first = Constant <value = int32[1] {{0}}> ()
   flat_shape = Constant <value = int64[1] {{-1}}> ()
+  by_level = Constant <value = int64[2] {{{levels}, -1}}> ()
   k_clamped = Clip (k, zero, all_learners)
   is_level = Equal (levels, k_clamped)
-  one_hot = Cast <to = 7> (is_level)
-  one_hot_shape = Shape (one_hot)
+  one_hot = Cast <to = 6> (is_level)
   one_hot_flat = Reshape (one_hot, flat_shape)
   before_flat = CumSum <exclusive = 1> (one_hot_flat, axis)
-  before = Reshape <allowzero = 1> (before_flat, one_hot_shape)
+  before = Reshape (before_flat, by_level)
   own_before = Mul (before, one_hot)
   rank = ReduceSum <keepdims = 0> (own_before, axis0)
-  rank_column = Unsqueeze (rank, axis1)
-  x_sorted = ScatterND (x, rank_column, x)
   tokens_at = ReduceSum <keepdims = 0> (one_hot, axis1)
   tokens_from = CumSum (tokens_at, axis)
   {counts} = Split <axis = 0, num_outputs = {levels}> (tokens_from)
+  tokens = Squeeze (c0)
+  token = Range (zero, tokens, one)
+  order = ScatterElements <axis = 0> (token, rank, token)
+  order1 = Slice (order, first, c1, first)
+  x1 = Gather <axis = 0> (x, order1)
 """
 # Flattened level by level, the exclusive CumSum of the one-hot matrix is each token's place in the
 # sorted order: tokens of a higher level come first, equal ones keep their order.
 
-_PREFIX = """
+_LEARNER = """
   index{n} = Constant <value = int64 {{{index}}}> ()
-  x{n} = Slice ({rows}, axis0, c{n}, axis0)
 {hidden}
   w2_{n} = Gather <axis = 0> (w2, index{n})
 """
@@ -57,9 +62,8 @@ _FIRST = """
 """
 
 _NEXT = """
-  leaving{n} = Sub (c{previous}, c{n})
-  parts{n} = Concat <axis = 0> (c{n}, leaving{n})
-  going_on{n}, done{n} = Split <axis = 0> (sum{previous}, parts{n})
+  going_on{n} = Slice (sum{previous}, first, c{n}, first)
+  done{n} = Slice (sum{previous}, c{n}, c{previous}, first)
   sum{n} = Gemm (hidden{n}, w2_{n}, going_on{n})
 """
 
@@ -96,8 +100,9 @@ def learner_prefix_body(op: str, inputs: str, hidden: str, learners: int) -> onn
         )
     ]
     for n in range(1, learners + 1):
-        rows = "x_sorted" if n == 1 else f"x{n - 1}"
-        lines.append(_PREFIX.format(n=n, index=n - 1, rows=rows, hidden=hidden.format(n=n)))
+        if n > 1:
+            lines.append(f"  x{n} = Slice (x{n - 1}, first, c{n}, first)\n")
+        lines.append(_LEARNER.format(n=n, index=n - 1, hidden=hidden.format(n=n)))
         lines.append((_FIRST if n == 1 else _NEXT).format(n=n, previous=n - 1))
     finished = [f"sum{learners}", *(f"done{n}" for n in range(learners, 1, -1))]
     lines.append(_RESTORE.format(finished=", ".join(finished)))

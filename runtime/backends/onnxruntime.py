@@ -1,0 +1,147 @@
+"""ONNX Runtime: the CPU, or whichever execution providers are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from adaptrt.runtime.backends import Array, Provider, StageProgram
+from adaptrt.runtime.bundle_schema import TensorSpec
+from adaptrt.runtime.errors import BackendError, one_line
+
+_CPU = "CPUExecutionProvider"
+_FATAL = 4
+"""Log level: what ONNX Runtime would print below it comes as an exception as well."""
+_DTYPES = {
+    "tensor(bool)": "bool",
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    **{f"tensor({kind}{bits})": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
+}
+
+
+class OnnxRuntimeBackend:
+    """One stage in an ``InferenceSession`` (``session``), which is safe to run from several threads.
+
+    Args:
+        program: the stage. Its bytes go to ONNX Runtime as they are, so what runs is what was verified.
+        threads: intra-op threads; None leaves it to ONNX Runtime (one per physical core).
+        providers: names, or (name, options) pairs, in order of preference; None is the CPU. All of them
+            must be there: ONNX Runtime's silent fallback to the CPU is an error here.
+
+    Raises:
+        BackendError: onnxruntime is not installed, a setting is wrong, or it refuses the model.
+    """
+
+    def __init__(
+        self,
+        program: StageProgram,
+        *,
+        threads: int | None = None,
+        providers: Sequence[Provider] | None = None,
+    ) -> None:
+        runtime = _import()
+        chosen = _check_providers(runtime, providers)
+        options = runtime.SessionOptions()
+        options.log_severity_level = _FATAL
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        if threads is not None:
+            options.intra_op_num_threads = _check_threads(threads)
+        if program.data_folder is not None:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(program.data_folder)
+            )
+        try:
+            session = runtime.InferenceSession(
+                program.model,
+                options,
+                providers=chosen,
+                enable_fallback=0,
+                read_config_from_model=0,  # a model's own wishes for threads and logging do not count
+            )
+        except Exception as error:  # pybind's exceptions share no base class
+            raise BackendError(
+                f"{program.file}: onnxruntime {runtime.__version__} refuses it ({one_line(error)}); "
+                "export the model again, or install another onnxruntime"
+            ) from None
+        _check_active(session, chosen)
+        # The session would keep the serialised model for ever, doubling the weights in memory.
+        session._model_bytes = None
+        self.session = session
+        self.inputs = {node.name: _spec(node) for node in session.get_inputs()}
+        self.outputs = {node.name: _spec(node) for node in session.get_outputs()}
+        self._names = list(program.outputs)
+        self._run = session.run
+        self._version = runtime.__version__
+        self._file = program.file
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Execute on checked inputs; the wanted outputs by name.
+
+        Raises:
+            BackendError: an operator failed, or memory ran out.
+        """
+        try:
+            return dict(zip(self._names, self._run(self._names, feeds), strict=True))
+        except Exception as error:  # as above
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+            raise BackendError(
+                f"{self._file}: onnxruntime {self._version} failed on {shapes} ({one_line(error)}); "
+                "run `adaptrt verify` on the bundle, or feed a smaller batch if memory ran out"
+            ) from error
+
+
+def _import() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(
+            f"onnxruntime cannot be imported ({one_line(error)}), expected it beside adaptrt; "
+            "install adaptrt[cpu] or adaptrt[gpu], not both"
+        ) from None
+    return onnxruntime  # type: ignore[no-any-return]
+
+
+def _check_threads(threads: int) -> int:
+    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= 1024:
+        raise BackendError(f"got threads={threads!r}, expected 1 to 1024, or None for one per physical core")
+    return int(threads)
+
+
+def _check_providers(runtime: ModuleType, providers: Sequence[Provider] | None) -> list[Any]:
+    if providers is None:
+        return [_CPU]
+    if isinstance(providers, str) or not providers:
+        raise BackendError(f"got providers={providers!r}, expected a list of names; pass [{_CPU!r}] or None")
+    available = runtime.get_available_providers()
+    for provider in providers:
+        if _provider_name(provider) not in available:
+            raise BackendError(
+                f"provider {_provider_name(provider)!r} is not in this onnxruntime, expected some of "
+                f"{', '.join(map(repr, available))}; install adaptrt[gpu], or name one of these"
+            )
+    return [p if isinstance(p, str) else (p[0], dict(p[1])) for p in providers]
+
+
+def _check_active(session: Any, chosen: Sequence[Provider]) -> None:
+    active = session.get_providers()
+    missing = [name for name in map(_provider_name, chosen) if name not in active]
+    if missing:
+        raise BackendError(
+            f"providers {missing} did not start, only {active} did; check the driver and its libraries, "
+            "or leave them out of `providers`"
+        )
+
+
+def _provider_name(provider: Provider) -> str:
+    return provider if isinstance(provider, str) else provider[0]
+
+
+def _spec(node: Any) -> TensorSpec:
+    """An input or output as ONNX Runtime describes it; an axis without a name is ``"?"``."""
+    shape = [size if isinstance(size, (int, str)) else "?" for size in node.shape or ()]
+    return TensorSpec(node.name, _DTYPES.get(node.type, node.type), shape)

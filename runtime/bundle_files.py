@@ -1,0 +1,162 @@
+"""The files of a bundle: found inside its folder, read once, hashed, and the same bytes handed on.
+
+A hash guards against damage and mixed-up copies. Against a hostile bundle it also means that a file
+outside can only be named by someone who already knows its content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Sequence
+from pathlib import Path
+
+from adaptrt.runtime.bundle_schema import BUNDLE_FILE, Bundle, DataFile, Dense, Stage
+from adaptrt.runtime.bundle_validation import Invalid, check_relative_path
+from adaptrt.runtime.errors import BundleError, one_line
+from adaptrt.runtime.external_data import external_locations
+
+MAX_MODEL_BYTES = 2**31 - 1
+"""The most that protobuf parses; larger models keep their weights beside the graph."""
+
+_CHUNK = 1024 * 1024
+
+
+def bundle_root(folder: str | Path) -> Path:
+    """The folder with symbolic links resolved.
+
+    Raises:
+        BundleError: it is no folder, or holds no ``bundle.json``.
+    """
+    path = Path(folder)
+    try:
+        root = path.resolve(strict=True)
+    except (OSError, RuntimeError, ValueError):
+        raise BundleError(
+            f"no folder {str(path)!r}; expected a bundle, as `adaptrt export` writes it"
+        ) from None
+    if not root.is_dir():
+        raise BundleError(f"{str(path)!r} is not a folder; give the folder that holds {BUNDLE_FILE}")
+    if not (root / BUNDLE_FILE).exists():
+        raise BundleError(
+            f"no {BUNDLE_FILE} in {str(path)!r}; expected a bundle, as `adaptrt export` writes it"
+        )
+    return root
+
+
+def locate(root: Path, relative: str) -> Path:
+    """The regular file that a checked relative path leads to.
+
+    Raises:
+        BundleError: it does not exist, is no regular file, or a symbolic link leads out of ``root``.
+    """
+    try:
+        path = (root / relative).resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise BundleError(
+            f"{root}: {relative!r} is missing, expected the file that {BUNDLE_FILE} names; "
+            "copy the whole folder or export the model again"
+        ) from None
+    if not path.is_relative_to(root):
+        raise BundleError(
+            f"{root}: {relative!r} is a link that leaves the folder, expected a file inside it; "
+            "copy the bundle with its links resolved (cp -rL)"
+        )
+    if not path.is_file():
+        raise BundleError(
+            f"{root}: {relative!r} is not a regular file; copy the whole folder or export again"
+        )
+    return path
+
+
+def read_file(root: Path, relative: str, *, limit: int) -> bytes:
+    """The content of a file in the bundle, at most ``limit`` bytes of it.
+
+    Raises:
+        BundleError: as ``locate``, or it is larger or cannot be read.
+    """
+    path = locate(root, relative)
+    try:
+        with path.open("rb") as file:
+            content = b"" if path.stat().st_size > limit else file.read(limit + 1)
+            size = len(content) or path.stat().st_size
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({one_line(error)}); check its permissions") from None
+    if size > limit:
+        raise BundleError(f"{path}: {size} bytes, expected at most {limit}; export the model again")
+    return content
+
+
+def read_stage(root: Path, stage: Stage) -> bytes:
+    """A stage's ONNX file, checked: what is returned is what was hashed and searched.
+
+    Files of weights beside it are hashed where they lie (ONNX Runtime maps them into memory, which a
+    device with little of it needs).
+
+    Raises:
+        BundleError: a file is missing, altered, not an ONNX file, or refers to a file that is
+            outside the folder or not listed in ``stage.external_data``.
+    """
+    model = read_file(root, stage.file, limit=MAX_MODEL_BYTES)
+    _compare(root, stage.file, hashlib.sha256(model).hexdigest(), stage.sha256)
+    try:
+        locations = external_locations(model)
+    except ValueError as error:
+        raise BundleError(
+            f"{root}: {stage.file!r} is not an ONNX file ({one_line(error)}); export the model again"
+        ) from None
+    _check_locations(root, stage.file, locations, stage.external_data)
+    for data in stage.external_data:
+        _compare(root, data.file, _hash(locate(root, data.file)), data.sha256)
+    return model
+
+
+def check_files(root: Path, bundle: Bundle) -> None:
+    """Check that every file needed to run the bundle is there and inside the folder."""
+    for stage in bundle.stages:
+        for file in (stage.file, *(data.file for data in stage.external_data)):
+            locate(root, file)
+
+
+def verify_dense(root: Path, dense: Dense) -> None:
+    """Check the dense model's file where the bundle has one; a device may have left it out.
+
+    Raises:
+        BundleError: as ``read_stage``.
+    """
+    if dense.file is not None and dense.sha256 is not None and (root / dense.file).exists():
+        read_stage(root, Stage(dense.file, dense.sha256, external_data=dense.external_data))
+
+
+def _check_locations(root: Path, file: str, locations: set[str], listed: Sequence[DataFile]) -> None:
+    names = {data.file for data in listed}
+    for location in sorted(locations):
+        try:
+            check_relative_path(f"{file!r} keeps weights in another file", location.removeprefix("./"))
+        except Invalid as error:
+            raise BundleError(f"{root}: {error}") from None
+        name = posixpath.normpath(posixpath.join(posixpath.dirname(file), location))
+        if name not in names:
+            raise BundleError(
+                f"{root}: {file!r} keeps weights in {name!r}, expected one of the external_data files in "
+                f"{BUNDLE_FILE} ({', '.join(sorted(names)) or 'none'}); export the model again"
+            )
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({one_line(error)}); check its permissions") from None
+    return digest.hexdigest()
+
+
+def _compare(root: Path, file: str, got: str, expected: str) -> None:
+    if got != expected:
+        raise BundleError(
+            f"{root}: {file!r} was changed or damaged: sha256 is {got[:12]}…, expected {expected[:12]}…; "
+            "copy the bundle again or export the model again"
+        )

@@ -1,0 +1,30 @@
+"""What can go wrong when a bundle is loaded or run, grouped by who can mend it.
+
+Every message is one line: what was got, what was expected, what to do.
+"""
+
+from adaptrt import AdaptrtError
+
+_LONGEST_DETAIL = 300
+
+
+class BundleError(AdaptrtError):
+    """The exported folder is missing, damaged, from another version, or reaches outside itself."""
+
+
+class InputError(AdaptrtError):
+    """An array or knob value handed to ``run`` is not what the bundle declares."""
+
+
+class BudgetError(AdaptrtError):
+    """A budget makes no sense, or the bundle cannot obey it (it was never calibrated)."""
+
+
+class BackendError(AdaptrtError):
+    """The engine that executes the graph is missing, refuses the graph, or failed while running it."""
+
+
+def one_line(error: BaseException) -> str:
+    """The text of another library's exception on one line, cut where it grows long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_DETAIL else f"{text[:_LONGEST_DETAIL]}…"

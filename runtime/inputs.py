@@ -1,0 +1,153 @@
+"""Checks what a caller feeds against what the bundle declares, cheaply enough for every call.
+
+Nothing is cast, reshaped or copied: a wrong array is refused with the expression that mends it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from adaptrt.runtime.bundle_schema import Knob, TensorSpec
+from adaptrt.runtime.errors import InputError
+
+Array = np.ndarray[Any, Any]
+
+_MISSING = object()
+
+
+class _ExpectedArray:
+    """One input's requirements, split into what is quick to compare."""
+
+    __slots__ = ("dtype", "dynamic", "fixed", "name", "rank", "spec")
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.dtype = np.dtype(spec.dtype)
+        self.rank = len(spec.shape)
+        self.fixed = tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, int))
+        self.dynamic = tuple((axis, name) for axis, name in enumerate(spec.shape) if isinstance(name, str))
+
+
+class InputContract:
+    """The inputs of a bundle, knobs excluded; immutable."""
+
+    def __init__(self, specs: Sequence[TensorSpec]) -> None:
+        self._expected = tuple(_ExpectedArray(spec) for spec in specs)
+
+    def check(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, int]]:
+        """Check every array.
+
+        Args:
+            inputs: an array for each declared input and no other.
+
+        Returns:
+            The same arrays by name, in a new dictionary, and the size of every dynamic axis.
+
+        Raises:
+            InputError: a name is missing or unknown, something is no array, or has another dtype,
+                number of axes or size than declared, or two inputs differ in a common axis.
+        """
+        if type(inputs) is not dict and not isinstance(inputs, Mapping):
+            raise self._wrong_names(inputs)
+        feeds: dict[str, Array] = {}
+        sizes: dict[str, int] = {}
+        for expected in self._expected:
+            array = inputs.get(expected.name, _MISSING)
+            if not isinstance(array, np.ndarray) or array.dtype != expected.dtype:
+                raise self._wrong_names(inputs) if array is _MISSING else _wrong(array, expected)
+            shape = array.shape
+            if len(shape) != expected.rank:
+                raise _wrong(array, expected)
+            for axis, size in expected.fixed:
+                if shape[axis] != size:
+                    raise _wrong(array, expected)
+            for axis, name in expected.dynamic:
+                size = shape[axis]
+                if sizes.setdefault(name, size) != size:
+                    raise InputError(
+                        f"input {expected.name!r}: {name} is {size}, expected {sizes[name]} as in the inputs "
+                        f"before it; feed arrays with the same {name}"
+                    )
+            feeds[expected.name] = array
+        if len(inputs) != len(feeds):
+            raise self._wrong_names(inputs)
+        return feeds, sizes
+
+    def _wrong_names(self, inputs: object) -> InputError:
+        if not isinstance(inputs, Mapping):
+            wanted = ", ".join(f"{expected.name!r}: array" for expected in self._expected)
+            return InputError(
+                f"inputs: got {type(inputs).__name__}, expected a dictionary; pass {{{wanted}}}"
+            )
+        got = ", ".join(repr(name) for name in list(inputs)[:10]) or "none"
+        names = ", ".join(repr(expected.name) for expected in self._expected)
+        return InputError(
+            f"inputs: got {got}, expected exactly {names}; rename, add or leave out (knobs go in `knobs`)"
+        )
+
+
+def knob_arrays(knobs: Sequence[Knob], values: Mapping[str, float]) -> dict[str, Array]:
+    """A read-only array for every knob, at ``values`` or else its default.
+
+    Raises:
+        InputError: a name is unknown, a value is no finite number, out of the knob's limits, or not a
+            whole number where the knob takes whole numbers.
+    """
+    by_name = {knob.name: knob for knob in knobs}
+    if not isinstance(values, Mapping):
+        raise InputError(f"knobs: got {values!r}, expected a dictionary; pass {{'price': 0.5}}")
+    for name in values:
+        if name not in by_name:
+            known = ", ".join(repr(known) for known in by_name) or "none"
+            raise InputError(f"knobs: got {name!r}, expected some of {known}; `adaptrt inspect` lists them")
+    arrays = {}
+    for knob in knobs:
+        value = values.get(knob.name, knob.default)
+        array = np.full(knob.shape, _knob_value(knob, value), dtype=knob.dtype)
+        array.setflags(write=False)
+        arrays[knob.name] = array
+    return arrays
+
+
+def _knob_value(knob: Knob, value: object) -> float | int:
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not knob.minimum <= number <= knob.maximum:
+        raise InputError(
+            f"knob {knob.name!r}: got {value!r}, expected a number from {knob.minimum:g} to "
+            f"{knob.maximum:g}; pass one"
+        )
+    if np.dtype(knob.dtype).kind == "f":
+        return number
+    if number != int(number):
+        raise InputError(
+            f"knob {knob.name!r}: got {value!r}, expected a whole number ({knob.dtype}); round it"
+        )
+    return int(number)
+
+
+def _wrong(array: object, expected: _ExpectedArray) -> InputError:
+    spec = expected.spec
+    want = f"{spec.dtype} [{', '.join(str(size) for size in spec.shape)}]"
+    if not isinstance(array, np.ndarray):
+        kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
+        return InputError(
+            f"input {spec.name!r}: got {kind}, expected a numpy array {want}; "
+            f"pass np.asarray(x, dtype=np.{np.dtype(spec.dtype).name})"
+        )
+    got = f"{array.dtype} {list(array.shape)}"
+    remedy = _remedy(array, expected)
+    return InputError(f"input {spec.name!r}: got {got}, expected {want}; {remedy}")
+
+
+def _remedy(array: Array, expected: _ExpectedArray) -> str:
+    if array.dtype != expected.dtype:
+        return f"convert it with x.astype(np.{expected.dtype.name})"
+    if array.ndim + 1 == expected.rank:
+        return "add the missing axis, for one sample with x[None]"
+    return "reshape or resize it to that"

@@ -1,0 +1,99 @@
+"""The tiny bundle of ``fixtures/tiny`` in a folder of the test's own, and ways to alter it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from adaptrt.runtime import AdaptiveModel, load
+from adaptrt.runtime.bundle import TensorSpec, read_bundle
+
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
+
+TINY = Path(__file__).parent / "fixtures" / "tiny"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A copy of the tiny bundle, whose parent folder is the test's own too."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(TINY, folder)
+    return folder
+
+
+@pytest.fixture
+def edit() -> Callable[[Path, Callable[[dict[str, Any]], object]], None]:
+    """Change ``bundle.json`` through a function that alters its content in place."""
+
+    def edit_json(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+        content = json.loads((folder / "bundle.json").read_text())
+        change(content)
+        (folder / "bundle.json").write_text(json.dumps(content))
+
+    return edit_json
+
+
+@pytest.fixture
+def replace_model(edit: Any) -> Callable[..., None]:
+    """Put another ONNX file into a bundle, with its hash and the files of weights it may refer to."""
+
+    def replace(folder: Path, model: bytes, external_data: dict[str, bytes] | None = None) -> None:
+        (folder / "model.onnx").write_bytes(model)
+        listed = []
+        for name, content in (external_data or {}).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+            listed.append({"file": name, "sha256": hashlib.sha256(content).hexdigest()})
+
+        def change(content: dict[str, Any]) -> None:
+            content["stages"][0].update(sha256=hashlib.sha256(model).hexdigest(), external_data=listed)
+
+        edit(folder, change)
+
+    return replace
+
+
+@pytest.fixture(scope="session")
+def model() -> AdaptiveModel:
+    """The tiny bundle, loaded once; tests that set its budget load their own."""
+    return load(TINY, threads=1)
+
+
+@pytest.fixture
+def x() -> np.ndarray[Any, Any]:
+    """Inputs for the tiny model: float32 [32, 4]."""
+    return np.random.default_rng(3).standard_normal((32, 4)).astype(np.float32)
+
+
+class RecordingBackend:
+    """An engine that computes nothing: the share of work it reports is the price it was fed."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[str, TensorSpec] = {}
+        self.outputs: dict[str, TensorSpec] = {}
+        self.feeds: list[dict[str, Any]] = []
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        self.feeds.append(dict(feeds))
+        batch = len(feeds["x"])
+        return {"logits": np.zeros((batch, 3), np.float32), "macs_fraction": np.repeat(feeds["price"], batch)}
+
+
+@pytest.fixture(scope="session")
+def recording() -> Callable[..., tuple[AdaptiveModel, RecordingBackend]]:
+    """Makes a model that runs a bundle, by default the tiny one, on a backend that remembers its feeds."""
+
+    def make(folder: Path = TINY) -> tuple[AdaptiveModel, RecordingBackend]:
+        backend = RecordingBackend()
+        return AdaptiveModel(read_bundle(folder), backend), backend
+
+    return make
