@@ -106,9 +106,7 @@ def measure_calls(model: AdaptiveModel, batch: int, calls: int) -> list[Row]:
         "call, budget of the model": lambda: model.run(inputs),
         "call, budget of its own": lambda: model.run(inputs, budget=budget),
     }
-    return [
-        _compare_calls(what, lambda: session_run(names, feeds), ours, calls) for what, ours in ways.items()
-    ]
+    return [_compare_calls(what, lambda: session_run(names, feeds), ours, calls) for what, ours in ways.items()]
 
 
 def _compare_calls(what: str, plain: Callable[[], object], ours: Callable[[], object], calls: int) -> Row:
@@ -183,15 +181,11 @@ def tabulate(result: Result) -> Table:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundle", type=click.Path(path_type=Path), default=TINY)
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
-@click.option(
-    "--calls", type=click.IntRange(1), default=20_000, show_default=True, help="Calls of each kind."
-)
+@click.option("--calls", type=click.IntRange(1), default=20_000, show_default=True, help="Calls of each kind.")
 @click.option(
     "--interpreters", type=click.IntRange(1), default=20, show_default=True, help="Interpreters of each kind."
 )
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here."
-)
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
 def main(bundle: Path, batch: int, calls: int, interpreters: int, json_file: Path | None) -> None:
     """Measure what AdaptiveModel.run costs over InferenceSession.run, and what importing it costs.
 
@@ -210,9 +204,7 @@ def main(bundle: Path, batch: int, calls: int, interpreters: int, json_file: Pat
         progress.update(task, description="calls")
         rows = (*measure_calls(model, batch, calls), imports)
         progress.advance(task)
-    result = Result(
-        "runtime_overhead", model.bundle.name, batch, calls, interpreters, rows, machine, describe_source()
-    )
+    result = Result("runtime_overhead", model.bundle.name, batch, calls, interpreters, rows, machine, describe_source())
     show(tabulate(result), result, json_file)
 
 

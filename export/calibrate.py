@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import numpy as np
 from adaptrt.export.errors import CalibrationError
 from adaptrt.export.staging import write_file
 from adaptrt.runtime import load
-from adaptrt.runtime.bundle import BUNDLE_FILE, Bundle, CurvePoint, Knob, encode_bundle
+from adaptrt.runtime.bundle import BUNDLE_FILE, Bundle, CurvePoint, Knob, TensorSpec, encode_bundle
 from adaptrt.runtime.model import AdaptiveModel
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is done, 0..1."""
+
+
+def untold(what: str, share: float) -> None:
+    """Progress that nobody wants to hear."""
+    del what, share
+
 
 POINTS = 25
 _BATCH = 64
@@ -42,11 +49,8 @@ def spread_prices(fraction: Callable[[float], float], minimum: float, maximum: f
     known = {minimum: fraction(minimum), maximum: fraction(maximum)}
     while len(known) < points:
         prices = sorted(known)
-        gaps = [known[a] - known[b] for a, b in zip(prices, prices[1:], strict=False)]
-        halves = [
-            (gap, float(np.float32((a + b) / 2)))
-            for gap, a, b in zip(gaps, prices, prices[1:], strict=False)
-        ]
+        gaps = [known[a] - known[b] for a, b in itertools.pairwise(prices)]
+        halves = [(gap, float(np.float32((a + b) / 2))) for gap, a, b in zip(gaps, prices, prices[1:], strict=False)]
         open_halves = [(gap, middle) for gap, middle in halves if middle not in known]
         if not open_halves or max(open_halves)[0] <= 0:
             break  # the work no longer depends on the price in any interval left
@@ -56,9 +60,7 @@ def spread_prices(fraction: Callable[[float], float], minimum: float, maximum: f
 
 
 def mark_frontier(costs: Sequence[float], qualities: Sequence[float]) -> list[bool]:
-    """Mark the points that no other point beats: none costs less or the same at a higher quality, or
-    less at the same quality.
-    """
+    """Mark the points that no other beats, by less cost at no lower quality or more quality at no higher cost."""
     marks = []
     for cost, quality in zip(costs, qualities, strict=True):
         beaten = any(
@@ -88,7 +90,7 @@ def calibrate_bundle(
     if points < 2:
         raise CalibrationError(f"got {points} points, expected at least 2")
     model = load(folder)
-    curve = sweep(model, data, points=points, progress=progress or (lambda what, share: None))
+    curve = sweep(model, data, points=points, progress=progress or untold)
     bundle = msgspec.structs.replace(model.bundle, curve=curve, quality_metric="accuracy", data=describe(data))
     write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
     return curve
@@ -141,16 +143,25 @@ def price_knob(bundle: Bundle) -> Knob:
     raise CalibrationError(f"bundle {bundle.name!r} has no price, expected a knob of that name; nothing to calibrate")
 
 
+def require_shape(spec: TensorSpec, split: Split) -> None:
+    """Check that a split's inputs fit an input of a bundle.
+
+    Raises:
+        CalibrationError: They do not.
+    """
+    got = split.inputs.shape
+    if len(got) != len(spec.shape) or any(
+        isinstance(size, int) and size != actual for size, actual in zip(spec.shape, got, strict=True)
+    ):
+        raise CalibrationError(
+            f"got inputs of shape {list(got)}, expected {spec.shape} as input {spec.name}; give data of that shape"
+        )
+
+
 def measure(model: AdaptiveModel, split: Split, price: float) -> tuple[float, float]:
     """Mean share of work and accuracy over a split, at one price."""
     spec = model.bundle.inputs[0]
-    if split.inputs.ndim != len(spec.shape) or any(
-        isinstance(size, int) and size != got for size, got in zip(spec.shape, split.inputs.shape, strict=True)
-    ):
-        raise CalibrationError(
-            f"got inputs of shape {list(split.inputs.shape)}, expected {spec.shape} as {spec.name} of "
-            f"{model.bundle.name!r}; calibrate with data of that shape"
-        )
+    require_shape(spec, split)
     spent, correct = 0.0, 0
     for start in range(0, len(split), _BATCH):
         rows = slice(start, start + _BATCH)

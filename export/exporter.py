@@ -14,10 +14,10 @@ import torch
 
 import adaptrt
 from adaptrt.export.bodies import attach_bodies
-from adaptrt.export.calibrate import POINTS, Progress, describe, spread_prices, sweep
+from adaptrt.export.calibrate import POINTS, Progress, describe, require_shape, spread_prices, sweep, untold
 from adaptrt.export.errors import ExportError
 from adaptrt.export.parity import GraphUnderTest, ParityReport, ParityRow, merge_rows
-from adaptrt.export.reference import Floats, encode_golden, run_reference
+from adaptrt.export.reference import Floats, Reference, encode_golden, run_reference
 from adaptrt.export.staging import check_replaceable, staged_folder, write_file
 from adaptrt.export.trace import trace
 from adaptrt.models.data import DataSplits
@@ -42,7 +42,7 @@ MODEL_FILE, DENSE_FILE, GOLDEN_FILE = "model.onnx", "dense.onnx", "golden.npz"
 EXTERNAL_DATA_FROM = 10**9  # bytes of weights from which they lie beside the graph
 PARITY_PRICES = 7
 PARITY_BATCHES = (1, 2, 64)
-GOLDEN_SAMPLES = 8
+GOLDEN_SAMPLES, GOLDEN_BYTES = 64, 4_000_000  # at most, of the runs that `verify` compares with
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,14 @@ def export_bundle(
         ParityError: The graph differs from torch.
         CalibrationError: The data does not fit.
     """
-    tell = progress or (lambda what, share: None)
+    tell = progress or untold
     if not source.model.adaptive:
         raise ExportError(f"model {source.name!r} is dense, expected one with adaptive modules; adapt it first")
     check_replaceable(output)
+    pixels = _pixels(source.model)
+    if calibration is not None:
+        for split in (calibration.calibration, calibration.test):
+            require_shape(pixels, split)
     tell("tracing the adaptive model", 0.0)
     graph = trace(source.model, debug=debug)
     ops = attach_bodies(graph)
@@ -95,18 +99,17 @@ def export_bundle(
     tell("checking parity with torch", 0.0)
     prices = parity_prices(source.model, inputs)
     parity = check_parity(source.model, graph, inputs, prices, tell).require(f"parity of {source.name!r}")
-    golden = [run_reference(source.model, inputs[:GOLDEN_SAMPLES], price) for price in prices]
+    kept = inputs[: golden_samples(run_reference(source.model, inputs[:1], prices[0]), len(prices))]
+    golden = [run_reference(source.model, kept, price) for price in prices]
     with staged_folder(output) as folder:
         stage = save_graph(graph, folder / MODEL_FILE)
         dense = _write_dense(source, calibration, folder, tell)
-        bundle = _describe_bundle(source, stage, dense, ops, debug)
+        bundle = _describe_bundle(source, pixels, stage, dense, ops, debug)
         write_file(folder / GOLDEN_FILE, encode_golden(golden))
         write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
         if calibration is not None:
             curve = sweep(load(folder), calibration, points=points, progress=tell)
-            bundle = msgspec.structs.replace(
-                bundle, curve=curve, quality_metric="accuracy", data=describe(calibration)
-            )
+            bundle = msgspec.structs.replace(bundle, curve=curve, quality_metric="accuracy", data=describe(calibration))
             write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
     return ExportReport(output, parity, bundle.curve)
 
@@ -114,12 +117,22 @@ def export_bundle(
 def parity_prices(model: ViT, inputs: Floats, count: int = PARITY_PRICES) -> list[float]:
     """Prices from everything to nothing, with the torch model's work spread evenly between."""
     low, high = model.gates()[0][1].price_limits()
-    sample = inputs[:GOLDEN_SAMPLES]
+    sample = inputs[:8]
     return spread_prices(lambda p: float(run_reference(model, sample, p).macs_fraction.mean()), low, high, count)
 
 
+def golden_samples(one: Reference, runs: int) -> int:
+    """How many samples the golden runs hold: 64, or as many as stay within about 4 MB before packing."""
+    per_sample = one.inputs.nbytes + runs * (one.logits.nbytes + one.k.nbytes + one.margin.nbytes)
+    return max(1, min(GOLDEN_SAMPLES, GOLDEN_BYTES // per_sample))
+
+
 def check_parity(
-    model: ViT, graph: onnx.ModelProto, inputs: Floats, prices: Iterable[float], progress: Progress | None = None
+    model: ViT,
+    graph: onnx.ModelProto,
+    inputs: Floats,
+    prices: Iterable[float],
+    progress: Progress | None = None,
 ) -> ParityReport:
     """Compare torch with the graph on ONNX Runtime at every price and batch size."""
     under_test, rows, prices = GraphUnderTest(graph), [], list(prices)
@@ -152,7 +165,7 @@ def save_graph(graph: onnx.ModelProto, path: Path) -> Stage:
 def _parity_inputs(model: ViT, data: DataSplits | None) -> Floats:
     """Real inputs where there are some, noise otherwise."""
     c, count = model.config, max(PARITY_BATCHES)
-    if data is not None and data.calibration.inputs.shape[1:] == (c.channels, c.image_size, c.image_size):
+    if data is not None:
         return data.calibration.inputs[:count]
     generator = np.random.default_rng(0)
     return generator.random((count, c.channels, c.image_size, c.image_size), dtype=np.float32)
@@ -168,25 +181,39 @@ def _write_dense(source: LoadedModel, data: DataSplits | None, folder: Path, tel
     stage = save_graph(trace(source.dense), folder / DENSE_FILE)
     parameters = sum(parameter.numel() for parameter in source.dense.parameters())
     quality = None if data is None else _accuracy(source.dense, data)
-    return Dense(macs=macs, parameters=parameters, quality=quality, file=stage.file, sha256=stage.sha256)
+    return Dense(
+        macs=macs,
+        parameters=parameters,
+        quality=quality,
+        file=stage.file,
+        sha256=stage.sha256,
+        external_data=stage.external_data,
+    )
 
 
 def _accuracy(dense: ViT, data: DataSplits) -> float:
     with torch.no_grad():
-        parts = torch.from_numpy(data.test.inputs).split(64)
-        predicted = torch.cat([dense(part).logits.argmax(1) for part in parts]).numpy()
+        images = torch.from_numpy(data.test.inputs)
+        starts = range(0, len(images), 64)
+        predicted = torch.cat([dense(images[start : start + 64]).logits.argmax(1) for start in starts]).numpy()
     return float((predicted == data.test.labels).mean())
 
 
-def _describe_bundle(source: LoadedModel, stage: Stage, dense: Dense, ops: dict[str, int], debug: bool) -> Bundle:
-    c = source.model.config
-    low, high = source.model.gates()[0][1].price_limits()
-    pixels = TensorSpec(
+def _pixels(model: ViT) -> TensorSpec:
+    c = model.config
+    return TensorSpec(
         name="pixels",
         dtype="float32",
         shape=["batch", c.channels, c.image_size, c.image_size],
         preprocessing=ImagePreprocessing(channels=c.channels, height=c.image_size, width=c.image_size),
     )
+
+
+def _describe_bundle(
+    source: LoadedModel, pixels: TensorSpec, stage: Stage, dense: Dense, ops: dict[str, int], debug: bool
+) -> Bundle:
+    c = source.model.config
+    low, high = source.model.gates()[0][1].price_limits()
     outputs = [
         TensorSpec(name="logits", dtype="float32", shape=["batch", c.classes]),
         TensorSpec(name="macs_fraction", dtype="float32", shape=["batch"]),

@@ -147,9 +147,7 @@ class GraphUnderTest:
         )
 
 
-def count_flips(
-    chosen: npt.NDArray[np.int32], wanted: npt.NDArray[np.int32], margin: Array
-) -> tuple[int, int]:
+def count_flips(chosen: npt.NDArray[np.int32], wanted: npt.NDArray[np.int32], margin: Array) -> tuple[int, int]:
     """Count decisions that differ, outside ties and in ties.
 
     A difference between k and k' is a tie if every comparison between them is: |margin| <= 1e-4 for

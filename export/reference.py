@@ -85,15 +85,18 @@ def read_golden(path: Path) -> list[Reference]:
         if size > _LARGEST_GOLDEN:
             raise ValueError(f"{size} bytes unpacked, expected at most {_LARGEST_GOLDEN}")
         with np.load(path, allow_pickle=False) as arrays:
-            a = {
-                name: arrays[name] for name in ("prices", "inputs", "logits", "macs_fraction", "k", "margin")
-            }
+            a = {name: arrays[name] for name in ("prices", "inputs", "logits", "macs_fraction", "k", "margin")}
         runs = len(a["prices"])
         if not runs or any(len(a[name]) != runs for name in ("logits", "macs_fraction", "k", "margin")):
             raise ValueError(f"arrays of different lengths, expected {runs} runs in each")
         return [
             Reference(
-                float(a["prices"][i]), a["inputs"], a["logits"][i], a["macs_fraction"][i], a["k"][i], a["margin"][i]
+                float(a["prices"][i]),
+                a["inputs"],
+                a["logits"][i],
+                a["macs_fraction"][i],
+                a["k"][i],
+                a["margin"][i],
             )
             for i in range(runs)
         ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from adaptrt import write_atomically
 from adaptrt.export.errors import ExportError
 from adaptrt.runtime.bundle import BUNDLE_FILE
 
@@ -20,21 +20,10 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         ExportError: It cannot be written; the old file, if any, is untouched.
     """
-    temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _unwritable(path, error) from error
-        raise
+        write_atomically(path, content)
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 @contextlib.contextmanager
@@ -59,6 +48,10 @@ def staged_folder(output: Path) -> Iterator[Path]:
         _swap(partial, output)
     except OSError as error:
         raise _unwritable(output, error) from error
+    except ExportError as error:
+        if isinstance(error.__cause__, OSError):  # name the output, not the place it was being written to
+            raise _unwritable(output, error.__cause__) from error
+        raise
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
@@ -97,5 +90,5 @@ def _swap(partial: Path, output: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> ExportError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ExportError(f"no space left while writing {path}; nothing was changed, free some space and export again")
+        return ExportError(f"no space left while writing {path}; nothing was changed, free some space and try again")
     return ExportError(f"cannot write {path}: {error.strerror or error}; nothing was changed, choose another output")

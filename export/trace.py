@@ -72,7 +72,11 @@ def trace(model: ViT, *, debug: bool = False) -> onnx.ModelProto:
 
 
 def _export(
-    module: nn.Module, example: tuple[Tensor, ...], shapes: dict[str, Any], inputs: list[str], outputs: list[str]
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    shapes: dict[str, Any],
+    inputs: list[str],
+    outputs: list[str],
 ) -> onnx.ModelProto:
     module.eval()
     quiet = logging.getLogger("torch.onnx")

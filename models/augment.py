@@ -22,11 +22,11 @@ class Augmentation:
         noise: Standard deviation of added noise (pixels are in 0..1).
     """
 
-    rotation: float = 12.0
-    scale: float = 0.15
-    shift: float = 0.9
-    shear: float = 0.15
-    noise: float = 0.03
+    rotation: float = 8.0
+    scale: float = 0.1
+    shift: float = 0.6
+    shear: float = 0.1
+    noise: float = 0.02
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Transform each image of ``[B, C, H, W]`` on its own; the border is filled with zeros."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,13 @@ class Split:
     labels: npt.NDArray[np.int64]
 
     def __post_init__(self) -> None:
+        if self.inputs.ndim < 2 or self.labels.ndim != 1:
+            raise DataError(
+                f"got inputs of shape {list(self.inputs.shape)} and labels of shape {list(self.labels.shape)}, "
+                "expected inputs with samples as their first axis and one label for each; reshape them"
+            )
+        if not np.isfinite(self.inputs).all() or self.labels.min(initial=0) < 0:
+            raise DataError("got NaN or infinite inputs or negative labels, expected finite ones; mend the data")
         if len(self.inputs) != len(self.labels) or not len(self.labels):
             raise DataError(
                 f"got {len(self.inputs)} inputs and {len(self.labels)} labels, expected as many of both, at least 1"
@@ -82,17 +90,17 @@ def load_data(name: str) -> DataSplits:
     if path.suffix != ".npz" or not path.is_file():
         raise DataError(
             f"got data {name!r}, expected one of {', '.join(DATA_SETS)} or an existing .npz file with "
-            "calibration_inputs, calibration_labels, test_inputs and test_labels"
+            "calibration_inputs, calibration_labels, test_inputs and test_labels; name one of them"
         )
     try:
         with np.load(path, allow_pickle=False) as arrays:
             parts = [
                 Split(
-                    arrays[f"{part}_inputs"].astype(np.float32, copy=False),
-                    arrays[f"{part}_labels"].astype(np.int64, copy=False),
+                    arrays[f"{part}_inputs"].astype(np.float32, casting="same_kind", copy=False),
+                    arrays[f"{part}_labels"].astype(np.int64, casting="same_kind", copy=False),
                 )
                 for part in ("calibration", "test")
             ]
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
         raise DataError(f"cannot read {path}: {error}; save it with numpy.savez and the four arrays") from error
     return DataSplits(path.stem, *parts)

@@ -7,13 +7,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from adaptrt import AdaptrtError
-from adaptrt.models.acm import ACMConfig
-from adaptrt.models.phase import write_atomically
+from adaptrt import AdaptrtError, write_atomically
 from adaptrt.models.vit import ViT, ViTConfig
 
 CONFIG, ADAPTIVE, DENSE = "config.json", "model.safetensors", "dense.safetensors"
@@ -45,6 +44,7 @@ def save_model(folder: Path, model: ViT, dense: ViT | None, data_name: str | Non
 
     Computation stays in float32; float16 halves what is shipped.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     for file, module in ((ADAPTIVE, model), (DENSE, dense)):
         if module is not None:
             weights = {name: value.to(dtype).contiguous() for name, value in module.state_dict().items()}
@@ -70,10 +70,10 @@ def load_folder(folder: Path, name: str) -> LoadedModel:
     config, data_name = _read_config(folder / CONFIG)
     if config.acm is None:
         raise ModelFolderError(f"{folder / CONFIG} describes a dense model, expected one with acm; adapt it first")
-    model = _load_weights(ViT(config), folder / ADAPTIVE)
+    model = _load_weights(config, folder / ADAPTIVE)
     dense = None
     if (folder / DENSE).is_file():
-        dense = _load_weights(ViT(dataclasses.replace(config, acm=None)), folder / DENSE)
+        dense = _load_weights(dataclasses.replace(config, acm=None), folder / DENSE)
     return LoadedModel(name, model, dense, data_name)
 
 
@@ -82,19 +82,18 @@ def _read_config(path: Path) -> tuple[ViTConfig, str | None]:
         content = json.loads(path.read_text())
         if content["architecture"] != "vit":
             raise ValueError(f"architecture {content['architecture']!r}, expected 'vit'")
-        fields = dict(content["vit"])
-        acm = fields.pop("acm")
-        config = ViTConfig(**fields, acm=None if acm is None else ACMConfig(**acm))
-        return config, content.get("data")
-    except (ValueError, KeyError, TypeError) as error:
+        config = msgspec.convert(content["vit"], ViTConfig)
+        return config, msgspec.convert(content.get("data"), str | None)
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise ModelFolderError(f"cannot use {path}: {error}; write it again by training") from error
 
 
-def _load_weights(model: ViT, path: Path) -> ViT:
+def _load_weights(config: ViTConfig, path: Path) -> ViT:
     try:
+        model = ViT(config)
         weights = {name: value.to(torch.float32) for name, value in load_file(path).items()}
         model.load_state_dict(weights)
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
         first = str(error).splitlines()[0]
         raise ModelFolderError(f"cannot read weights {path}: {first}; copy or train them again") from error
     return model.eval()

@@ -38,12 +38,14 @@ def _logistic_noise(like: Tensor) -> Tensor:
 
 
 class PriceGate(nn.Module):
-    """Marginal gains ``u_1 >= ... >= u_N`` in (0, 1), non-increasing by construction.
+    """Marginal gains ``1 > u_1 >= ... >= u_N > 0``, non-increasing by construction.
 
-    ``logit(u_n) = CEILING - STEP * sum over j <= n of sigmoid(r_j)`` with r from two small layers, and
+    ``u_n = exp(-step * sum over j <= n of sigmoid(r_j))`` with r from two small layers, and
     ``k = #{n : u_n > price * cost}``. A price of 0 runs every learner and a price of 1 none
     (for a cost of 1); for a given input k never rises with the price. Steps through a sigmoid, where
-    a softplus would do, because engines fuse it into the product before it and compute it in vectors.
+    a softplus would do, because engines fuse it into the product before it and compute it in vectors;
+    an exponential at the end, because the sigmoid of ONNX Runtime is exactly 0 from about -18 on, and
+    a gain of 0 would not run at a price of 0.
 
     Args:
         width: Width D of the tokens.
@@ -53,25 +55,24 @@ class PriceGate(nn.Module):
         at_least: Learners that run at any price.
     """
 
-    CEILING = 6.0
     STEP = 12.0
+    LOWEST_LOG = -80.0  # exp of it is still a normal float32
     TEMPERATURE = 0.8  # of the Gumbel-softmax, as in the paper
     price_minimum, price_maximum = 0.0, 1.0
 
     def __init__(self, width: int, learners: int, hidden: int, cost: float = 1.0, at_least: int = 0) -> None:
         super().__init__()
         self.learners, self.cost, self.at_least = learners, cost, at_least
+        step = min(self.STEP, -self.LOWEST_LOG / learners)
         self.inner = nn.Linear(width, hidden)
         self.outer = nn.Linear(hidden, learners)
-        nn.init.zeros_(self.outer.bias)
-        # Start with u from about 0.8 down to 0.2, so that prices in the middle of the scale divide them.
-        steps = torch.tensor([self.CEILING - 1.4] + [2.8 / max(learners - 1, 1)] * (learners - 1))
+        # Start with u from 0.8 down to 0.2, so that prices in the middle of the scale divide them.
+        log_gains = torch.linspace(0.8, 0.2, learners).log() if learners > 1 else torch.tensor([0.5]).log()
+        steps = -torch.diff(log_gains, prepend=torch.zeros(1))
         with torch.no_grad():
-            self.outer.bias.copy_(torch.logit(steps / self.STEP))
-        self.register_buffer("ceiling", torch.full((learners,), self.CEILING), persistent=False)
-        descend = -self.STEP * torch.triu(torch.ones(learners, learners))
+            self.outer.bias.copy_(torch.logit(steps / step))
+        descend = -step * torch.triu(torch.ones(learners, learners))
         self.register_buffer("descend", descend, persistent=False)
-        self.ceiling: Tensor
         self.descend: Tensor
 
     @property
@@ -79,10 +80,15 @@ class PriceGate(nn.Module):
         """Multiply-accumulates of the gate for one token."""
         return self.inner.in_features * self.inner.out_features + self.outer.in_features * self.learners
 
+    def log_gains(self, x: Tensor) -> Tensor:
+        """Logarithm of the gains: ``[T, D] -> [T, N]``, non-increasing along N, below 0."""
+        steps = torch.sigmoid(self.outer(functional.relu(self.inner(x))))
+        return steps @ self.descend
+
     def logits(self, x: Tensor) -> Tensor:
         """Gains on the logit scale: ``[T, D] -> [T, N]``, non-increasing along N."""
-        steps = torch.sigmoid(self.outer(functional.relu(self.inner(x))))
-        return torch.addmm(self.ceiling, steps, self.descend)
+        log_gains = self.log_gains(x).clamp(max=-1e-6)
+        return log_gains - torch.log(-torch.expm1(log_gains))
 
     def forward(self, x: Tensor, price: Tensor) -> Decision:
         """Decide for every token.
@@ -94,7 +100,7 @@ class PriceGate(nn.Module):
         if self.training:
             return self._sampled(x, price)
         threshold = price if self.cost == 1 else price * self.cost
-        gains = torch.sigmoid(self.logits(x))
+        gains = torch.exp(self.log_gains(x))
         runs = gains > threshold
         k = runs.to(torch.int32).sum(1, dtype=torch.int32)
         if self.at_least:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
-from adaptrt import AdaptrtError
+from adaptrt import AdaptrtError, write_atomically
 
 
 class CheckpointError(AdaptrtError):
@@ -75,19 +73,6 @@ class Phase:
     step: Callable[[Tensor, Tensor, torch.Generator], StepResult]
     weight_decay: float = 0.0
     warmup: float = 0.05
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def run_phase(
@@ -150,7 +135,11 @@ def _schedule(progress: float, warmup: float) -> float:
 
 def _save(phase: Phase, optimizer: torch.optim.Optimizer, checkpoint: Path, epochs_done: int) -> None:
     buffer = io.BytesIO()
-    state = {"weights": phase.trained.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epochs_done}
+    state = {
+        "weights": phase.trained.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "epochs": epochs_done,
+    }
     torch.save(state, buffer)
     write_atomically(checkpoint, buffer.getvalue())
 

@@ -28,8 +28,8 @@ class Recipe:
         weight_decay: AdamW's.
         label_smoothing: Of the task loss.
         prices: Prices per batch in phase 3; each is shared by batch / prices images.
-        budget_weight: Weight of the budget loss.
-        entropy_weight: Weight of the entropy loss (0.05 in the paper).
+        budget_weight: Weight of the budget loss (0.1 in the paper, for one budget; here it ties prices to work).
+        entropy_weight: Weight of the entropy loss (0.05 in the paper; it works against the traffic loss).
         diversity_weight: Weight of the diversity loss (0.05 in the paper).
         traffic_weight: Weight of the loss that keeps a learner from running for a few tokens only.
         teacher_weight: Weight of the dense model's predictions in phase 3.
@@ -40,22 +40,22 @@ class Recipe:
 
     data: str = "digits"
     vit: ViTConfig = field(default_factory=lambda: ViTConfig(mean=0.3, std=0.37))
-    acm: ACMConfig = field(default_factory=ACMConfig)
-    dense_epochs: int = 120
-    distil_epochs: int = 15
-    gate_epochs: int = 5
-    joint_epochs: int = 90
-    batch: int = 64
+    acm: ACMConfig = field(default_factory=lambda: ACMConfig(learners=2))
+    dense_epochs: int = 100
+    distil_epochs: int = 5
+    gate_epochs: int = 3
+    joint_epochs: int = 50
+    batch: int = 32
     dense_rate: float = 1e-3
     distil_rate: float = 1e-3
     joint_rate: float = 3e-4
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     prices: int = 4
-    budget_weight: float = 0.5
-    entropy_weight: float = 0.05
+    budget_weight: float = 4.0
+    entropy_weight: float = 0.01
     diversity_weight: float = 0.05
-    traffic_weight: float = 0.0
+    traffic_weight: float = 0.05
     teacher_weight: float = 1.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0

@@ -28,6 +28,7 @@ def load_model(name_or_folder: str) -> LoadedModel:
     folder = Path(name_or_folder)
     if not folder.exists():
         raise ModelFolderError(
-            f"got model {name_or_folder!r}, expected a ready model ({', '.join(RECIPES)}) or an existing model folder"
+            f"got model {name_or_folder!r}, expected a ready model ({', '.join(RECIPES)}) or an existing model "
+            "folder; name one"
         )
     return load_folder(folder, folder.resolve().name)

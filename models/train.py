@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adaptrt import write_atomically
 from adaptrt.models import losses
 from adaptrt.models.acm import AdaptiveFFN
 from adaptrt.models.adapt import adapt, ffn_inputs
 from adaptrt.models.data import DataError, DataSplits
 from adaptrt.models.gate import PriceGate
-from adaptrt.models.phase import CheckpointError, Phase, Report, StepResult, run_phase, write_atomically
+from adaptrt.models.phase import CheckpointError, Phase, Report, StepResult, run_phase
 from adaptrt.models.recipe import Recipe
 from adaptrt.models.vit import Block, DenseFFN, ViT
 
@@ -54,6 +55,7 @@ def train(recipe: Recipe, data: DataSplits, folder: Path, report: Report) -> tup
         phase.trained.eval()
 
     run(_dense_phase(recipe, dense))
+    torch.manual_seed(recipe.seed + 1)  # gates start the same whether or not the run was resumed
     adaptive = adapt(dense, recipe.acm, inputs[:256])
     run(_distil_phase(recipe, dense, adaptive))
     run(_gate_phase(recipe, dense, adaptive, inputs[:256]))
@@ -63,6 +65,7 @@ def train(recipe: Recipe, data: DataSplits, folder: Path, report: Report) -> tup
 
 def _claim_folder(recipe: Recipe, folder: Path) -> None:
     """Record the recipe beside its checkpoints, and refuse those of another."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.json"
     own = json.dumps(dataclasses.asdict(recipe), indent=2, sort_keys=True)
     if path.exists() and path.read_text() != own:
@@ -122,7 +125,8 @@ def _distil_phase(recipe: Recipe, dense: ViT, adaptive: ViT) -> Phase:
     pairs = _ffn_pairs(dense, adaptive)
     learners = nn.ModuleList(acm.learners for _, acm in pairs)
 
-    def step(inputs: Tensor, _: Tensor, generator: torch.Generator) -> StepResult:
+    def step(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
+        del labels
         pixels = recipe.augmentation(inputs, generator)
         total = torch.zeros(())
         with _autocast(recipe):
@@ -155,7 +159,8 @@ def _gate_phase(recipe: Recipe, dense: ViT, adaptive: ViT, sample: Tensor) -> Ph
     positions = torch.linspace(0, 1, _GAIN_QUANTILES)
     quantiles = gains.sort().values[(positions * (len(gains) - 1)).long()]
 
-    def step(inputs: Tensor, _: Tensor, generator: torch.Generator) -> StepResult:
+    def step(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
+        del labels
         total = torch.zeros(())
         for (_, acm), (x, error) in zip(pairs, errors(recipe.augmentation(inputs, generator)), strict=True):
             logits = acm.gate.logits(x)
@@ -219,5 +224,3 @@ def _mean_utilisation(model: ViT, used: list[Tensor]) -> Tensor:
     """Utilisation of the modules weighted by what their learners cost, ``[B]``."""
     weights = torch.tensor([layer.per_run for layer in model.layers() if layer.per_run], dtype=torch.float32)
     return (torch.stack(used) * (weights / weights.sum())[:, None]).sum(0)
-
-

@@ -77,7 +77,8 @@ class DenseFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, D] -> [T, D]``."""
-        return self.down(functional.gelu(self.up(x)))
+        y: Tensor = self.down(functional.gelu(self.up(x)))
+        return y
 
 
 class Block(nn.Module):
@@ -97,10 +98,11 @@ class Block(nn.Module):
         ffn_macs = 2 * width * (config.ffn_width // acm.learners)
         qkv_macs = 3 * 2 * width * acm.projection_rank(width)
         largest = max(ffn_macs, qkv_macs) if acm.projections else ffn_macs
+        if acm.projections:
+            self.projections = AdaptiveProjections(acm, width, qkv_cost=qkv_macs / largest)
+        else:
+            self.projections = DenseProjections(width)
         self.ffn = AdaptiveFFN(acm, width, config.ffn_width, cost=ffn_macs / largest)
-        self.projections = (
-            AdaptiveProjections(acm, width, qkv_cost=qkv_macs / largest) if acm.projections else DenseProjections(width)
-        )
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Softmax attention within each image: three times ``[B * T, D]`` -> ``[B * T, D]``."""
@@ -108,7 +110,8 @@ class Block(nn.Module):
         size = (-1, self.tokens, self.heads, width // self.heads)
         q, k, v = (part.reshape(size).transpose(1, 2) for part in (query, key, value))
         scores = q @ k.transpose(2, 3) * (width // self.heads) ** -0.5
-        return (scores.softmax(-1) @ v).transpose(1, 2).reshape(-1, width)
+        attended: Tensor = scores.softmax(-1) @ v
+        return attended.transpose(1, 2).reshape(-1, width)
 
     def ffn_input(self, x: Tensor, price: Tensor | None) -> tuple[Tensor, Tensor, list[Decision]]:
         """Run the attention half: the FFN's normed input, the residual stream, the decisions made."""
@@ -219,7 +222,8 @@ class ViT(nn.Module):
         x = self.embed(patches)
         if self.class_token is not None:
             x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], 1)
-        return (x + self.position).reshape(-1, c.width)
+        tokens: Tensor = x + self.position
+        return tokens.reshape(-1, c.width)
 
     def forward(self, pixels: Tensor, price: Tensor | None = None) -> ViTOutput:
         """Classify images.

@@ -30,9 +30,7 @@ def draw_learners_run(case: Case, generator: np.random.Generator) -> Array:
     return generator.integers(-margin, learners + margin, tokens, endpoint=True, dtype=np.int32)
 
 
-def draw_weights(
-    case: Case, generator: np.random.Generator, dtype: str, *, hidden_bias: bool
-) -> dict[str, Array]:
+def draw_weights(case: Case, generator: np.random.Generator, dtype: str, *, hidden_bias: bool) -> dict[str, Array]:
     """Draw learner weights scaled so that outputs have a standard deviation of about one."""
     n, d, h, e = (case.axes[axis] for axis in "NDhE")
     weights = {"w1": generator.standard_normal((n, d, h)) / np.sqrt(max(d, 1))}

@@ -95,9 +95,7 @@ class OpRecord:
                     f"{self.name}: {spec.name} has dtype {array.dtype}, expected {' or '.join(spec.dtypes)}"
                 )
             if array.ndim != len(spec.axes):
-                raise ValueError(
-                    f"{self.name}: {spec.name} has shape {array.shape}, expected [{', '.join(spec.axes)}]"
-                )
+                raise ValueError(f"{self.name}: {spec.name} has shape {array.shape}, expected [{', '.join(spec.axes)}]")
             for axis, size in zip(spec.axes, array.shape, strict=True):
                 if sizes.setdefault(axis, size) != size:
                     raise ValueError(

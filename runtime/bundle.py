@@ -111,6 +111,4 @@ def _decode(text: bytes) -> Bundle:
     except msgspec.ValidationError as error:
         raise Invalid(f"{one_line(error)}; export the model again") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(
-            f"not readable as JSON ({one_line(error)}); copy the bundle or export the model again"
-        ) from None
+        raise Invalid(f"not readable as JSON ({one_line(error)}); copy the bundle or export the model again") from None

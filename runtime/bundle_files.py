@@ -32,15 +32,11 @@ def bundle_root(folder: str | Path) -> Path:
     try:
         root = path.resolve(strict=True)
     except (OSError, RuntimeError, ValueError):
-        raise BundleError(
-            f"no folder {str(path)!r}; expected a bundle, as `adaptrt export` writes it"
-        ) from None
+        raise BundleError(f"no folder {str(path)!r}; expected a bundle, as `adaptrt export` writes it") from None
     if not root.is_dir():
         raise BundleError(f"{str(path)!r} is not a folder; give the folder that holds {BUNDLE_FILE}")
     if not (root / BUNDLE_FILE).exists():
-        raise BundleError(
-            f"no {BUNDLE_FILE} in {str(path)!r}; expected a bundle, as `adaptrt export` writes it"
-        )
+        raise BundleError(f"no {BUNDLE_FILE} in {str(path)!r}; expected a bundle, as `adaptrt export` writes it")
     return root
 
 
@@ -63,9 +59,7 @@ def locate(root: Path, relative: str) -> Path:
             "copy the bundle with its links resolved (cp -rL)"
         )
     if not path.is_file():
-        raise BundleError(
-            f"{root}: {relative!r} is not a regular file; copy the whole folder or export again"
-        )
+        raise BundleError(f"{root}: {relative!r} is not a regular file; copy the whole folder or export again")
     return path
 
 

@@ -68,9 +68,7 @@ def check_bundle(bundle: Bundle) -> None:
             _check_tensor(f"{kind} {spec.name!r}", spec)
     for knob in bundle.knobs:
         _check_knob(f"knobs {knob.name!r}", knob)
-    _unique(
-        "inputs and knobs", [*(spec.name for spec in bundle.inputs), *(knob.name for knob in bundle.knobs)]
-    )
+    _unique("inputs and knobs", [*(spec.name for spec in bundle.inputs), *(knob.name for knob in bundle.knobs)])
     _unique("outputs", [spec.name for spec in bundle.outputs])
     _check_macs_output(bundle.outputs)
     for number, stage in enumerate(bundle.stages):

@@ -82,9 +82,7 @@ class InputContract:
     def _wrong_names(self, inputs: object) -> InputError:
         if not isinstance(inputs, Mapping):
             wanted = ", ".join(f"{expected.name!r}: array" for expected in self._expected)
-            return InputError(
-                f"inputs: got {type(inputs).__name__}, expected a dictionary; pass {{{wanted}}}"
-            )
+            return InputError(f"inputs: got {type(inputs).__name__}, expected a dictionary; pass {{{wanted}}}")
         got = ", ".join(repr(name) for name in list(inputs)[:10]) or "none"
         names = ", ".join(repr(expected.name) for expected in self._expected)
         return InputError(
@@ -119,15 +117,12 @@ def _knob_value(knob: Knob, value: object) -> float | int:
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if not knob.minimum <= number <= knob.maximum:
         raise InputError(
-            f"knob {knob.name!r}: got {value!r}, expected a number from {knob.minimum:g} to "
-            f"{knob.maximum:g}; pass one"
+            f"knob {knob.name!r}: got {value!r}, expected a number from {knob.minimum:g} to {knob.maximum:g}; pass one"
         )
     if np.dtype(knob.dtype).kind == "f":
         return number
     if number != int(number):
-        raise InputError(
-            f"knob {knob.name!r}: got {value!r}, expected a whole number ({knob.dtype}); round it"
-        )
+        raise InputError(f"knob {knob.name!r}: got {value!r}, expected a whole number ({knob.dtype}); round it")
     return int(number)
 
 

@@ -70,9 +70,7 @@ def check_backend(name: str) -> None:
         BackendError: lists those that do.
     """
     if name not in _BACKENDS:
-        raise BackendError(
-            f"got backend {name!r}, expected one of {', '.join(map(repr, _BACKENDS))}; name one"
-        )
+        raise BackendError(f"got backend {name!r}, expected one of {', '.join(map(repr, _BACKENDS))}; name one")
 
 
 def create_backend(

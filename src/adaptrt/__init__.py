@@ -4,6 +4,13 @@ The rooms are sub-packages (``adaptrt.runtime``, ``adaptrt.export``, …); impor
 imports none of them, so that ``adaptrt.runtime`` stays free of torch and onnx.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __version__ = "0.1.0"
 
 
@@ -13,3 +20,26 @@ class AdaptrtError(Exception):
     The message is one line that says what was got, what was expected and what to do. Every room
     derives its errors from this class, so that the command line can tell them from defects.
     """
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a machine that lost power, finds the old content or the new.
+
+    Raises:
+        OSError: It cannot be written; an old file is untouched and nothing is left beside it.
+    """
+    import os
+    import tempfile
+
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    temporary = type(path)(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

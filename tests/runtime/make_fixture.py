@@ -140,9 +140,7 @@ def make_curve() -> list[CurvePoint]:
             knobs={"price": price},
             macs_fraction=share,
             quality=quality,
-            frontier=not any(
-                s <= share and q >= quality and (s, q) != (share, quality) for _, _, (s, q) in measured
-            ),
+            frontier=not any(s <= share and q >= quality and (s, q) != (share, quality) for _, _, (s, q) in measured),
             calibration_quality=calibration_quality,
             calibration_macs_fraction=calibration_share,
         )

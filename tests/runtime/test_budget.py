@@ -33,9 +33,7 @@ def test_keeps_every_amount(value):
     assert Budget.macs(value).kind == "macs"
 
 
-@pytest.mark.parametrize(
-    "value", [1, np.float32(0.5), np.int64(3), np.float64(0.25), Fraction(1, 2), 0, -0.0]
-)
+@pytest.mark.parametrize("value", [1, np.float32(0.5), np.int64(3), np.float64(0.25), Fraction(1, 2), 0, -0.0])
 def test_takes_every_kind_of_real_number(value):
     budget = Budget.fraction(value)
     assert type(budget.value) is float
@@ -44,9 +42,7 @@ def test_takes_every_kind_of_real_number(value):
 
 
 def test_equal_budgets_are_one_key():
-    assert {Budget.fraction(0.5), Budget.fraction(np.float64(0.5)), Budget("fraction", 0.5)} == {
-        Budget.fraction(0.5)
-    }
+    assert {Budget.fraction(0.5), Budget.fraction(np.float64(0.5)), Budget("fraction", 0.5)} == {Budget.fraction(0.5)}
     assert Budget.fraction(0.5) != Budget.macs(0.5)
     assert Budget("full", 3.0) == Budget.full()
 

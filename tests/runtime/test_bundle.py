@@ -172,9 +172,7 @@ def test_nan_quality_is_not_written_as_unknown(tiny):
     with pytest.raises(BundleError, match="not written"):
         encode_bundle(msgspec.structs.replace(bundle, data={"x": object()}))
     with pytest.raises(BundleError, match="not written"):
-        encode_bundle(
-            msgspec.structs.replace(bundle, curve=[CurvePoint({"price": np.float32(0)}, 1, None, True)])
-        )
+        encode_bundle(msgspec.structs.replace(bundle, curve=[CurvePoint({"price": np.float32(0)}, 1, None, True)]))
 
 
 def test_ten_thousand_points_are_fine(tiny):
@@ -289,9 +287,7 @@ def test_several_stages_are_read_but_not_run(tiny, edit):
     refused(tiny, "2 stages, expected 1", by=[load])
 
 
-leaves = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.just([]), st.just({})
-)
+leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.just([]), st.just({}))
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -95,9 +95,7 @@ def test_found_wherever_a_tensor_can_be(place):
 
 def test_found_where_entries_are_odd():
     """Whatever protobuf or ONNX Runtime might take for a location counts."""
-    repeated_key = message(
-        13, message(1, "offset") + message(1, "location") + message(2, "a") + message(2, "b")
-    )
+    repeated_key = message(13, message(1, "offset") + message(1, "location") + message(2, "a") + message(2, "b"))
     value_first = message(13, message(2, "c") + message(1, "location"))
     not_marked_external = repeated_key + value_first
     no_value = message(13, message(1, "location"))
@@ -178,18 +176,14 @@ OUTSIDE = [
 @pytest.mark.usefixtures("no_engine")
 @pytest.mark.parametrize("place", ["initialiser", "constant", "subgraph", "function body"])
 @pytest.mark.parametrize("location", OUTSIDE)
-def test_a_reference_outside_is_refused_before_anything_of_it_is_read(
-    tiny, replace_model, opened, place, location
-):
+def test_a_reference_outside_is_refused_before_anything_of_it_is_read(tiny, replace_model, opened, place, location):
     secret = tiny.parent / "secret.bin"
     secret.write_bytes(b"\0" * 4096)
     location = location.format(parent=tiny.parent)
     replace_model(tiny, (tiny / "model.onnx").read_bytes() + PLACES[place](tensor(location)))
     opened.clear()
     for entry in (load, read_bundle):
-        with pytest.raises(
-            BundleError, match=r"keeps weights in another file: path .*inside the bundle's folder"
-        ) as e:
+        with pytest.raises(BundleError, match=r"keeps weights in another file: path .*inside the bundle's folder") as e:
             entry(tiny)
         assert "\n" not in str(e.value)
     assert secret not in opened
@@ -259,9 +253,7 @@ def test_listed_weights_are_used(tiny, replace_model, x, location):
     plain = load(tiny).run({"x": x}).outputs["logits"]
     model = (tiny / "model.onnx").read_bytes()
     extra = graph(
-        message(
-            5, tensor(location, name="moved").replace(number(1, 4), number(1, 3), 1).replace(b"16", b"12")
-        )
+        message(5, tensor(location, name="moved").replace(number(1, 4), number(1, 3), 1).replace(b"16", b"12"))
         + message(1, message(1, "logits") + message(1, "moved") + message(2, "shifted") + message(4, "Add"))
         + message(12, message(1, "shifted") + message(2, message(1, number(1, 1))))
     )

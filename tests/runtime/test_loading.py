@@ -16,9 +16,7 @@ def test_settings(x):
     expected = load(TINY).run({"x": x}).outputs["logits"]
     for keywords in ({"threads": 1}, {"threads": 2}, {"providers": ["CPUExecutionProvider"]},
                      {"providers": [("CPUExecutionProvider", {})]}):  # fmt: skip
-        np.testing.assert_allclose(
-            load(TINY, **keywords).run({"x": x}).outputs["logits"], expected, atol=1e-6
-        )
+        np.testing.assert_allclose(load(TINY, **keywords).run({"x": x}).outputs["logits"], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +78,7 @@ def test_a_size_fixed_in_the_bundle_may_be_dynamic_in_the_graph(tiny, edit, x):
 def test_a_failing_engine_is_reported_on_one_line(tiny):
     """A wrong shape that the contract lets through fails in the graph's first operator."""
     model = load(tiny)
-    with pytest.raises(
-        BackendError, match=r"model\.onnx: onnxruntime .* failed on x \[2, 9\], price \[1\]"
-    ) as caught:
+    with pytest.raises(BackendError, match=r"model\.onnx: onnxruntime .* failed on x \[2, 9\], price \[1\]") as caught:
         model.backend.run({"x": np.zeros((2, 9), np.float32), "price": np.zeros(1, np.float32)})
     assert "\n" not in str(caught.value)
 

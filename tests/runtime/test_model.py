@@ -20,9 +20,7 @@ def run_bare(inputs, price):
 
     session = onnxruntime.InferenceSession(TINY / "model.onnx", providers=["CPUExecutionProvider"])
     feeds = {**inputs, "price": np.array([price], np.float32)}
-    return dict(
-        zip(("logits", "macs_fraction"), session.run(["logits", "macs_fraction"], feeds), strict=True)
-    )
+    return dict(zip(("logits", "macs_fraction"), session.run(["logits", "macs_fraction"], feeds), strict=True))
 
 
 @pytest.mark.parametrize("price", [0.0, 0.1, 0.35, 0.7, 1.0])
@@ -51,9 +49,7 @@ def test_result(model, x):
 def test_mean_work_follows_the_budget(model):
     x = np.random.default_rng(5).standard_normal((20_000, 4)).astype(np.float32)
     for share in (0.25, 0.4, 0.5, 0.75, 0.9):
-        assert model.run({"x": x}, budget=Budget.fraction(share)).macs_fraction.mean() == pytest.approx(
-            share, abs=0.03
-        )
+        assert model.run({"x": x}, budget=Budget.fraction(share)).macs_fraction.mean() == pytest.approx(share, abs=0.03)
     work = [model.run({"x": x}, knobs={"price": p}).macs_fraction.mean() for p in np.linspace(0, 1, 21)]
     assert all(np.diff(work) <= 0)
 
@@ -68,10 +64,7 @@ def test_an_unreachable_budget_runs_the_cheapest_and_says_so(model, x):
 
 
 def test_macs(model, x):
-    assert (
-        model.run({"x": x}, budget=Budget.macs(30)).knobs
-        == model.run({"x": x}, budget=Budget.fraction(0.5)).knobs
-    )
+    assert model.run({"x": x}, budget=Budget.macs(30)).knobs == model.run({"x": x}, budget=Budget.fraction(0.5)).knobs
 
 
 def test_full_runs_everything(model, x):
@@ -109,17 +102,13 @@ def test_no_samples_never_reach_the_graph(recording, x):
 )
 def test_arrays_that_are_not_contiguous(model, x, view):
     result = model.run({"x": view(x)})
-    np.testing.assert_array_equal(
-        result.outputs["logits"], model.run({"x": view(x).copy()}).outputs["logits"]
-    )
+    np.testing.assert_array_equal(result.outputs["logits"], model.run({"x": view(x).copy()}).outputs["logits"])
 
 
 def test_read_only_and_memory_mapped_arrays(model, x, tmp_path):
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    np.testing.assert_array_equal(
-        model.run({"x": mapped}).outputs["logits"], model.run({"x": x}).outputs["logits"]
-    )
+    np.testing.assert_array_equal(model.run({"x": mapped}).outputs["logits"], model.run({"x": x}).outputs["logits"])
 
 
 def test_results_are_the_callers_own(model, x):
@@ -209,9 +198,7 @@ def test_each_thread_gets_its_own_budget():
 def test_a_call_sees_one_budget_from_beginning_to_end(recording):
     """While others set the budget, what is reported is what was fed."""
     model, _ = recording()
-    points = {
-        budget: model.operating_point(budget) for budget in map(Budget.fraction, np.linspace(0.2, 1.0, 8))
-    }
+    points = {budget: model.operating_point(budget) for budget in map(Budget.fraction, np.linspace(0.2, 1.0, 8))}
     budgets = list(points)
     model.budget = budgets[0]
 

@@ -48,16 +48,12 @@ def test_onnx_runtime_reports_the_mean_work_that_the_curve_says(model):
     x = np.round(np.random.RandomState(1).standard_normal((500, 4)), 3).astype(np.float32)
     for point in model.bundle.curve:
         result = model.run({"x": x}, knobs=point.knobs)
-        assert result.macs_fraction.mean(dtype=np.float64) == pytest.approx(
-            point.calibration_macs_fraction, abs=1e-5
-        )
+        assert result.macs_fraction.mean(dtype=np.float64) == pytest.approx(point.calibration_macs_fraction, abs=1e-5)
 
 
 def external(location, name="w", *, values=4):
     """A float32 tensor of 4 values kept in another file."""
-    tensor = TensorProto(
-        name=name, data_type=TensorProto.FLOAT, dims=[values], data_location=TensorProto.EXTERNAL
-    )
+    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[values], data_location=TensorProto.EXTERNAL)
     for key, value in (("location", location), ("offset", "0"), ("length", str(4 * values))):
         tensor.external_data.add(key=key, value=value)
     return tensor
@@ -111,9 +107,7 @@ def build(place, location):
          helper.make_tensor_value_info("macs_fraction", TensorProto.FLOAT, ["batch"])],
         initializers,
     )  # fmt: skip
-    return helper.make_model(
-        graph, functions=functions, opset_imports=opsets, ir_version=10
-    ).SerializeToString()
+    return helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=10).SerializeToString()
 
 
 PLACES = ["initialiser", "constant", "subgraph", "function"]
@@ -140,12 +134,8 @@ def test_weights_outside_never_reach_onnx_runtime(tiny, replace_model, monkeypat
 
 def test_a_large_model_saved_by_onnx_with_external_data(tiny, replace_model, x):
     model = onnx.load(TINY / "model.onnx")
-    onnx.save_model(
-        model, tiny / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=80
-    )
-    replace_model(
-        tiny, (tiny / "model.onnx").read_bytes(), {"weights.bin": (tiny / "weights.bin").read_bytes()}
-    )
+    onnx.save_model(model, tiny / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=80)
+    replace_model(tiny, (tiny / "model.onnx").read_bytes(), {"weights.bin": (tiny / "weights.bin").read_bytes()})
     found = load(tiny).run({"x": x}, budget=Budget.fraction(0.5))
     expected = load(TINY).run({"x": x}, budget=Budget.fraction(0.5))
     np.testing.assert_allclose(found.outputs["logits"], expected.outputs["logits"], atol=1e-6)

@@ -65,9 +65,7 @@ def monotone_curves(draw):
     """Distinct prices with strictly falling shares, in any order."""
     size = draw(st.integers(1, 12))
     prices = sorted(draw(st.lists(st.integers(0, 1000), min_size=size, max_size=size, unique=True)))
-    shares = sorted(
-        draw(st.lists(st.integers(0, 1300), min_size=size, max_size=size, unique=True)), reverse=True
-    )
+    shares = sorted(draw(st.lists(st.integers(0, 1300), min_size=size, max_size=size, unique=True)), reverse=True)
     curve = [point(p / 1000, s / 1000, s / 2000) for p, s in zip(prices, shares, strict=True)]
     return draw(st.permutations(curve))
 

@@ -1,0 +1,163 @@
+"""One ONNX Runtime session per process: two in one process slow each other by their thread pools."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from adaptrt.bench.errors import BenchError
+
+Array = np.ndarray[Any, Any]
+Feed = Mapping[str, str]
+"""For each input of a graph, the name of a loaded array."""
+
+_STDERR_SHOWN = 500  # characters
+_PATIENCE = 5.0  # seconds that a killed process gets to be gone
+
+
+class SessionProcess:
+    """A process that holds one session and times its runs; use it in a ``with`` statement.
+
+    The process ends with the block, whatever ends the block, and by itself when this one dies.
+
+    Args:
+        model: ONNX file.
+        threads: Threads that one operator may use.
+
+    Raises:
+        BenchError: The process or the session in it does not start.
+    """
+
+    def __init__(self, model: Path, *, threads: int = 1) -> None:
+        if threads < 1:
+            raise BenchError(f"got {threads} threads, expected at least 1")
+        self.name = model.name
+        self._folder = tempfile.TemporaryDirectory(prefix="adaptrt-bench-", ignore_cleanup_errors=True)
+        self._stderr = (Path(self._folder.name) / "stderr").open("w+b")
+        self._process: subprocess.Popen[str] | None = None
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "adaptrt.bench.session_worker", str(model), "--threads", str(threads)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                encoding="utf-8",
+            )
+            described = self._read()
+        except OSError as error:
+            self.close()
+            raise BenchError(f"cannot start a process for {self.name}: {error.strerror or error}") from error
+        except BaseException:
+            self.close()
+            raise
+        self.inputs: list[str] = described["inputs"]
+        self.outputs: list[str] = described["outputs"]
+
+    def __enter__(self) -> SessionProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process at once; it has nothing to lose. Closing again does nothing."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_PATIENCE)
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):  # a request that never left
+                        pipe.close()
+        self._stderr.close()
+        self._folder.cleanup()
+
+    def load(self, arrays: Mapping[str, Array]) -> None:
+        """Give the process arrays to be named in feeds; one of a name loaded before replaces it.
+
+        Raises:
+            BenchError: The process died, or there is no space for them.
+        """
+        file = Path(self._folder.name) / "arrays.npz"
+        try:
+            with file.open("wb") as opened:
+                np.savez(opened, **dict(arrays))  # type: ignore[arg-type]
+            self._ask({"load": str(file)})
+        except OSError as error:
+            raise BenchError(f"cannot hand arrays to the process of {self.name}: {error.strerror or error}") from error
+        finally:
+            file.unlink(missing_ok=True)
+
+    def time(self, feeds: Sequence[Feed], *, warm: int = 1, runs: int = 1) -> list[list[float]]:
+        """Time runs of the session.
+
+        Args:
+            feeds: What to run, in turn.
+            warm: Runs before, not timed.
+            runs: Timed runs of each feed.
+
+        Returns:
+            Seconds: a list of ``runs`` for each feed.
+
+        Raises:
+            BenchError: A run failed or the process died.
+        """
+        if not feeds or runs < 1 or warm < 0:
+            raise BenchError(f"got {len(feeds)} feeds, {runs} runs and {warm} to warm up, expected at least 1, 1 and 0")
+        answer = self._ask({"time": [dict(feed) for feed in feeds], "warm": warm, "runs": runs})
+        seconds: list[list[float]] = answer["seconds"]
+        return seconds
+
+    def output(self, name: str, feed: Feed) -> Array:
+        """Run once and give an output, flattened, as float64; for small outputs.
+
+        Raises:
+            BenchError: The run failed or the process died.
+        """
+        return np.array(self._ask({"output": name, "feed": dict(feed)})["values"], np.float64)
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self._process is None:
+            raise BenchError(f"the process of {self.name} is closed, expected a running one; start another")
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._death() from None
+        answer = self._read()
+        if "error" in answer:
+            raise BenchError(f"{self.name}: {answer['error']}")
+        return answer
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process is not None and self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.endswith("\n"):
+            raise self._death()
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _death(self) -> BenchError:
+        """Say how the process ended and what it last printed."""
+        assert self._process is not None
+        try:
+            ending = f"ended with code {self._process.wait(_PATIENCE)}"
+        except subprocess.TimeoutExpired:
+            ending = "stopped answering"
+        self._stderr.seek(0)
+        text = " ".join(self._stderr.read().decode(errors="replace").split())
+        said = f"…{text[-_STDERR_SHOWN:]}" if len(text) > _STDERR_SHOWN else text or "it printed nothing"
+        return BenchError(f"the process of {self.name} {ending}, expected an answer: {said}")

@@ -1,0 +1,129 @@
+"""The child of ``SessionProcess``: one ONNX Runtime session that answers JSON lines.
+
+``python -m adaptrt.bench.session_worker MODEL --threads N`` answers one line when the session stands,
+then one line for each line on standard input, and ends when that is closed. A *feed* gives for each
+input of the graph the name of an array loaded before.
+
+==================================================== ===================================================
+request                                              answer
+==================================================== ===================================================
+(none: the session stands)                           ``{"inputs": [...], "outputs": [...]}``
+``{"load": "arrays.npz"}``                           ``{"loaded": ["x0", ...]}``
+``{"time": [feed, ...], "warm": 1, "runs": 3}``      ``{"seconds": [[...], ...]}``, a list per feed
+``{"output": "name", "feed": feed}``                 ``{"values": [...]}``, flattened
+anything that fails                                  ``{"error": "one line"}``, and the worker goes on
+==================================================== ===================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TextIO
+
+import numpy as np
+import onnxruntime
+
+
+class Worker:
+    """One session and the arrays it may be fed.
+
+    Args:
+        model: ONNX file.
+        threads: Threads that one operator may use.
+    """
+
+    def __init__(self, model: Path, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Threads that spin after a run would slow the process whose turn is next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        self._arrays: dict[str, np.ndarray[Any, Any]] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """Names of the graph's inputs and outputs."""
+        return {
+            "inputs": [node.name for node in self._session.get_inputs()],
+            "outputs": [node.name for node in self._session.get_outputs()],
+        }
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what one request asks.
+
+        Raises:
+            ValueError: It asks for nothing known.
+            KeyError: It names an array that was not loaded.
+        """
+        if "load" in request:
+            with np.load(request["load"], allow_pickle=False) as arrays:
+                loaded = {name: arrays[name] for name in arrays.files}
+            self._arrays.update(loaded)
+            return {"loaded": sorted(loaded)}
+        if "time" in request:
+            return {"seconds": self._time(request["time"], request["warm"], request["runs"])}
+        if "output" in request:
+            (values,) = self._session.run([request["output"]], self._feed(request["feed"]))
+            return {"values": np.asarray(values, np.float64).ravel().tolist()}
+        raise ValueError(f"got a request for {sorted(request)}, expected load, time or output")
+
+    def _feed(self, names: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
+        return {name: self._arrays[array] for name, array in names.items()}
+
+    def _time(self, feeds: list[dict[str, str]], warm: int, runs: int) -> list[list[float]]:
+        """Seconds of every run, per feed; the feeds take turns, so that all see the same conditions."""
+        ready, run = [self._feed(feed) for feed in feeds], self._session.run
+        seconds: list[list[float]] = [[] for _ in ready]
+        for index in range(warm):
+            run(None, ready[index % len(ready)])
+        gc.disable()
+        try:
+            for _ in range(runs):
+                for feed, own in zip(ready, seconds, strict=True):
+                    start = perf_counter()
+                    run(None, feed)
+                    own.append(perf_counter() - start)
+        finally:
+            gc.enable()
+        return seconds
+
+
+def serve(worker: Worker, requests: Iterable[str], answers: TextIO) -> None:
+    """Answer requests, one JSON line each, until there are no more."""
+    print(json.dumps(worker.describe()), file=answers, flush=True)
+    for line in requests:
+        try:
+            answer = worker.answer(json.loads(line))
+        except Exception as error:  # pybind's exceptions share no base class
+            answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def main() -> None:
+    """Run the worker on this process's standard input and output."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then closes our input
+    # Answers alone go to standard output: whatever a library prints there joins the errors.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    parser = argparse.ArgumentParser(description="One ONNX Runtime session answering JSON lines.")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    try:
+        worker = Worker(arguments.model, arguments.threads)
+    except Exception as error:  # as above
+        sys.exit(" ".join(f"onnxruntime {onnxruntime.__version__} refuses the graph: {error}".split()))
+    serve(worker, sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""``adaptrt bench``: a bundle's latency over the budget, beside the dense model's."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from adaptrt.bench.bundle_latency import BundleLatency
+
+_EXAMPLES = """
+adaptrt bench build/digits
+adaptrt bench build/digits --batch 1 --threads 2 --points 20 --no-plot
+adaptrt bench build/digits --json --output latency.json
+"""
+
+_WORK_TOLERANCE = 0.02
+
+
+@click.command(cls=Verb, examples=_EXAMPLES)
+@click.argument("bundle", type=PATH)
+@click.option("--batch", "batches", type=click.IntRange(1), multiple=True, default=(1, 64), help="Default: 1 and 64.")
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Threads per operator.")
+@click.option("--points", type=click.IntRange(2, 1000), default=11, show_default=True, help="Points of the curve.")
+@click.option("--rounds", type=click.IntRange(1), help="Measurements of each; default: what takes half a minute.")
+@click.option("--input", "source", type=PATH, help="Inputs to run, .npy or .npz; default: the bundle's own.")
+@click.option("--plot", type=PATH, help="Picture, .png, .svg or .pdf; default: BUNDLE/frontier.png.")
+@click.option("--no-plot", is_flag=True, help="Draw no picture.")
+@click.option("--output", type=PATH, help="All numbers as JSON; default: BUNDLE/bench.json.")
+@json_option
+def bench(
+    bundle: Path,
+    batches: tuple[int, ...],
+    threads: int,
+    points: int,
+    rounds: int | None,
+    source: Path | None,
+    plot: Path | None,
+    no_plot: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure latency over the budget, beside the dense model's.
+
+    Points go from the cheapest to everything running; the dense model runs interleaved with them.
+    """
+    if no_plot and plot is not None:
+        raise click.UsageError("got --plot and --no-plot, expected one of them; leave one out")
+    from adaptrt.bench.bundle_latency import measure_bundle, write_json
+    from adaptrt.cli.output import check_output_file, note, plain, show, show_json
+    from adaptrt.cli.progress import steps_shown
+    from adaptrt.runtime.bundle import read_bundle
+
+    keep_on_interrupt("nothing was written, earlier results are as they were")
+    content = read_bundle(bundle, verify_hashes=False)  # names a wrong folder before its outputs do
+    numbers, picture = output or bundle / "bench.json", plot or bundle / "frontier.png"
+    check_output_file(numbers, (".json",), inputs=[bundle / "bundle.json"])
+    if not no_plot:
+        check_output_file(picture, (".png", ".svg", ".pdf"))
+        importlib.import_module("matplotlib")  # missing, it is better missed before the measurement
+    inputs = None
+    if source is not None:
+        from adaptrt.cli.input_files import read_inputs
+
+        inputs = next(iter(read_inputs([source], content.inputs).values()))
+    with steps_shown() as progress:
+        result = measure_bundle(
+            bundle,
+            batches=sorted(set(batches)),
+            threads=threads,
+            points=points,
+            rounds=rounds,
+            inputs=inputs,
+            progress=progress,
+        )
+    if (difference := work_difference(result)) > _WORK_TOLERANCE:
+        note(
+            f"note: the inputs timed took up to {difference:.1%} of the dense work more or less than "
+            "held-out data did on average; --input takes others"
+        )
+    write_json(result, numbers)
+    if not no_plot:
+        from adaptrt.bench.frontier_plot import plot_frontier
+
+        plot_frontier(result, picture)
+    if as_json:
+        written = {"json": str(numbers), "plot": None if no_plot else str(picture)}
+        show_json({"bundle": str(bundle), "written": written, **plain(result)})
+        return
+    show(latency_table(result))
+    show(f"Numbers in {numbers}" + ("" if no_plot else f", picture in {picture}"))
+
+
+def work_difference(result: BundleLatency) -> float:
+    """Largest difference between the work of the inputs that were timed and that of held-out data."""
+    return max(
+        (abs(timed - row.macs_fraction) for row in result.rows for timed in row.timed_macs_fraction.values()),
+        default=0.0,
+    )
+
+
+def latency_table(result: BundleLatency) -> Table:
+    """Budget, quality, work and latency, cheapest point first, the dense model last."""
+    from adaptrt.cli import tables
+
+    metric, batches = result.quality_metric, result.batches
+    per_batch = [heading for batch in batches for heading in (f"batch {batch}, ms", "x dense")]
+    made = tables.table(
+        f"{result.name}: latency over the budget, {result.threads} thread{'s' * (result.threads > 1)}",
+        *("budget", metric or "quality", "MACs", *per_batch, "price", "<frontier"),
+    )
+    for row in sorted(result.rows, key=lambda row: row.macs_fraction):
+        cells = [tables.percent(row.macs_fraction), tables.quality(row.quality, metric)]
+        cells.append(tables.count(row.macs_fraction * result.dense_macs))
+        for batch in batches:
+            cells.append(f"{row.latency_ms[batch].median:.3f}")
+            cells.append(tables.NONE if row.ratio is None else f"{row.ratio[batch].median:.2f}")
+        cells.append(tables.NONE if row.price is None else f"{row.price:.4f}")
+        made.add_row(*cells, tables.FRONTIER if row.frontier else "")
+    made.add_section()
+    cells = ["dense", tables.quality(result.dense_quality, metric), tables.count(result.dense_macs)]
+    for batch in batches:
+        dense = None if result.dense is None else f"{result.dense[batch].median:.3f}"
+        cells += [dense or tables.NONE, "1.00" if dense else tables.NONE]
+    made.add_row(*cells)
+    made.caption = f"budget: share of the dense model's MACs; {tables.FRONTIER} no other point beats this one"
+    made.caption_justify = "left"
+    return made

@@ -1,0 +1,49 @@
+"""``adaptrt calibrate``: measure a bundle's curve anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from adaptrt.cli.errors import CommandError
+from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
+
+_EXAMPLES = """
+adaptrt calibrate build/digits --data digits
+adaptrt calibrate build/digits --data mine.npz --points 40
+"""
+
+
+@click.command(cls=Verb, examples=_EXAMPLES)
+@click.argument("bundle", type=PATH)
+@click.option("--data", metavar="NAME|FILE.npz", help="Data set; default: the one the bundle was calibrated with.")
+@click.option("--points", type=click.IntRange(2, 10_000), default=25, show_default=True, help="Points of the curve.")
+@json_option
+def calibrate(bundle: Path, data: str | None, points: int, as_json: bool) -> None:
+    """Sweep the price over data and store the curve in the bundle.
+
+    An .npz file holds calibration_inputs, calibration_labels, test_inputs and test_labels: prices are
+    chosen on the first two, the quality that is reported is measured on the others.
+    """
+    from adaptrt.cli import output
+    from adaptrt.runtime.bundle import read_bundle
+
+    keep_on_interrupt("the bundle is as it was")
+    content = read_bundle(bundle)
+    name = data or content.data.get("name")
+    if not isinstance(name, str):
+        raise CommandError(f"{bundle} does not say what it was calibrated with, expected --data; give a data set")
+    from adaptrt.cli.progress import steps_shown
+    from adaptrt.export.calibrate import calibrate_bundle
+    from adaptrt.models.data import load_data
+
+    splits = load_data(name)
+    with steps_shown() as progress:
+        curve = calibrate_bundle(bundle, splits, points=points, progress=progress)
+    if as_json:
+        output.show_json({"bundle": str(bundle), "data": name, "curve": curve})
+        return
+    from adaptrt.cli import tables
+
+    output.show(tables.curve_table(curve, "accuracy", content.dense.macs), f"Curve of {len(curve)} points in {bundle}")

@@ -1,0 +1,72 @@
+"""``adaptrt export``: from a model to a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from adaptrt.cli.errors import CommandError
+from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
+
+_EXAMPLES = """
+adaptrt export digits
+adaptrt export models/weights/digits --output build/digits --points 40
+adaptrt export my_model --data mine.npz
+adaptrt export my_model --no-calibrate --debug
+"""
+
+
+@click.command(cls=Verb, examples=_EXAMPLES)
+@click.argument("model")
+@click.option("--output", type=PATH, help="Folder of the bundle; default: build/NAME.")
+@click.option("--data", metavar="NAME|FILE.npz", help="Data to calibrate with; default: what it was trained on.")
+@click.option("--no-calibrate", is_flag=True, help="Leave the curve empty: no budgets until `adaptrt calibrate`.")
+@click.option("--points", type=click.IntRange(2, 10_000), default=25, show_default=True, help="Points of the curve.")
+@click.option("--debug", is_flag=True, help="Add the output `learners`: learners run per gate and token.")
+@json_option
+def export(
+    model: str,
+    output: Path | None,
+    data: str | None,
+    no_calibrate: bool,
+    points: int,
+    debug: bool,
+    as_json: bool,
+) -> None:
+    """Export MODEL, a ready model or a model folder, as a bundle.
+
+    Traces it to ONNX, proves parity with torch, calibrates, and only then puts the bundle in its place.
+    """
+    if no_calibrate and data is not None:
+        raise click.UsageError("got --data and --no-calibrate, expected one of them; leave one out")
+    from adaptrt.export.exporter import export_bundle
+    from adaptrt.export.staging import check_replaceable
+    from adaptrt.models.data import load_data
+    from adaptrt.models.registry import load_model
+
+    keep_on_interrupt("no bundle was written, one that was there is as it was")
+    source = load_model(model)
+    folder = output or Path("build") / source.name
+    check_replaceable(folder)
+    splits = None
+    if not no_calibrate:
+        name = data or source.data_name
+        if name is None:
+            raise CommandError(f"model {model!r} names no data set, expected --data or --no-calibrate; give one")
+        splits = load_data(name)
+    from adaptrt.cli.output import show, show_json
+    from adaptrt.cli.progress import steps_shown
+
+    with steps_shown() as progress:
+        report = export_bundle(source, folder, calibration=splits, debug=debug, points=points, progress=progress)
+    if as_json:
+        parity = {"passed": report.parity.passed, "rows": report.parity.rows}
+        show_json({"bundle": str(folder), "parity": parity, "curve": report.curve})
+        return
+    from adaptrt.cli import tables
+
+    show(tables.parity_table(report.parity.rows))
+    if report.curve:
+        show(tables.curve_table(report.curve, "accuracy", source.model.dense_macs()))
+    show(f"Bundle in {folder}")

@@ -1,0 +1,93 @@
+"""The command ``adaptrt``: finds its verbs, and turns what a user can mend into one line and exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+from typing import IO, Any
+
+import click
+
+import adaptrt as package
+from adaptrt import AdaptrtError
+from adaptrt.cli.errors import one_line
+from adaptrt.cli.verb import kept_on_interrupt
+
+VERBS = ("train", "export", "calibrate", "verify", "inspect", "run", "bench")
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+_EXTRAS = {
+    **dict.fromkeys(("rich", "PIL"), "cli"),
+    "onnxruntime": "cpu",
+    **dict.fromkeys(("torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib"), "export"),
+}
+"""The extra that brings a module."""
+
+
+class Failure(click.ClickException):
+    """A user's mistake: ``error: <one line>`` on stderr, exit code 2."""
+
+    exit_code = 2
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line."""
+        click.echo(f"error: {one_line(self.message)}", file=file, err=True)
+
+
+class VerbGroup(click.Group):
+    """Imports the file of a verb only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Verbs in the order of the work."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The verb of that name, from the file of that name."""
+        if cmd_name not in VERBS:
+            return None
+        command = getattr(importlib.import_module(f"adaptrt.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what stands before the verb."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise _wrong_usage(error, ctx) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb. Exceptions that no user can mend pass through, with their traceback."""
+        try:
+            return super().invoke(ctx)
+        except AdaptrtError as error:
+            raise Failure(str(error)) from error
+        except click.UsageError as error:
+            raise _wrong_usage(error, ctx) from error
+        except ModuleNotFoundError as error:
+            module = (error.name or "").partition(".")[0]
+            if module not in _EXTRAS:
+                raise
+            extra = _EXTRAS[module]
+            raise Failure(
+                f"{module} is not installed, expected it for `adaptrt {ctx.invoked_subcommand}`; "
+                f"run: pip install 'adaptrt[{extra}]'"
+            ) from error
+        except KeyboardInterrupt:
+            click.echo(f"interrupted: {kept_on_interrupt(ctx)}", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def _wrong_usage(error: click.UsageError, ctx: click.Context) -> Failure:
+    command = error.ctx.command_path if error.ctx else ctx.command_path
+    return Failure(f"{error.format_message().rstrip('.')}; see `{command} --help`")
+
+
+@click.group(cls=VerbGroup)
+@click.version_option(package.__version__, message="adaptrt %(version)s")
+def adaptrt() -> None:
+    """Export networks whose work depends on their input, and run them under a budget.
+
+    `adaptrt VERB --help` shows what a verb does, with examples. Exit codes: 0 done, 2 a mistake
+    that the one line on stderr explains, 130 interrupted.
+    """

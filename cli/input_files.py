@@ -1,0 +1,75 @@
+"""Files given on the command line as the inputs of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from adaptrt.cli.errors import CommandError, one_line
+
+if TYPE_CHECKING:
+    from adaptrt.runtime.bundle import TensorSpec
+
+Array = npt.NDArray[Any]
+
+_ARRAY_FILES = (".npy", ".npz")
+
+
+def read_inputs(paths: Sequence[Path], specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Read the inputs of a bundle from an array file, or from image files that make one batch.
+
+    An ``.npz`` file holds the inputs by name (other arrays in it are not read); for a bundle of one
+    input a single array of any name will do. Nothing is cast or reshaped.
+
+    Raises:
+        CommandError: A file is missing or damaged, lacks an input, or the bundle takes no images.
+    """
+    if any(path.suffix.lower() in _ARRAY_FILES for path in paths):
+        if len(paths) > 1:
+            raise CommandError(
+                f"got {len(paths)} files with {_first_array(paths)} among them, expected one .npy or .npz, "
+                "or images; put all samples into one array"
+            )
+        return _read_arrays(paths[0], specs)
+    if len(specs) != 1 or specs[0].preprocessing is None:
+        names = ", ".join(repr(spec.name) for spec in specs)
+        raise CommandError(
+            f"got {str(paths[0])!r}, expected a .npz file: this bundle's inputs are {names} and it does not "
+            "say how to make them of images; save them with numpy.savez"
+        )
+    from adaptrt.cli.images import read_images
+
+    return {specs[0].name: read_images(paths, specs[0])}
+
+
+def _first_array(paths: Sequence[Path]) -> str:
+    return next(str(path) for path in paths if path.suffix.lower() in _ARRAY_FILES)
+
+
+def _read_arrays(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    if not path.is_file():
+        raise CommandError(f"no file {str(path)!r}, expected a .npy or .npz file; check its name")
+    wanted = [spec.name for spec in specs]
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            found = {"": loaded}
+        else:
+            with loaded:
+                chosen = wanted if set(wanted) <= set(loaded.files) else loaded.files[:2]
+                found = {name: loaded[name] for name in chosen}
+    except Exception as error:  # numpy's readers raise whatever the damage provokes
+        raise CommandError(
+            f"cannot read {str(path)!r} ({one_line(error)}), expected arrays; write it with numpy.save or numpy.savez"
+        ) from None
+    if found.keys() == set(wanted):
+        return found
+    if len(found) == len(wanted) == 1:
+        return {wanted[0]: next(iter(found.values()))}
+    got = ", ".join(repr(name) for name in found if name) or "one array without a name"
+    names = ", ".join(repr(name) for name in wanted)
+    raise CommandError(f"{str(path)!r} holds {got}, expected {names}; save them by name with numpy.savez")

@@ -1,0 +1,56 @@
+"""What all verbs share: help with examples, ``--json``, and what to say when they are interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+_KEPT = "adaptrt.kept"
+
+
+class Verb(click.Command):
+    """A command whose help ends in an Examples section.
+
+    Args:
+        examples: One example per line, printed as they are.
+    """
+
+    def __init__(self, *args: Any, examples: str, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.examples = examples.strip().splitlines()
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the examples."""
+        formatter.write_paragraph()
+        formatter.write("Examples:\n")
+        for line in self.examples:
+            formatter.write(f"  {line.strip()}\n")
+
+
+class _NamedPath(click.Path):
+    """Any path but the empty one, which an unset shell variable gives and which would mean this folder."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("got '', expected a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _NamedPath(path_type=Path)
+"""A file or folder; whether it is what is needed is for the room that reads it to say."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of tables.")
+
+
+def keep_on_interrupt(what: str) -> None:
+    """Say what an interrupted verb leaves behind; printed after ``interrupted:``."""
+    click.get_current_context().meta[_KEPT] = what
+
+
+def kept_on_interrupt(ctx: click.Context) -> str:
+    """What the running verb said it leaves behind."""
+    return str(ctx.meta.get(_KEPT, "nothing was written"))

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from click.testing import CliRunner
+
+from adaptrt.bench import end_to_end
+from adaptrt.bench.end_to_end import (
+    ADAPTED,
+    DENSE,
+    QUICK,
+    SHAPES,
+    SHARES,
+    draw_decisions,
+    ideal_share,
+    main,
+    rounds_of,
+    turns,
+    write_graphs,
+)
+from adaptrt.models.vit import ViT
+
+BATCH = 3
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, ViT]]:
+    return write_graphs(QUICK, tmp_path_factory.mktemp("graphs"), lambda _what: None)
+
+
+@pytest.mark.parametrize("adapted", ADAPTED)
+@pytest.mark.parametrize("share", SHARES)
+def test_the_ideal_share_is_what_the_graph_counts(
+    graphs: dict[str, tuple[Path, ViT]], adapted: str, share: float
+) -> None:
+    file, model = graphs[adapted]
+    decisions = draw_decisions(model, BATCH, share, np.random.default_rng(0))
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    feeds = {f"forced_{index}": k for index, k in enumerate(decisions)}
+    feeds["pixels"] = np.zeros((BATCH, 3, QUICK.image_size, QUICK.image_size), np.float32)
+    feeds["price"] = np.zeros(1, np.float32)
+    (counted,) = session.run(["macs_fraction"], feeds)
+    assert ideal_share(model, decisions, BATCH) == pytest.approx(counted.mean(), abs=1e-5)
+
+
+def test_decisions_have_their_share_and_projections_one_learner_at_least(
+    graphs: dict[str, tuple[Path, ViT]],
+) -> None:
+    _, model = graphs["ffn+projections"]
+    drawn = draw_decisions(model, 64, 0.25, np.random.default_rng(1))
+    for (name, _), k in zip(model.gates(), drawn, strict=True):
+        assert k.dtype == np.int32 and k.shape == (64 * QUICK.tokens,) and k.max() <= 4
+        assert k.min() == (0 if name.endswith("ffn") else 1)
+        if name.endswith("ffn"):
+            assert k.mean() / 4 == pytest.approx(0.25, abs=0.03)
+
+
+def test_shares_of_vit_b_by_hand() -> None:
+    """Nothing running leaves embedding, attention, projections, head and gates; all adds the FFNs."""
+    config = dataclasses.replace(SHAPES["vit-b"], depth=1, acm=ADAPTED["ffn"])
+    with torch.device("meta"):
+        model = ViT(config)
+    tokens, width = 197, 768
+    rest = 196 * 768 * width + 2 * tokens**2 * width + tokens * 4 * width**2 + width * 1000
+    ffn, gate = tokens * 2 * width * 3072, tokens * (width * 16 + 16 * 4)
+    nothing, everything = [np.zeros(tokens, np.int32)], [np.full(tokens, 4, np.int32)]
+    assert ideal_share(model, nothing, 1) == pytest.approx((rest + gate) / (rest + ffn), rel=1e-12)
+    assert ideal_share(model, everything, 1) == pytest.approx((rest + gate + ffn) / (rest + ffn), rel=1e-12)
+
+
+def test_rounds() -> None:
+    assert (rounds_of(1, None), rounds_of(16, None), rounds_of(4, None), rounds_of(16, 3)) == (25, 7, 9, 3)
+
+
+def test_command_writes_valid_json(
+    graphs: dict[str, tuple[Path, ViT]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(end_to_end, "write_graphs", lambda *_anything: graphs)
+    file = tmp_path / "result.json"
+    done = CliRunner().invoke(main, ["--quick", "--batch", "2", "--json", str(file)], catch_exceptions=False)
+    assert done.exit_code == 0 and "efficiency" in done.output
+    result = json.loads(file.read_text())
+    assert len(result["rows"]) == turns() and result["rows"][0]["adapted"] == DENSE
+    for row in result["rows"]:
+        for spread in (row["milliseconds"], row["ratio"], row["efficiency"]):
+            assert 0 < spread["low"] <= spread["median"] <= spread["high"] < math.inf
+        assert row["efficiency"]["median"] == pytest.approx(row["ideal"] / row["ratio"]["median"], rel=1e-4)
+    ideals = [row["ideal"] for row in result["rows"] if row["adapted"] == "ffn"]
+    assert ideals == sorted(ideals, reverse=True) and ideals[0] > 1

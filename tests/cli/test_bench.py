@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+QUICK = ["--batch", 2, "--points", 3, "--rounds", 1]
+
+
+def test_table_and_numbers(cli, bundle):
+    result = cli("bench", bundle, *QUICK, "--no-plot")
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.stdout.splitlines() if "%" in line]
+    assert len(lines) == 4 and lines[-1].split()[0] == "dense"  # three points, then the dense model
+    assert any(line.rstrip().endswith("*") for line in lines)
+    assert "batch 2, ms" in result.stdout
+    assert json.loads((bundle / "bench.json").read_text())
+    assert not (bundle / "frontier.png").exists()
+
+
+def test_json_and_other_files(cli, bundle, tmp_path, pixels):
+    pytest.importorskip("matplotlib")
+    numbers, picture = tmp_path / "n.json", tmp_path / "p.svg"
+    result = cli("bench", bundle, *QUICK, "--input", pixels, "--output", numbers, "--plot", picture, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert len(report["rows"]) == 3
+    shares = [row["macs_fraction"] for row in report["rows"]]
+    assert shares == sorted(shares)
+    for row in report["rows"]:
+        assert row["latency_ms"]["2"]["median"] > 0 and row["ratio"]["2"]["median"] > 0
+    assert report["dense"]["2"]["median"] > 0
+    assert report["written"] == {"json": str(numbers), "plot": str(picture)}
+    assert numbers.is_file() and picture.read_bytes().lstrip().startswith(b"<?xml")
+    assert not (bundle / "bench.json").exists()
+
+
+def test_default_picture(cli, bundle):
+    pytest.importorskip("matplotlib")
+    assert cli("bench", bundle, *QUICK).exit_code == 0
+    assert (bundle / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bundle_without_dense_model(cli, bundle, edit):
+    edit(bundle, lambda content: content["dense"].update(file=None, sha256=None))
+    result = cli("bench", bundle, *QUICK, "--no-plot")
+    assert result.exit_code == 0, result.output
+    [dense] = [line for line in result.stdout.splitlines() if line.strip().startswith("dense")]
+    assert dense.split()[-2:] == ["-", "-"]
+
+
+def test_refused(refused, contents, bundle, edit, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 1, 4, 4), np.float32))
+    before = contents(tmp_path)
+    assert "4" in refused("bench", bundle, *QUICK, "--input", tmp_path / "x.npy")
+    assert ".json" in refused("bench", bundle, *QUICK, "--output", tmp_path / "x.txt")
+    assert ".png" in refused("bench", bundle, *QUICK, "--plot", tmp_path / "x.doc")
+    assert "two files" in refused("bench", bundle, *QUICK, "--output", bundle / "bundle.json")
+    assert contents(tmp_path) == before
+    edit(bundle, lambda content: content.update(curve=[]))
+    assert "calibrate" in refused("bench", bundle, *QUICK)
+
+
+def test_interrupted(cli, contents, bundle, monkeypatch):
+    def interrupt(*_args, **_settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("adaptrt.bench.bundle_latency"), "measure_bundle", interrupt)
+    before = contents(bundle)
+    result = cli("bench", bundle, *QUICK)
+    assert result.exit_code == 130 and "nothing was written" in result.stderr
+    assert contents(bundle) == before

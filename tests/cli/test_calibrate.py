@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def data_file(tmp_path):
+    """Labelled data of a shape: a function."""
+
+    def make(*shape):
+        path = tmp_path / "mine.npz"
+        inputs = np.random.default_rng(0).random((20, *shape), dtype=np.float32)
+        labels = np.arange(20) % 10
+        np.savez(path, calibration_inputs=inputs, calibration_labels=labels, test_inputs=inputs, test_labels=labels)
+        return path
+
+    return make
+
+
+def test_own_data(cli, bundle, data_file):
+    result = cli("calibrate", bundle, "--data", data_file(1, 8, 8), "--points", 3)
+    assert result.exit_code == 0
+    assert "frontier" in result.stdout and "Curve of 3 points" in result.stdout
+    content = json.loads((bundle / "bundle.json").read_text())
+    assert len(content["curve"]) == 3
+    assert content["data"] == {"name": "mine", "calibration": 20, "test": 20}
+
+
+def test_data_of_the_bundle_and_json(cli, bundle):
+    report = json.loads(cli("calibrate", bundle, "--points", 2, "--json").stdout)
+    assert report["data"] == "digits"
+    assert [point["knobs"]["price"] for point in report["curve"]] == [1.0, 0.0]
+    assert report["curve"] == json.loads((bundle / "bundle.json").read_text())["curve"]
+
+
+def test_data_of_another_shape(refused, contents, bundle, data_file):
+    data = data_file(1, 16, 16)
+    before = contents(bundle)
+    assert "16" in refused("calibrate", bundle, "--data", data)
+    assert contents(bundle) == before
+
+
+def test_unknown_data(refused, contents, bundle, edit, tmp_path):
+    assert "digits" in refused("calibrate", bundle, "--data", "digit")
+    (tmp_path / "broken.npz").write_text("nothing")
+    assert "broken.npz" in refused("calibrate", bundle, "--data", tmp_path / "broken.npz")
+    edit(bundle, lambda content: content.update(data={}))
+    before = contents(bundle)
+    assert "--data" in refused("calibrate", bundle)
+    assert contents(bundle) == before
+
+
+def test_interrupted(cli, contents, bundle, monkeypatch):
+    def interrupt(*_args, **_settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("adaptrt.export.calibrate"), "measure", interrupt)
+    before = contents(bundle)
+    result = cli("calibrate", bundle)
+    assert result.exit_code == 130
+    assert "interrupted: the bundle is as it was" in result.stderr
+    assert contents(bundle) == before
+
+
+def test_no_space_left(refused, contents, bundle, no_space):
+    before = contents(bundle)
+    no_space()
+    assert "no space left" in refused("calibrate", bundle, "--points", 2)
+    assert contents(bundle) == before

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from adaptrt.models.folder import save_model
+from adaptrt.runtime.bundle import read_bundle
+
+
+def test_json(exported):
+    folder, report = exported
+    assert report["bundle"] == str(folder)
+    assert report["parity"]["passed"] is True
+    rows = report["parity"]["rows"]
+    assert {row["batch"] for row in rows} == {1, 2, 64}
+    assert len({row["price"] for row in rows}) >= 5
+    assert len(report["curve"]) == 5
+    assert all(0 < point["macs_fraction"] < 1.2 for point in report["curve"])
+    assert len(read_bundle(folder).curve) == 5
+
+
+def test_table_and_default_output(cli, model_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = cli("export", model_folder, "--no-calibrate", "--debug")
+    assert result.exit_code == 0
+    assert "flips" in result.stdout and "agreement" in result.stdout
+    assert "Curve" not in result.stdout
+    assert "Bundle in build/tiny" in result.stdout
+    bundle = read_bundle("build/tiny")
+    assert not bundle.curve
+    assert [spec.name for spec in bundle.outputs] == ["logits", "macs_fraction", "learners"]
+
+
+def test_curve_table(exported):
+    from adaptrt.cli.output import show
+    from adaptrt.cli.tables import curve_table
+
+    bundle = read_bundle(exported[0])
+    made = curve_table(bundle.curve, bundle.quality_metric, bundle.dense.macs)
+    assert made.row_count == 5
+    assert [column.header for column in made.columns] == [
+        "price",
+        "of dense MACs",
+        "MACs",
+        "accuracy",
+        "frontier",
+    ]
+    prices = [float(cell) for cell in made.columns[0].cells]
+    assert prices == sorted(prices, reverse=True)  # cheapest first
+    show(made)
+
+
+@pytest.mark.parametrize("verb_args", [["nowhere"], ["digit"]])
+def test_no_such_model(refused, tmp_path, monkeypatch, verb_args):
+    monkeypatch.chdir(tmp_path)
+    assert "expected a ready model" in refused("export", *verb_args)
+    assert not list(tmp_path.iterdir())
+
+
+def test_model_folder_without_weights(refused, contents, model_folder, bundle, tmp_path):
+    folder = tmp_path / "half"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((model_folder / "config.json").read_bytes())
+    before = contents(tmp_path)
+    assert "model.safetensors" in refused("export", folder, "--output", bundle)
+    (folder / "model.safetensors").write_bytes(b"12345678")
+    assert "weights" in refused("export", folder, "--output", bundle)
+    (folder / "model.safetensors").unlink()
+    assert contents(tmp_path) == before
+
+
+def test_output_that_is_no_bundle(refused, contents, model_folder, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("everything")
+    before = contents(tmp_path)
+    assert "bundle" in refused("export", model_folder, "--output", tmp_path / "mine")
+    assert "file" in refused("export", model_folder, "--output", tmp_path / "mine" / "thesis.tex")
+    assert contents(tmp_path) == before
+
+
+def test_unknown_data(refused, contents, model_folder, bundle, tmp_path):
+    before = contents(tmp_path)
+    assert "digits" in refused("export", model_folder, "--output", bundle, "--data", "letters")
+    assert contents(tmp_path) == before
+
+
+def test_data_of_another_shape(refused, contents, model_folder, bundle, tmp_path):
+    inputs, labels = np.zeros((8, 1, 16, 16), np.float32), np.zeros(8, np.int64)
+    data = tmp_path / "large.npz"
+    np.savez(data, calibration_inputs=inputs, calibration_labels=labels, test_inputs=inputs, test_labels=labels)
+    before = contents(tmp_path)
+    assert "16" in refused("export", model_folder, "--output", bundle, "--data", data)
+    assert contents(tmp_path) == before
+
+
+def test_model_without_data(refused, tmp_path, model_folder):
+    from adaptrt.models.folder import load_folder
+
+    save_model(tmp_path / "own", load_folder(model_folder, "own").model, None, None, torch.float32)
+    assert "--data or --no-calibrate" in refused("export", tmp_path / "own", "--output", tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.fixture
+def traced(monkeypatch, exported):
+    """Tracing gives the graph that was exported before, to save its time."""
+    import onnx
+
+    graphs = {True: "model.onnx", False: "dense.onnx"}
+
+    def trace(model, **_settings):
+        graph = onnx.load(str(exported[0] / graphs[model.adaptive]))
+        del graph.functions[:]
+        return graph
+
+    monkeypatch.setattr(importlib.import_module("adaptrt.export.exporter"), "trace", trace)
+
+
+@pytest.mark.usefixtures("traced")
+def test_no_space_left(refused, contents, model_folder, bundle, no_space):
+    before = contents(bundle.parent)
+    no_space()
+    line = refused("export", model_folder, "--output", bundle, "--points", 2)
+    assert "no space left" in line
+    assert contents(bundle.parent) == before
+    line = refused("export", model_folder, "--output", bundle.parent / "new", "--points", 2)
+    assert "no space left" in line
+    assert contents(bundle.parent) == before
+
+
+@pytest.mark.usefixtures("traced")
+def test_interrupted(cli, contents, model_folder, bundle, monkeypatch):
+    def interrupt(*_args, **_settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("adaptrt.export.exporter"), "sweep", interrupt)
+    before = contents(bundle.parent)
+    result = cli("export", model_folder, "--output", bundle)
+    assert result.exit_code == 130
+    assert "interrupted: no bundle was written" in result.stderr
+    assert contents(bundle.parent) == before
+
+
+@pytest.mark.usefixtures("traced")
+def test_again_over_an_old_bundle(cli, model_folder, bundle):
+    result = cli("export", model_folder, "--output", bundle, "--points", 3, "--json")
+    assert result.exit_code == 0
+    assert len(json.loads(result.stdout)["curve"]) == len(read_bundle(bundle).curve) == 3

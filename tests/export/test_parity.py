@@ -1,0 +1,149 @@
+"""Parity checks, and that they can fail."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from adaptrt.export.bodies import attach_bodies
+from adaptrt.export.errors import ExportError, ParityError
+from adaptrt.export.exporter import ExportReport, check_parity, parity_prices
+from adaptrt.export.parity import TIE, GraphUnderTest, ParityReport, count_flips
+from adaptrt.export.reference import encode_golden, read_golden, run_reference
+from adaptrt.export.trace import trace
+from adaptrt.export.verify import verify_bundle
+from adaptrt.models import ViT
+from adaptrt.runtime import BundleError
+from tests.export.conftest import SHAPE, tiny_model
+
+IMAGES = np.random.default_rng(3).random((64, 1, 4, 4), dtype=np.float32)
+
+
+def test_torch_and_the_graph_agree(model: ViT, graph: onnx.ModelProto) -> None:
+    prices = parity_prices(model, IMAGES)
+    assert len(prices) >= 5
+    report = check_parity(model, graph, IMAGES, prices)
+    assert report.require("tiny").passed
+    assert {(row.price, row.batch) for row in report.rows} == {(p, b) for p in prices for b in (1, 2, 64)}
+    tokens = model.config.tokens * len(model.gates())
+    assert all(row.decisions == row.samples * tokens and row.flips == 0 for row in report.rows)
+    assert {row.agreeing for row in report.rows} == {1.0}
+
+
+def test_changed_weights_are_noticed(model: ViT, graph: onnx.ModelProto) -> None:
+    changed = onnx.ModelProto()
+    changed.CopyFrom(graph)
+    weights = next(tensor for tensor in changed.graph.initializer if len(tensor.dims) == 3)
+    array = onnx.numpy_helper.to_array(weights).copy()
+    array[0] *= 1.05
+    weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
+    low, _ = model.gates()[0][1].price_limits()
+    report = check_parity(model, changed, IMAGES, [low])
+    assert not report.passed
+    with pytest.raises(ParityError, match=r"tiny: at price .* logits differ by"):
+        report.require("tiny")
+
+
+def test_a_changed_gate_is_noticed_as_flips() -> None:
+    model = tiny_model()
+    graph = trace(model)
+    attach_bodies(graph)
+    with torch.no_grad():
+        model.blocks[1].ffn.gate.outer.bias += 0.05  # type: ignore[union-attr, operator]
+    prices = parity_prices(model, IMAGES)
+    report = check_parity(model, graph, IMAGES, prices[1:-1])
+    assert sum(row.flips for row in report.rows) > 0
+    with pytest.raises(ParityError, match="decisions differ outside ties, expected 0"):
+        report.require("tiny")
+
+
+def test_nothing_compared_is_a_failure(model: ViT, graph: onnx.ModelProto) -> None:
+    with pytest.raises(ParityError, match="nothing was compared"):
+        check_parity(model, graph, IMAGES, []).require("tiny")
+    with pytest.raises(ParityError, match="nothing was compared"):
+        check_parity(model, graph, IMAGES[:0], [0.5]).require("tiny")
+    empty = GraphUnderTest(graph).compare(run_reference(model, IMAGES[:0], 0.5))
+    assert not ParityReport([empty]).passed
+
+
+def test_nan_never_passes(model: ViT, graph: onnx.ModelProto) -> None:
+    reference = run_reference(model, IMAGES[:2], 0.5)
+    broken = dataclasses.replace(reference, logits=np.full_like(reference.logits, np.nan))
+    assert not ParityReport([GraphUnderTest(graph).compare(broken)]).passed
+
+
+def test_a_graph_without_adaptive_nodes_is_refused() -> None:
+    with pytest.raises(ParityError, match="no adaptive node"):
+        GraphUnderTest(trace(ViT(SHAPE).eval()))
+
+
+@pytest.mark.parametrize(
+    ("margin", "chosen", "wanted", "counted"),
+    [
+        ([0.3, 0.1, -0.2], 2, 2, (0, 0)),
+        ([0.3, 0.1, -0.2], 1, 2, (1, 0)),
+        ([0.3, TIE / 2, -0.2], 1, 2, (0, 1)),
+        ([0.3, -TIE / 2, -0.2], 2, 1, (0, 1)),
+        ([0.3, TIE / 2, TIE / 3], 1, 3, (0, 1)),
+        ([0.3, TIE / 2, 0.2], 1, 3, (1, 0)),  # only one of the two comparisons between 1 and 3 is a tie
+        ([TIE / 2, -0.1, -0.2], 2, 1, (1, 0)),  # the tie is at another learner
+    ],
+)
+def test_flips_and_ties(margin: list[float], chosen: int, wanted: int, counted: tuple[int, int]) -> None:
+    margins = np.array([[margin]], np.float32)
+    assert count_flips(np.array([[chosen]], np.int32), np.array([[wanted]], np.int32), margins) == counted
+
+
+def test_ties_of_an_argmax_gate() -> None:
+    one, two = np.array([[1]], np.int32), np.array([[2]], np.int32)
+    assert count_flips(one, two, np.array([[[TIE / 2]]], np.float32)) == (0, 1)
+    assert count_flips(one, two, np.array([[[2 * TIE]]], np.float32)) == (1, 0)
+
+
+def test_decisions_of_different_shapes_are_refused() -> None:
+    k = np.zeros((2, 5), np.int32)
+    with pytest.raises(ParityError, match="got decisions of shape"):
+        count_flips(k, k[:1], np.zeros((1, 5, 2), np.float32))
+
+
+def test_a_bundle_verifies_itself(exported: ExportReport) -> None:
+    report = verify_bundle(exported.bundle_folder)
+    assert report.passed and len(report.rows) >= 5
+
+
+def test_golden_runs_come_back(model: ViT, tmp_path: Path) -> None:
+    references = [run_reference(model, IMAGES[:3], price) for price in (0.2, 0.6)]
+    (tmp_path / "golden.npz").write_bytes(encode_golden(references))
+    for got, wanted in zip(read_golden(tmp_path / "golden.npz"), references, strict=True):
+        for field in dataclasses.fields(wanted):
+            np.testing.assert_allclose(getattr(got, field.name), getattr(wanted, field.name), rtol=1e-6)
+
+
+def test_golden_runs_that_differ_fail(bundle: Path) -> None:
+    references = read_golden(bundle / "golden.npz")
+    changed = [dataclasses.replace(r, logits=r.logits + 1e-3) for r in references]
+    (bundle / "golden.npz").write_bytes(encode_golden(changed))
+    with pytest.raises(ParityError, match="logits differ by 1.0"):
+        verify_bundle(bundle)
+
+
+def test_damaged_or_missing_golden_runs_are_named(bundle: Path) -> None:
+    path = bundle / "golden.npz"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ExportError, match=r"cannot read .*golden\.npz"):
+        verify_bundle(bundle)
+    path.unlink()
+    with pytest.raises(ExportError, match=r"has no golden\.npz"):
+        verify_bundle(bundle)
+
+
+def test_a_changed_graph_is_refused_before_it_is_run(bundle: Path) -> None:
+    path = bundle / "model.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match="sha256"):
+        verify_bundle(bundle)
