@@ -55,7 +55,7 @@ class Recipe:
     budget_weight: float = 4.0
     entropy_weight: float = 0.01
     diversity_weight: float = 0.05
-    traffic_weight: float = 0.05
+    traffic_weight: float = 0.2
     teacher_weight: float = 1.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
