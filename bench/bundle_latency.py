@@ -43,7 +43,7 @@ class LatencyRow:
         knobs: All knob values that were fed.
         macs_fraction: Mean share of the dense MACs on the held-out split.
         quality: On the held-out split; None where it was not measured.
-        frontier: Whether no other point of the curve beats it.
+        frontier: Whether no other point of the curve beats it on the calibration data.
         calibrated: False for a point that the runtime solved between two of the curve; its share and
             quality are then the expected ones.
         timed_macs_fraction: Per batch size, the mean share of the very inputs that were timed.

@@ -25,7 +25,7 @@ class Point:
         macs_fraction: Mean share of the dense MACs on the held-out split; of a point that is not
             calibrated the expected one.
         quality: On the held-out split; of a point that is not calibrated interpolated.
-        frontier: Whether no other point of the curve beats it.
+        frontier: Whether no other point of the curve beats it on the calibration data.
         calibrated: Whether it is of the curve; else the runtime solved a budget for it.
     """
 

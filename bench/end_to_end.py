@@ -123,10 +123,8 @@ def draw_decisions(model: ViT, batch: int, share: float, generator: np.random.Ge
     assert model.config.acm is not None
     learners, tokens = model.config.acm.learners, model.config.tokens
     return [
-        np.maximum(generator.binomial(learners, share, batch * tokens), 0 if name.endswith(".ffn") else 1).astype(
-            np.int32
-        )
-        for name, _ in model.gates()
+        np.maximum(generator.binomial(learners, share, batch * tokens), gate.at_least).astype(np.int32)
+        for gate in model.gates()
     ]
 
 

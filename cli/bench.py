@@ -130,6 +130,6 @@ def latency_table(result: BundleLatency) -> Table:
         dense = None if result.dense is None else f"{result.dense[batch].median:.3f}"
         cells += [dense or tables.NONE, "1.00" if dense else tables.NONE]
     made.add_row(*cells)
-    made.caption = f"budget: share of the dense model's MACs; {tables.FRONTIER} no other point beats this one"
+    made.caption = f"budget: share of the dense model's MACs; {tables.FRONTIER_CAPTION}"
     made.caption_justify = "left"
     return made

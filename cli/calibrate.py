@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from adaptrt.cli.errors import CommandError
 from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
+
+if TYPE_CHECKING:
+    from adaptrt.models.data import DataSplits
+    from adaptrt.runtime.bundle import Bundle
 
 _EXAMPLES = """
 adaptrt calibrate build/digits --data digits
@@ -31,19 +36,38 @@ def calibrate(bundle: Path, data: str | None, points: int, as_json: bool) -> Non
 
     keep_on_interrupt("the bundle is as it was")
     content = read_bundle(bundle)
-    name = data or content.data.get("name")
-    if not isinstance(name, str):
-        raise CommandError(f"{bundle} does not say what it was calibrated with, expected --data; give a data set")
     from adaptrt.cli.progress import steps_shown
     from adaptrt.export.calibrate import calibrate_bundle
     from adaptrt.models.data import load_data
 
-    splits = load_data(name)
+    splits = recorded_data(bundle, content) if data is None else load_data(data)
     with steps_shown() as progress:
         curve = calibrate_bundle(bundle, splits, points=points, progress=progress)
     if as_json:
-        output.show_json({"bundle": str(bundle), "data": name, "curve": curve})
+        output.show_json({"bundle": str(bundle), "data": splits.name if data is None else data, "curve": curve})
         return
     from adaptrt.cli import tables
 
     output.show(tables.curve_table(curve, "accuracy", content.dense.macs), f"Curve of {len(curve)} points in {bundle}")
+
+
+def recorded_data(folder: Path, bundle: Bundle) -> DataSplits:
+    """The data set that a bundle says it was calibrated with.
+
+    Raises:
+        CommandError: It names none, or data of a file, of which a bundle keeps no more than the name.
+    """
+    from adaptrt.export.calibrate import describe
+    from adaptrt.models.data import DATA_SETS
+
+    name = bundle.data.get("name")
+    if not isinstance(name, str):
+        raise CommandError(f"{folder} does not say what it was calibrated with, expected --data; give a data set")
+    if name in DATA_SETS:
+        splits = DATA_SETS[name]()
+        if all(bundle.data.get(key, value) == value for key, value in describe(splits).items()):
+            return splits  # otherwise it is a file that is called like a data set
+    raise CommandError(
+        f"{folder} was calibrated with file data {name!r} and does not know where that file is, expected --data; "
+        "pass --data FILE.npz"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import IO, Any
 
 import click
@@ -16,10 +17,12 @@ VERBS = ("train", "export", "calibrate", "verify", "inspect", "run", "bench")
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
+_LONGEST_NAME = 200
+
 _EXTRAS = {
-    **dict.fromkeys(("rich", "PIL"), "cli"),
+    **dict.fromkeys(("rich", "PIL", "onnx"), "cli"),
     "onnxruntime": "cpu",
-    **dict.fromkeys(("torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib"), "export"),
+    **dict.fromkeys(("torch", "onnxscript", "safetensors", "sklearn", "matplotlib"), "export"),
 }
 """The extra that brings a module."""
 
@@ -64,6 +67,10 @@ class VerbGroup(click.Group):
             raise Failure(str(error)) from error
         except click.UsageError as error:
             raise _wrong_usage(error, ctx) from error
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise _unusable_path(error) from error
         except ModuleNotFoundError as error:
             module = (error.name or "").partition(".")[0]
             if module not in _EXTRAS:
@@ -76,6 +83,16 @@ class VerbGroup(click.Group):
         except KeyboardInterrupt:
             click.echo(f"interrupted: {kept_on_interrupt(ctx)}", err=True)
             ctx.exit(INTERRUPTED)
+
+
+def _unusable_path(error: OSError) -> Failure:
+    """What no room foresaw about a path: a name too long, a folder that may not be read, a full disk."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(error.filename)
+    shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+    return Failure(
+        f"cannot use {shown!r}: {error.strerror or type(error).__name__}, expected a path that can be read or "
+        "written as the command needs; check its name and permissions, or choose another one"
+    )
 
 
 def _wrong_usage(error: click.UsageError, ctx: click.Context) -> Failure:

@@ -103,7 +103,7 @@ def _facts(bundle: Bundle) -> Table:
         tables.quality(bundle.dense.quality, bundle.quality_metric),
     )
     for op, learners in bundle.ops.items():
-        made.add_row(f"op adaptrt::{op}", str(learners))
+        made.add_row(f"op adaptrt::{op}", f"{learners} learner{'s' * (learners > 1)}")
     for key, value in bundle.data.items():
         made.add_row(f"data {key}", str(value))
     return made

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from adaptrt.runtime.bundle import CurvePoint
 
 FRONTIER = "*"
-"""Marks a point that no other point beats."""
+"""Marks a point that no other beats on the calibration data; held-out numbers beside it may say otherwise."""
+
+FRONTIER_CAPTION = f"{FRONTIER} on the frontier of the calibration data"
 
 NONE = "-"
 """Stands for a number that was not measured."""
@@ -90,7 +92,7 @@ def parity_table(rows: Sequence[ParityRow]) -> Table:
 
 
 def curve_table(curve: Sequence[CurvePoint], metric: str | None, dense_macs: int) -> Table:
-    """Calibrated operating points, cheapest first."""
+    """Calibrated operating points, cheapest first: numbers of held-out data, the mark of calibration data."""
     knobs = list(dict.fromkeys(name for point in curve for name in point.knobs))
     made = table("Curve, measured on held-out data", *knobs, "of dense MACs", "MACs", metric or "quality", "<frontier")
     for point in sorted(curve, key=lambda point: point.macs_fraction):
@@ -99,5 +101,5 @@ def curve_table(curve: Sequence[CurvePoint], metric: str | None, dense_macs: int
             *(percent(point.macs_fraction), count(point.macs_fraction * dense_macs)),
             *(quality(point.quality, metric), FRONTIER if point.frontier else ""),
         )
-    made.caption, made.caption_justify = f"{FRONTIER} no other point beats this one", "left"
+    made.caption, made.caption_justify = FRONTIER_CAPTION, "left"
     return made

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,8 +68,9 @@ def train(
         raise CommandError(f"got model {name!r}, expected one with a recipe: {', '.join(RECIPES)}; name one")
     weights, checkpoints = output or Path("models/weights") / name, work or Path("build/train") / name
     for folder in (weights, checkpoints):
-        if folder.exists() and not folder.is_dir():
-            raise CommandError(f"{str(folder)!r} is a file, expected a folder or nothing; choose another one")
+        with contextlib.suppress(FileNotFoundError):  # what else it raises would end the training after hours
+            if not stat.S_ISDIR(folder.stat().st_mode):
+                raise CommandError(f"{str(folder)!r} is a file, expected a folder or nothing; choose another one")
     from adaptrt.cli.train_log import fast_bfloat16
 
     if precision == "auto":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import platform
@@ -11,11 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
 import adaptrt
-from adaptrt.cli.output import plain
+from adaptrt.cli.output import note, plain
 from adaptrt.models.data import DataSplits, Split
 from adaptrt.models.folder import LoadedModel
 from adaptrt.models.phase import Progress
@@ -26,8 +26,22 @@ _PRICES = 11
 _BATCH = 256
 
 
+class Epoch(msgspec.Struct, frozen=True):
+    """A finished epoch: number ``epoch`` of ``epochs`` of its phase, and the seconds that it took."""
+
+    phase: str
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float | None
+    seconds: float
+
+
 class EpochHistory:
     """Losses of every finished epoch, kept in a file beside the checkpoints, so that they outlive a restart.
+
+    Lines that cannot be read, such as one torn because the process was killed while it wrote, are
+    ignored with a note: training needs none of them.
 
     Args:
         folder: Of the checkpoints.
@@ -38,13 +52,13 @@ class EpochHistory:
 
     def __init__(self, folder: Path, steps_per_epoch: int) -> None:
         self._path, self._steps = folder / self.FILE, steps_per_epoch
-        self._epochs: dict[tuple[str, int], dict[str, Any]] = {}
         self._began = time.monotonic()
-        for line in self._path.read_text().splitlines() if self._path.is_file() else ():
-            # A line may be torn, because the process was killed while it was written.
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                epoch = json.loads(line)
-                self._epochs[epoch["phase"], epoch["epoch"]] = epoch
+        content = self._path.read_bytes() if self._path.is_file() else b""
+        self._line_start = "" if content.endswith(b"\n") or not content else "\n"
+        read = [_decode(line) for line in content.splitlines()]
+        self._epochs = {(epoch.phase, epoch.epoch): epoch for epoch in read if epoch is not None}
+        if unreadable := read.count(None):
+            note(f"note: {unreadable} unreadable {'line' if unreadable == 1 else 'lines'} in {self._path} ignored")
 
     def record(self, progress: Progress) -> None:
         """Take note of a step; what ends an epoch is written down.
@@ -55,34 +69,42 @@ class EpochHistory:
         if progress.step % self._steps:
             return
         now = time.monotonic()
-        epoch = {
-            "phase": progress.phase,
-            "epoch": progress.step // self._steps,
-            "epochs": progress.steps // self._steps,
-            "loss": round(progress.loss, 5),
-            "accuracy": None if progress.accuracy is None else round(progress.accuracy, 5),
-            "seconds": round(now - self._began, 3),
-        }
+        epoch = Epoch(
+            phase=progress.phase,
+            epoch=progress.step // self._steps,
+            epochs=progress.steps // self._steps,
+            loss=round(progress.loss, 5),
+            accuracy=None if progress.accuracy is None else round(progress.accuracy, 5),
+            seconds=round(now - self._began, 3),
+        )
         self._began = now
-        self._epochs[progress.phase, progress.step // self._steps] = epoch
+        self._epochs[epoch.phase, epoch.epoch] = epoch
         with self._path.open("a") as file:
-            file.write(json.dumps(epoch) + "\n")
+            file.write(self._line_start + json.dumps(msgspec.structs.asdict(epoch)) + "\n")
+        self._line_start = ""
 
     def phases(self) -> list[dict[str, Any]]:
         """Every phase with its seconds, and the loss and training accuracy of its epochs."""
         found = []
         for name in dict.fromkeys(phase for phase, _ in self._epochs):
-            epochs = [epoch for (phase, _), epoch in sorted(self._epochs.items()) if phase == name]
-            entry = {
+            epochs = [self._epochs[key] for key in sorted(self._epochs) if key[0] == name]
+            entry: dict[str, Any] = {
                 "phase": name,
-                "seconds": round(sum(epoch["seconds"] for epoch in epochs), 2),
-                "epoch": [epoch["epoch"] for epoch in epochs],
-                "loss": [epoch["loss"] for epoch in epochs],
+                "seconds": round(sum(epoch.seconds for epoch in epochs), 2),
+                "epoch": [epoch.epoch for epoch in epochs],
+                "loss": [epoch.loss for epoch in epochs],
             }
-            if epochs[-1]["accuracy"] is not None:
-                entry["accuracy"] = [epoch["accuracy"] for epoch in epochs]
+            if epochs[-1].accuracy is not None:
+                entry["accuracy"] = [epoch.accuracy for epoch in epochs]
             found.append(entry)
         return found
+
+
+def _decode(line: bytes) -> Epoch | None:
+    try:
+        return msgspec.convert(json.loads(line), Epoch)
+    except (ValueError, RecursionError):  # not JSON, not text, or JSON of something else
+        return None
 
 
 def fast_bfloat16() -> bool:
@@ -115,7 +137,7 @@ def describe_run(recipe: Recipe, data: DataSplits) -> dict[str, Any]:
 def evaluate(saved: LoadedModel, data: DataSplits) -> dict[str, Any]:
     """Accuracy and share of work of a saved model, dense and at prices from everything to nothing."""
     splits = {"calibration": data.calibration, "test": data.test}
-    low, high = saved.model.gates()[0][1].price_limits()
+    low, high = saved.model.price_limits()
     adaptive = [
         {
             "price": round(float(price), 6),

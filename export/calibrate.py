@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+import onnxruntime
 
 from adaptrt.export.errors import CalibrationError
 from adaptrt.export.staging import write_file
@@ -47,15 +48,18 @@ def spread_prices(fraction: Callable[[float], float], minimum: float, maximum: f
         Prices representable in float32, ascending; both limits among them.
     """
     known = {minimum: fraction(minimum), maximum: fraction(maximum)}
+    finest = (maximum - minimum) / (8 * points)
     while len(known) < points:
         prices = sorted(known)
-        gaps = [known[a] - known[b] for a, b in itertools.pairwise(prices)]
-        halves = [(gap, float(np.float32((a + b) / 2))) for gap, a, b in zip(gaps, prices, prices[1:], strict=False)]
-        open_halves = [(gap, middle) for gap, middle in halves if middle not in known]
-        if not open_halves or max(open_halves)[0] <= 0:
-            break  # the work no longer depends on the price in any interval left
-        middle = max(open_halves)[1]
-        known[middle] = fraction(middle)
+        gaps = []
+        for low, high in pairwise(prices):
+            middle, gap = float(np.float32((low + high) / 2)), known[low] - known[high]
+            if gap > 0 and middle not in known:
+                # Where the work jumps, halving goes on for ever: the rest of the curve comes first.
+                gaps.append((high - low > finest, gap, middle))
+        if not gaps:
+            break  # the work does not depend on the price in any interval left
+        known[max(gaps)[2]] = fraction(max(gaps)[2])
     return sorted(known)
 
 
@@ -89,11 +93,19 @@ def calibrate_bundle(
     """
     if points < 2:
         raise CalibrationError(f"got {points} points, expected at least 2")
+    bundle = calibrated(folder, data, points=points, progress=progress)
+    write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
+    return bundle.curve
+
+
+def calibrated(folder: Path, data: DataSplits, *, points: int, progress: Progress | None) -> Bundle:
+    """Sweep the price of a bundle and give what its ``bundle.json`` is to say; nothing is written."""
     model = load(folder)
     curve = sweep(model, data, points=points, progress=progress or untold)
-    bundle = msgspec.structs.replace(model.bundle, curve=curve, quality_metric="accuracy", data=describe(data))
-    write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
-    return curve
+    dense = msgspec.structs.replace(model.bundle.dense, quality=_dense_accuracy(folder, model.bundle, data.test))
+    return msgspec.structs.replace(
+        model.bundle, curve=curve, dense=dense, quality_metric="accuracy", data=describe(data)
+    )
 
 
 def describe(data: DataSplits) -> dict[str, object]:
@@ -169,3 +181,16 @@ def measure(model: AdaptiveModel, split: Split, price: float) -> tuple[float, fl
         spent += float(result.macs_fraction.sum(dtype=np.float64))
         correct += int((result.outputs["logits"].argmax(1) == split.labels[rows]).sum())
     return spent / len(split), correct / len(split)
+
+
+def _dense_accuracy(folder: Path, bundle: Bundle, split: Split) -> float | None:
+    """Accuracy of the dense model that the bundle carries for comparison; None if it carries none."""
+    if bundle.dense.file is None or not (folder / bundle.dense.file).is_file():
+        return None
+    session = onnxruntime.InferenceSession(str(folder / bundle.dense.file), providers=["CPUExecutionProvider"])
+    correct = 0
+    for start in range(0, len(split), _BATCH):
+        rows = slice(start, start + _BATCH)
+        (logits,) = session.run(["logits"], {bundle.inputs[0].name: split.inputs[rows]})
+        correct += int((np.asarray(logits).argmax(1) == split.labels[rows]).sum())
+    return correct / len(split)

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import onnx
 import torch
 
 import adaptrt
 from adaptrt.export.bodies import attach_bodies
-from adaptrt.export.calibrate import POINTS, Progress, describe, require_shape, spread_prices, sweep, untold
+from adaptrt.export.calibrate import POINTS, Progress, calibrated, require_shape, spread_prices, untold
 from adaptrt.export.errors import ExportError
-from adaptrt.export.parity import GraphUnderTest, ParityReport, ParityRow, merge_rows
+from adaptrt.export.parity import TIE, GraphUnderTest, ParityReport, ParityRow, merge_rows
 from adaptrt.export.reference import Floats, Reference, encode_golden, run_reference
 from adaptrt.export.staging import check_replaceable, staged_folder, write_file
 from adaptrt.export.trace import trace
 from adaptrt.models.data import DataSplits
 from adaptrt.models.folder import LoadedModel
 from adaptrt.models.vit import ViT
-from adaptrt.runtime import load
 from adaptrt.runtime.bundle import (
     BUNDLE_FILE,
     FORMAT_VERSION,
@@ -103,22 +102,24 @@ def export_bundle(
     golden = [run_reference(source.model, kept, price) for price in prices]
     with staged_folder(output) as folder:
         stage = save_graph(graph, folder / MODEL_FILE)
-        dense = _write_dense(source, calibration, folder, tell)
+        dense = _write_dense(source, folder, tell)
         bundle = _describe_bundle(source, pixels, stage, dense, ops, debug)
         write_file(folder / GOLDEN_FILE, encode_golden(golden))
         write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
         if calibration is not None:
-            curve = sweep(load(folder), calibration, points=points, progress=tell)
-            bundle = msgspec.structs.replace(bundle, curve=curve, quality_metric="accuracy", data=describe(calibration))
+            bundle = calibrated(folder, calibration, points=points, progress=tell)
             write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
     return ExportReport(output, parity, bundle.curve)
 
 
 def parity_prices(model: ViT, inputs: Floats, count: int = PARITY_PRICES) -> list[float]:
     """Prices from everything to nothing, with the torch model's work spread evenly between."""
-    low, high = model.gates()[0][1].price_limits()
+    low, high = model.price_limits()
     sample = inputs[:8]
-    return spread_prices(lambda p: float(run_reference(model, sample, p).macs_fraction.mean()), low, high, count)
+    prices = spread_prices(lambda p: float(run_reference(model, sample, p).macs_fraction.mean()), low, high, count)
+    if len(prices) < count:  # gates that do not react to the price are compared at as many prices
+        prices = [float(np.float32(price)) for price in np.linspace(low, high, count)]
+    return prices
 
 
 def golden_samples(one: Reference, runs: int) -> int:
@@ -134,17 +135,24 @@ def check_parity(
     prices: Iterable[float],
     progress: Progress | None = None,
 ) -> ParityReport:
-    """Compare torch with the graph on ONNX Runtime at every price and batch size."""
+    """Compare torch with the graph on ONNX Runtime at every price and batch size.
+
+    At the lowest price, where everything has to run, a tie excuses nothing.
+    """
     under_test, rows, prices = GraphUnderTest(graph), [], list(prices)
+    everything, _ = model.price_limits()
     for index, price in enumerate(prices):
         for batch in PARITY_BATCHES:
-            if batch > len(inputs):
-                continue
             starts = range(0, min(len(inputs), max(4, batch)) - batch + 1, batch)
             parts: list[ParityRow] = [
-                under_test.compare(run_reference(model, inputs[start : start + batch], price)) for start in starts
+                under_test.compare(
+                    run_reference(model, inputs[start : start + batch], price),
+                    tie=0.0 if price == everything else TIE,
+                )
+                for start in starts
             ]
-            rows.append(merge_rows(parts))
+            if parts:
+                rows.append(merge_rows(parts))
         if progress is not None:
             progress("checking parity with torch", (index + 1) / len(prices))
     return ParityReport(rows)
@@ -165,38 +173,29 @@ def save_graph(graph: onnx.ModelProto, path: Path) -> Stage:
 def _parity_inputs(model: ViT, data: DataSplits | None) -> Floats:
     """Real inputs where there are some, noise otherwise."""
     c, count = model.config, max(PARITY_BATCHES)
-    if data is not None:
-        return data.calibration.inputs[:count]
+    if data is not None:  # few samples are repeated: every batch size is to be compared
+        return np.resize(data.calibration.inputs, (count, *data.calibration.inputs.shape[1:]))
     generator = np.random.default_rng(0)
     return generator.random((count, c.channels, c.image_size, c.image_size), dtype=np.float32)
 
 
-def _write_dense(source: LoadedModel, data: DataSplits | None, folder: Path, tell: Progress) -> Dense:
+def _write_dense(source: LoadedModel, folder: Path, tell: Progress) -> Dense:
     """Describe the dense model and, where its weights are there, write its graph for comparison."""
     macs = source.model.dense_macs()
     if source.dense is None:
-        learned = sum(parameter.numel() for parameter in source.model.parameters())
-        return Dense(macs=macs, parameters=learned)
+        with torch.device("meta"):  # the shape of the model that was adapted is known without its weights
+            shape = ViT(dataclasses.replace(source.model.config, acm=None))
+        return Dense(macs=macs, parameters=sum(parameter.numel() for parameter in shape.parameters()))
     tell("tracing the dense model", 0.0)
     stage = save_graph(trace(source.dense), folder / DENSE_FILE)
     parameters = sum(parameter.numel() for parameter in source.dense.parameters())
-    quality = None if data is None else _accuracy(source.dense, data)
     return Dense(
         macs=macs,
         parameters=parameters,
-        quality=quality,
         file=stage.file,
         sha256=stage.sha256,
         external_data=stage.external_data,
     )
-
-
-def _accuracy(dense: ViT, data: DataSplits) -> float:
-    with torch.no_grad():
-        images = torch.from_numpy(data.test.inputs)
-        starts = range(0, len(images), 64)
-        predicted = torch.cat([dense(images[start : start + 64]).logits.argmax(1) for start in starts]).numpy()
-    return float((predicted == data.test.labels).mean())
 
 
 def _pixels(model: ViT) -> TensorSpec:
@@ -213,7 +212,7 @@ def _describe_bundle(
     source: LoadedModel, pixels: TensorSpec, stage: Stage, dense: Dense, ops: dict[str, int], debug: bool
 ) -> Bundle:
     c = source.model.config
-    low, high = source.model.gates()[0][1].price_limits()
+    low, high = source.model.price_limits()
     outputs = [
         TensorSpec(name="logits", dtype="float32", shape=["batch", c.classes]),
         TensorSpec(name="macs_fraction", dtype="float32", shape=["batch"]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,9 @@ class ParityRow:
         max_logit_error: Largest absolute difference of logits under the same decisions.
         max_macs_error: Largest absolute difference of ``macs_fraction`` under the same decisions.
         agreeing: Share of samples whose free-running work equals the reference's.
-        free_logit_error: Largest absolute difference of logits over the agreeing samples, free-running.
+        unexplained: Samples whose free-running work differs though no decision of theirs is near a tie.
+        free_logit_error: Largest absolute difference of logits, free-running, over the samples with no
+            decision near a tie.
     """
 
     price: float
@@ -52,6 +55,7 @@ class ParityRow:
     max_logit_error: float
     max_macs_error: float
     agreeing: float
+    unexplained: int
     free_logit_error: float
 
     def failures(self) -> list[str]:
@@ -61,6 +65,8 @@ class ParityRow:
             found.append(f"{self.samples} samples and {self.decisions} decisions were compared, expected at least 1")
         if self.flips:
             found.append(f"{self.flips} of {self.decisions} decisions differ outside ties, expected 0")
+        if self.unexplained:
+            found.append(f"{self.unexplained} samples differ free-running without a tie, expected 0")
         for name, error, limit in (
             ("logits", self.max_logit_error, LOGIT_TOLERANCE),
             ("free-running logits", self.free_logit_error, LOGIT_TOLERANCE),
@@ -113,7 +119,7 @@ class GraphUnderTest:
     def free(self, inputs: Array, price: float) -> tuple[Array, Array]:
         """Logits and ``macs_fraction`` as a user gets them."""
         feeds = {self._inputs: inputs, "price": np.array([price], np.float32)}
-        logits, macs_fraction = self._free.run(["logits", "macs_fraction"], feeds)
+        logits, macs_fraction = _run(self._free, ["logits", "macs_fraction"], feeds)
         return logits, macs_fraction
 
     def forced(self, reference: Reference) -> tuple[Array, Array, npt.NDArray[np.int32]]:
@@ -121,18 +127,24 @@ class GraphUnderTest:
         feeds = {self._inputs: reference.inputs, "price": np.array([reference.price], np.float32)}
         feeds |= {f"forced_{index}": k for index, k in enumerate(reference.k)}
         names = ["logits", "macs_fraction", *(f"chosen_{index}" for index in range(self.gates))]
-        logits, macs_fraction, *chosen = self._forced.run(names, feeds)
+        logits, macs_fraction, *chosen = _run(self._forced, names, feeds)
         return logits, macs_fraction, np.stack(chosen)
 
-    def compare(self, reference: Reference) -> ParityRow:
-        """Compare one run of the torch model."""
+    def compare(self, reference: Reference, tie: float = TIE) -> ParityRow:
+        """Compare one run of the torch model; decisions closer than ``tie`` may fall either way.
+
+        Raises:
+            ParityError: The reference is of another graph.
+        """
         if len(reference.k) != self.gates:
             raise ParityError(f"the reference has {len(reference.k)} gates, expected {self.gates} as in the graph")
         logits, macs_fraction, chosen = self.forced(reference)
-        flips, ties = count_flips(chosen, reference.k, reference.margin)
+        flips, ties = count_flips(chosen, reference.k, reference.margin, tie)
         free_logits, free_macs = self.free(reference.inputs, reference.price)
         agreeing = np.abs(free_macs - reference.macs_fraction) <= MACS_TOLERANCE
         batch = len(reference.inputs)
+        margins = np.abs(reference.margin).reshape(self.gates, batch, -1)
+        clear = margins.min((0, 2), initial=np.inf) > tie
         return ParityRow(
             price=reference.price,
             batch=batch,
@@ -143,27 +155,34 @@ class GraphUnderTest:
             max_logit_error=_largest(logits - reference.logits),
             max_macs_error=_largest(macs_fraction - reference.macs_fraction),
             agreeing=float(agreeing.mean()) if batch else 0.0,
-            free_logit_error=_largest((free_logits - reference.logits)[agreeing]),
+            unexplained=int((clear & ~agreeing).sum()),
+            free_logit_error=_largest((free_logits - reference.logits)[clear]),
         )
 
 
-def count_flips(chosen: npt.NDArray[np.int32], wanted: npt.NDArray[np.int32], margin: Array) -> tuple[int, int]:
+def count_flips(
+    chosen: npt.NDArray[np.int32], wanted: npt.NDArray[np.int32], margin: Array, tie: float = TIE
+) -> tuple[int, int]:
     """Count decisions that differ, outside ties and in ties.
 
-    A difference between k and k' is a tie if every comparison between them is: |margin| <= 1e-4 for
+    A difference between k and k' is a tie if every comparison between them is: |margin| <= tie for
     all n from min(k, k') up to max(k, k').
 
     Args:
         chosen: int32 ``[L, T]``.
         wanted: int32 ``[L, T]``.
         margin: The reference's margins, ``[L, T, N]``, or ``[L, T, 1]`` for an argmax gate.
+        tie: Largest margin that excuses a difference.
+
+    Raises:
+        ParityError: The shapes do not fit together.
     """
     if chosen.shape != wanted.shape or margin.shape[:2] != wanted.shape:
         raise ParityError(f"got decisions of shape {chosen.shape}, expected {wanted.shape}")
     low, high = np.minimum(chosen, wanted)[..., None], np.maximum(chosen, wanted)[..., None]
     n = np.arange(margin.shape[-1])
     crossed = (n >= low) & (n < high) if margin.shape[-1] > 1 else low != high
-    outside = (crossed & (np.abs(margin) > TIE)).any(-1)
+    outside = (crossed & (np.abs(margin) > tie)).any(-1)
     differ = chosen != wanted
     # A difference that no margin accounts for (k beyond the learners) is a flip too.
     flips = differ & (outside | ~crossed.any(-1))
@@ -182,6 +201,7 @@ def merge_rows(rows: Sequence[ParityRow]) -> ParityRow:
         max_logit_error=max(row.max_logit_error for row in rows),
         max_macs_error=max(row.max_macs_error for row in rows),
         agreeing=sum(row.agreeing * row.samples for row in rows) / max(samples, 1),
+        unexplained=sum(row.unexplained for row in rows),
         free_logit_error=max(row.free_logit_error for row in rows),
     )
 
@@ -194,7 +214,20 @@ def _largest(difference: Array) -> float:
     return largest if np.isfinite(largest) else float("inf")
 
 
+def _run(
+    session: onnxruntime.InferenceSession, names: list[str], feeds: dict[str, npt.NDArray[Any]]
+) -> list[npt.NDArray[Any]]:
+    try:
+        return [np.asarray(value) for value in session.run(names, feeds)]
+    except Exception as error:  # pybind's exceptions share no base class
+        cause = " ".join(str(error).split())
+        raise ParityError(
+            f"the graph does not run on the reference's inputs: {cause}; export the bundle again"
+        ) from error
+
+
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it would print comes as an exception too
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # two sessions live side by side
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

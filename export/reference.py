@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,9 +86,8 @@ def read_golden(path: Path) -> list[Reference]:
             raise ValueError(f"{size} bytes unpacked, expected at most {_LARGEST_GOLDEN}")
         with np.load(path, allow_pickle=False) as arrays:
             a = {name: arrays[name] for name in ("prices", "inputs", "logits", "macs_fraction", "k", "margin")}
+        _check_golden(a)
         runs = len(a["prices"])
-        if not runs or any(len(a[name]) != runs for name in ("logits", "macs_fraction", "k", "margin")):
-            raise ValueError(f"arrays of different lengths, expected {runs} runs in each")
         return [
             Reference(
                 float(a["prices"][i]),
@@ -100,5 +99,30 @@ def read_golden(path: Path) -> list[Reference]:
             )
             for i in range(runs)
         ]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive fails in many ways: zlib.error, BadZipFile, ...
         raise ExportError(f"cannot read {path}: {error}; export the bundle again") from error
+
+
+def _check_golden(arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """Check that the arrays of a golden file fit together.
+
+    Raises:
+        ValueError: They do not.
+    """
+    for name, array in arrays.items():
+        wanted = "int32" if name == "k" else "float32"
+        if array.dtype.name != wanted:
+            raise ValueError(f"{name} has dtype {array.dtype}, expected {wanted}")
+    runs, samples = len(arrays["prices"]), len(arrays["inputs"])
+    k = arrays["k"]
+    if not runs or not samples or k.ndim != 3 or not k.shape[1] or k.shape[2] % samples:
+        raise ValueError(f"{runs} runs of {samples} samples with k of shape {k.shape}, expected [runs, gates, tokens]")
+    shapes = {
+        "logits": (runs, samples, *arrays["logits"].shape[2:3]),
+        "macs_fraction": (runs, samples),
+        "k": (runs, *k.shape[1:]),
+        "margin": (*k.shape, *arrays["margin"].shape[3:4]),
+    }
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape} of finite numbers")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import glob
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +15,12 @@ from pathlib import Path
 from adaptrt import write_atomically
 from adaptrt.export.errors import ExportError
 from adaptrt.runtime.bundle import BUNDLE_FILE
+
+_OURS = ("bundle.json", "golden.npz", "bench.json", "frontier.*", "*.onnx", "*.onnx.data")
+"""What a bundle's folder holds that an export, a calibration or a benchmark wrote."""
+
+_SUFFIX = ".partial"
+_LOCK = ".lock"
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -38,57 +47,88 @@ def staged_folder(output: Path) -> Iterator[Path]:
     """
     check_replaceable(output)
     partial: Path | None = None
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in output.parent.glob(f".{output.name}.*.partial"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=".partial"))
-        partial.chmod(0o755)
-        yield partial
-        _swap(partial, output)
-    except OSError as error:
-        raise _unwritable(output, error) from error
-    except ExportError as error:
-        if isinstance(error.__cause__, OSError):  # name the output, not the place it was being written to
-            raise _unwritable(output, error.__cause__) from error
-        raise
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(output)
+            partial = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=_SUFFIX))
+            stack.callback(shutil.rmtree, partial, ignore_errors=True)
+            partial.chmod(0o755)
+            stack.enter_context(_locked(partial))
+            yield partial
+            (partial / _LOCK).unlink()
+            _swap(partial, output)
+        except OSError as error:
+            raise _unwritable(output, error) from error
+        except ExportError as error:
+            if isinstance(error.__cause__, OSError):  # name the output, not the place it was being written to
+                raise _unwritable(output, error.__cause__) from error
+            raise
 
 
 def check_replaceable(output: Path) -> None:
-    """Refuse to replace what is not a bundle.
+    """Refuse to replace what is not a bundle, or holds files that no export wrote.
 
     Raises:
-        ExportError: ``output`` is a file, or a folder with something in it and no ``bundle.json``.
+        ExportError: ``output`` is a file, or a folder with something else in it.
     """
-    if output.is_dir():
-        if any(output.iterdir()) and not (output / BUNDLE_FILE).is_file():
-            raise ExportError(
-                f"{output} is a folder with other content and no {BUNDLE_FILE}, expected a bundle, an empty folder "
-                "or none; choose another output"
-            )
-    elif output.exists():
-        raise ExportError(f"{output} is a file, expected a folder or nothing; choose another output")
+    try:
+        if not output.is_dir():
+            if output.exists():
+                raise ExportError(f"{output} is a file, expected a folder or nothing; choose another output")
+            return
+        found = list(output.iterdir())
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    if found and not (output / BUNDLE_FILE).is_file():
+        raise ExportError(
+            f"{output} is a folder with other content and no {BUNDLE_FILE}, expected a bundle, an empty folder "
+            "or none; choose another output"
+        )
+    foreign = sorted(path.name for path in found if not any(path.match(pattern) for pattern in _OURS))
+    if foreign:
+        raise ExportError(
+            f"{output} holds {foreign[0]!r}, expected nothing but a bundle, since an export replaces the whole "
+            "folder; move it away or choose another output"
+        )
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock for as long as this process works in the folder; it ends with the process, however that ends."""
+    with (folder / _LOCK).open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _remove_leftovers(output: Path) -> None:
+    """Remove what killed exports of this very output left; those still at work hold their lock."""
+    pattern = f".{glob.escape(output.name)}.{'[0-9a-z_]' * 8}{_SUFFIX}"
+    for leftover in output.parent.glob(pattern):
+        with contextlib.suppress(OSError), _locked(leftover):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _swap(partial: Path, output: Path) -> None:
+    """Put ``partial`` in the place of ``output``; on any error or interrupt the old folder is put back."""
     if not output.exists():
         partial.rename(output)
         return
-    old = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=".partial"))
-    output.rename(old / "old")
+    old = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=_SUFFIX)) / "old"
     try:
+        output.rename(old)
         partial.rename(output)
-    except OSError:
-        (old / "old").rename(output)
+    except BaseException:
+        if old.exists() and not output.exists():
+            old.rename(output)
         raise
     finally:
-        shutil.rmtree(old, ignore_errors=True)
+        if output.exists():
+            shutil.rmtree(old.parent, ignore_errors=True)
 
 
 def _unwritable(path: Path, error: OSError) -> ExportError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ExportError(f"no space left while writing {path}; nothing was changed, free some space and try again")
-    return ExportError(f"cannot write {path}: {error.strerror or error}; nothing was changed, choose another output")
+    reason = error.strerror or str(error) or os.strerror(error.errno or 0)
+    return ExportError(f"cannot write {path}: {reason}; nothing was changed, choose another output")

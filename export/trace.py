@@ -63,7 +63,7 @@ def trace(model: ViT, *, debug: bool = False) -> onnx.ModelProto:
     pixels = torch.rand(_EXAMPLE_BATCH, c.channels, c.image_size, c.image_size)
     shapes: dict[str, Any] = {"pixels": {0: torch.export.Dim("batch")}}
     if model.adaptive:
-        price = torch.tensor([model.gates()[0][1].price_limits()[1]])
+        price = torch.tensor([model.price_limits()[1]])
         outputs = ["logits", "macs_fraction"] + ["learners"] * debug
         return _export(
             _Adaptive(model, debug), (pixels, price), {**shapes, "price": None}, ["pixels", "price"], outputs

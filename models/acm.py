@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from adaptrt.models.conditional_mlp import ConditionalLinear, ConditionalMLP
-from adaptrt.models.gate import GATES, Decision
+from adaptrt.models.gate import GATES, ArgmaxGate, Decision, PriceGate
 from adaptrt.models.macs import Layer
 
 
@@ -30,8 +30,8 @@ class ACMConfig:
     def __post_init__(self) -> None:
         if self.gate not in GATES:
             raise ValueError(f"got gate {self.gate!r}, expected one of {', '.join(GATES)}")
-        if self.learners < 1:
-            raise ValueError(f"got {self.learners} learners, expected at least 1")
+        if self.learners < 1 or self.gate_width < 1:
+            raise ValueError(f"got {self.learners} learners and gate width {self.gate_width}, expected at least 1")
 
     def projection_rank(self, width: int) -> int:
         """Rank of one learner of a projection, so that all N cost what the dense projection does."""
@@ -50,9 +50,9 @@ class AdaptiveFFN(nn.Module):
         """Count this layer for ``tokens`` tokens."""
         return Layer(name, dense, self.gate.macs_per_token * tokens, self.learners.macs_per_run)
 
-    def price_limits(self) -> tuple[float, float]:
-        """Prices at which every learner runs, and none."""
-        return self.gate.price_minimum, self.gate.price_maximum
+    def gates(self) -> list[PriceGate | ArgmaxGate]:
+        """The one gate."""
+        return [self.gate]
 
     def forward(self, x: Tensor, price: Tensor) -> tuple[Tensor, Decision]:
         """``[T, D]`` and the price -> ``[T, D]`` and what was decided."""
@@ -86,9 +86,9 @@ class AdaptiveProjections(nn.Module):
             Layer(f"{block}.out", dense, self.out_gate.macs_per_token * tokens, run),
         ]
 
-    def price_limits(self) -> tuple[float, float]:
-        """Prices at which every learner runs, and only the first."""
-        return self.qkv_gate.price_minimum, self.qkv_gate.price_maximum
+    def gates(self) -> list[PriceGate | ArgmaxGate]:
+        """The gate of queries, keys and values, and that of the output."""
+        return [self.qkv_gate, self.out_gate]
 
     def project(self, x: Tensor, price: Tensor) -> tuple[Tensor, Tensor, Tensor, Decision]:
         """``[T, D]`` -> queries, keys, values (each ``[T, D]``) and their common decision."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def adapt(dense: ViT, acm: ACMConfig, calibration: Tensor) -> ViT:
     own = adaptive.state_dict()
     own.update({name: value for name, value in dense.state_dict().items() if name in own})
     adaptive.load_state_dict(own)
-    inputs = ffn_inputs(dense, calibration)
+    inputs = [found.ffn for found in layer_inputs(dense, calibration)]
     with torch.no_grad():
         for block, source, x in zip(adaptive.blocks, dense.blocks, inputs, strict=True):
             assert isinstance(block, Block) and isinstance(source, Block)
@@ -47,14 +48,32 @@ def adapt(dense: ViT, acm: ACMConfig, calibration: Tensor) -> ViT:
     return adaptive
 
 
+class BlockInputs(NamedTuple):
+    """What reaches the layers of one block that may be replaced, each ``[B * T, D]``.
+
+    Attributes:
+        qkv: Input of the query, key and value projections.
+        out: Attended values, the input of the output projection.
+        ffn: Input of the feed-forward network.
+    """
+
+    qkv: Tensor
+    out: Tensor
+    ffn: Tensor
+
+
 @torch.no_grad()
-def ffn_inputs(model: ViT, pixels: Tensor) -> list[Tensor]:
-    """What reaches the FFN of each block of a dense model, ``[B * T, D]`` each."""
+def layer_inputs(model: ViT, pixels: Tensor) -> list[BlockInputs]:
+    """Run a dense model on ``[B, C, H, W]`` and keep what reaches each block's layers."""
     x, found = model.embed_images(pixels), []
     for block in model.blocks:
-        assert isinstance(block, Block)
-        found.append(block.ffn_input(x, None)[0])
-        x, _ = block(x, None)
+        assert isinstance(block, Block) and isinstance(block.projections, DenseProjections)
+        normed, p = block.norm1(x), block.projections
+        attended = block.attention(p.query(normed), p.key(normed), p.value(normed))
+        x = x + p.out(attended)
+        ffn_input = block.norm2(x)
+        x = x + block.ffn(ffn_input)
+        found.append(BlockInputs(normed, attended, ffn_input))
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +100,8 @@ def load_data(name: str) -> DataSplits:
                 )
                 for part in ("calibration", "test")
             ]
-    except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # a damaged archive fails in many ways: zlib.error, BadZipFile, ...
         raise DataError(f"cannot read {path}: {error}; save it with numpy.savez and the four arrays") from error
     return DataSplits(path.stem, *parts)

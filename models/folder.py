@@ -46,7 +46,9 @@ def save_model(folder: Path, model: ViT, dense: ViT | None, data_name: str | Non
     """
     folder.mkdir(parents=True, exist_ok=True)
     for file, module in ((ADAPTIVE, model), (DENSE, dense)):
-        if module is not None:
+        if module is None:
+            (folder / file).unlink(missing_ok=True)  # another model's
+        else:
             weights = {name: value.to(dtype).contiguous() for name, value in module.state_dict().items()}
             write_atomically(folder / file, save(weights))
     config = {"architecture": "vit", "data": data_name, "vit": dataclasses.asdict(model.config)}
@@ -94,6 +96,7 @@ def _load_weights(config: ViTConfig, path: Path) -> ViT:
         weights = {name: value.to(torch.float32) for name, value in load_file(path).items()}
         model.load_state_dict(weights)
     except (SafetensorError, RuntimeError, ValueError, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise ModelFolderError(f"cannot read weights {path}: {first}; copy or train them again") from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        cause = lines[min(1, len(lines) - 1)]  # torch names what differs on its second line
+        raise ModelFolderError(f"cannot read weights {path}: {cause}; copy or train them again") from error
     return model.eval()

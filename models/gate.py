@@ -12,14 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adaptrt.models.conditional_mlp import first_learners
+
 
 class Decision(NamedTuple):
     """What an adaptive module decided for its T tokens.
 
     Attributes:
         k: Learners run, int32 ``[T]``.
-        margin: How far every compared quantity is from its threshold, ``[T, N]`` (price gate) or
-            ``[T, 1]`` (argmax gate: best against second best); 0 is a tie.
+        margin: In evaluation, how far every compared quantity is from its threshold, ``[T, N]`` (price
+            gate) or ``[T, 1]`` (argmax gate: best against second best); 0 is a tie. In training, noise
+            included, it says nothing about ties.
         mask: Learners as weights, ``[T, N]``: exactly 0 or 1 in value, and in training with the
             gradient of their soft version (straight-through).
         gains: What the gate gives out: ``[T, N]`` gains, or ``[T, N + 1]`` scores of the argmax gate.
@@ -58,7 +61,6 @@ class PriceGate(nn.Module):
     STEP = 12.0
     LOWEST_LOG = -80.0  # exp of it is still a normal float32
     TEMPERATURE = 0.8  # of the Gumbel-softmax, as in the paper
-    price_minimum, price_maximum = 0.0, 1.0
 
     def __init__(self, width: int, learners: int, hidden: int, cost: float = 1.0, at_least: int = 0) -> None:
         super().__init__()
@@ -76,9 +78,14 @@ class PriceGate(nn.Module):
         self.descend: Tensor
 
     @property
+    def price_limits(self) -> tuple[float, float]:
+        """Prices at which every learner runs, and as few as may be."""
+        return 0.0, 1.0 / self.cost
+
+    @property
     def macs_per_token(self) -> int:
         """Multiply-accumulates of the gate for one token."""
-        return self.inner.in_features * self.inner.out_features + self.outer.in_features * self.learners
+        return self.inner.out_features * (self.inner.in_features + self.learners) + self.learners**2
 
     def log_gains(self, x: Tensor) -> Tensor:
         """Logarithm of the gains: ``[T, D] -> [T, N]``, non-increasing along N, below 0."""
@@ -105,7 +112,7 @@ class PriceGate(nn.Module):
         k = runs.to(torch.int32).sum(1, dtype=torch.int32)
         if self.at_least:
             k = k.clamp(min=self.at_least)
-        return Decision(k, gains - threshold, runs.to(x.dtype), gains)
+        return Decision(k, gains - threshold, first_learners(k, self.learners).to(x.dtype), gains)
 
     def _sampled(self, x: Tensor, price: Tensor) -> Decision:
         """Decide with one noise per token, so that the sampled learners stay the first k."""
@@ -130,7 +137,7 @@ class ArgmaxGate(nn.Module):
 
     BOUND = 10.0
     TEMPERATURE = 0.8
-    price_minimum, price_maximum = -32.0, 32.0
+    BEYOND = 32.0  # a price per learner that outweighs any difference of scores, which is at most 2 * BOUND
 
     def __init__(self, width: int, learners: int, hidden: int, cost: float = 1.0, at_least: int = 0) -> None:
         super().__init__()
@@ -139,6 +146,11 @@ class ArgmaxGate(nn.Module):
         self.outer = nn.Linear(hidden, learners + 1)
         self.register_buffer("counts", torch.arange(learners + 1, dtype=torch.float32), persistent=False)
         self.counts: Tensor
+
+    @property
+    def price_limits(self) -> tuple[float, float]:
+        """Prices at which every learner runs, and as few as may be."""
+        return -self.BEYOND / self.cost, self.BEYOND / self.cost
 
     @property
     def macs_per_token(self) -> int:

@@ -18,8 +18,8 @@ def distillation(contributions: Tensor, bias: Tensor, target: Tensor) -> tuple[T
         target: The replaced layer's output, ``[T, E]``.
 
     Returns:
-        The loss, a mean over all k in 1..N (k = 0 has nothing to learn but the bias), and the squared
-        error per token ``[N + 1, T]`` for k = 0..N.
+        The loss, the mean over k in 1..N and, with a weight of 0.1, k = 0, which has only the bias to
+        learn; and the squared error per token ``[N + 1, T]`` for k = 0..N.
     """
     partial = torch.cat([torch.zeros_like(contributions[:1]), contributions.cumsum(0)]) + bias
     error = (partial - target).square().mean(2)
@@ -86,12 +86,18 @@ def entropy_loss(decision: Decision, tokens: int, weight: Tensor) -> Tensor:
     return (weight * (choices * choices.log()).sum(1)).mean()
 
 
-def diversity_loss(used: Tensor, weight: Tensor) -> Tensor:
-    """Minus the mean distance between the images' loads, weighted per image ``[B]``.
+def diversity_loss(used: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Minus the mean distance between the loads of images that run at the same price.
 
     Rewards a gate that spends more on some images than on others.
+
+    Args:
+        used: ``[B]``, sorted so that equal prices stand together.
+        weight: Per image, ``[B]``.
+        groups: Number of prices in the batch.
     """
-    return -((used[:, None] - used[None]).abs() * weight[:, None]).mean()
+    loads = used.reshape(groups, -1)
+    return -((loads[:, :, None] - loads[:, None]).abs() * weight.reshape(groups, -1, 1)).mean()
 
 
 def traffic_loss(decision: Decision, tokens: int) -> Tensor:

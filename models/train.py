@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,14 @@ from torch.nn import functional
 
 from adaptrt import write_atomically
 from adaptrt.models import losses
-from adaptrt.models.acm import AdaptiveFFN
-from adaptrt.models.adapt import adapt, ffn_inputs
+from adaptrt.models.acm import AdaptiveFFN, AdaptiveProjections
+from adaptrt.models.adapt import BlockInputs, adapt, layer_inputs
+from adaptrt.models.conditional_mlp import ConditionalLinear, ConditionalMLP
 from adaptrt.models.data import DataError, DataSplits
-from adaptrt.models.gate import PriceGate
+from adaptrt.models.gate import ArgmaxGate, PriceGate
 from adaptrt.models.phase import CheckpointError, Phase, Report, StepResult, run_phase
 from adaptrt.models.recipe import Recipe
-from adaptrt.models.vit import Block, DenseFFN, ViT
+from adaptrt.models.vit import Block, DenseProjections, ViT
 
 _GAIN_QUANTILES = 512
 
@@ -68,7 +70,7 @@ def _claim_folder(recipe: Recipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.json"
     own = json.dumps(dataclasses.asdict(recipe), indent=2, sort_keys=True)
-    if path.exists() and path.read_text() != own:
+    if path.exists() and path.read_bytes() != own.encode():
         raise CheckpointError(
             f"{folder} holds checkpoints of another recipe; remove the folder or choose another one to start afresh"
         )
@@ -111,65 +113,94 @@ def _dense_phase(recipe: Recipe, dense: ViT) -> Phase:
     return Phase("dense", dense, groups, recipe.dense_epochs, step, recipe.weight_decay)
 
 
-def _ffn_pairs(dense: ViT, adaptive: ViT) -> list[tuple[DenseFFN, AdaptiveFFN]]:
-    pairs = []
+class _Adapted(NamedTuple):
+    """A gate, the learners it decides for, the dense layers they replace and what reaches those."""
+
+    gate: PriceGate | ArgmaxGate
+    learners: list[ConditionalMLP | ConditionalLinear]
+    sources: list[nn.Module]
+    inputs: Callable[[BlockInputs], Tensor]
+
+
+def _adapted(dense: ViT, adaptive: ViT) -> list[list[_Adapted]]:
+    """What has been replaced, by block."""
+    found = []
     for source, block in zip(dense.blocks, adaptive.blocks, strict=True):
         assert isinstance(source, Block) and isinstance(block, Block)
-        assert isinstance(source.ffn, DenseFFN) and isinstance(block.ffn, AdaptiveFFN)
-        pairs.append((source.ffn, block.ffn))
-    return pairs
+        own: list[_Adapted] = []
+        old, new = source.projections, block.projections
+        if isinstance(new, AdaptiveProjections):
+            assert isinstance(old, DenseProjections)
+            learners, sources = [new.query, new.key, new.value], [old.query, old.key, old.value]
+            own.append(_Adapted(new.qkv_gate, [*learners], [*sources], lambda inputs: inputs.qkv))
+            own.append(_Adapted(new.out_gate, [new.out], [old.out], lambda inputs: inputs.out))
+        if isinstance(block.ffn, AdaptiveFFN):
+            own.append(_Adapted(block.ffn.gate, [block.ffn.learners], [source.ffn], lambda inputs: inputs.ffn))
+        found.append(own)
+    return found
 
 
 def _distil_phase(recipe: Recipe, dense: ViT, adaptive: ViT) -> Phase:
-    """Phase 1: every FFN by itself, on the dense model's inputs. Projections keep their decomposition."""
-    pairs = _ffn_pairs(dense, adaptive)
-    learners = nn.ModuleList(acm.learners for _, acm in pairs)
+    """Phase 1: every replaced layer by itself, on the dense model's inputs."""
+    blocks = _adapted(dense, adaptive)
+    learners = nn.ModuleList(own for block in blocks for part in block for own in part.learners)
 
     def step(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
         del labels
         pixels = recipe.augmentation(inputs, generator)
         total = torch.zeros(())
         with _autocast(recipe):
-            for (source, acm), x in zip(pairs, ffn_inputs(dense, pixels), strict=True):
-                target = source(x).detach().float()
-                contributions = acm.learners.contributions(x).float()
-                loss, _ = losses.distillation(contributions, acm.learners.b2, target)
-                total = total + loss / target.var().clamp_min(1e-6)
-        return StepResult(total / len(pairs))
+            for block, reaching in zip(blocks, layer_inputs(dense, pixels), strict=True):
+                for part in block:
+                    total = total + sum(loss for loss, _ in _errors(part, part.inputs(reaching)))
+        return StepResult(total / len(learners))
 
     groups = _decayed(learners, recipe.distil_rate, gate_rate=recipe.distil_rate)
     return Phase("distil", learners, groups, recipe.distil_epochs, step)
 
 
+def _errors(part: _Adapted, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Loss and error per token of each layer's learners, relative to the layer's variance."""
+    found = []
+    for own, source in zip(part.learners, part.sources, strict=True):
+        target = source(x).detach().float()
+        loss, error = losses.distillation(own.contributions(x).float(), own.b2, target)
+        scale = target.var().clamp_min(1e-6)
+        found.append((loss / scale, error / scale))
+    return found
+
+
 def _gate_phase(recipe: Recipe, dense: ViT, adaptive: ViT, sample: Tensor) -> Phase:
     """Phase 2: gates learn to predict what each further learner would gain. Learners stay as they are."""
-    pairs = _ffn_pairs(dense, adaptive)
-    gates = nn.ModuleList(acm.gate for _, acm in pairs)
+    blocks = _adapted(dense, adaptive)
+    gates = nn.ModuleList(part.gate for block in blocks for part in block)
 
     @torch.no_grad()
-    def errors(pixels: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def errors(pixels: Tensor) -> list[tuple[PriceGate | ArgmaxGate, Tensor, Tensor]]:
+        """Every gate, its input and the error of k = 0..N learners, a mean over the layers it decides for."""
         found = []
-        for (source, acm), x in zip(pairs, ffn_inputs(dense, pixels), strict=True):
-            target = source(x)
-            error = losses.distillation(acm.learners.contributions(x), acm.learners.b2, target)[1]
-            found.append((x, error / target.var().clamp_min(1e-6)))
+        for block, reaching in zip(blocks, layer_inputs(dense, pixels), strict=True):
+            for part in block:
+                x = part.inputs(reaching)
+                error = torch.stack([error for _, error in _errors(part, x)]).mean(0)
+                found.append((part.gate, x, error))
         return found
 
-    gains = torch.cat([(e[:-1] - e[1:]).cummin(0).values.flatten() for _, e in errors(sample)])
+    gains = torch.cat([(e[:-1] - e[1:]).cummin(0).values.flatten() for _, _, e in errors(sample)])
     positions = torch.linspace(0, 1, _GAIN_QUANTILES)
     quantiles = gains.sort().values[(positions * (len(gains) - 1)).long()]
 
     def step(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
         del labels
         total = torch.zeros(())
-        for (_, acm), (x, error) in zip(pairs, errors(recipe.augmentation(inputs, generator)), strict=True):
-            logits = acm.gate.logits(x)
-            if isinstance(acm.gate, PriceGate):
+        for gate, x, error in errors(recipe.augmentation(inputs, generator)):
+            logits = gate.logits(x)
+            if isinstance(gate, PriceGate):
                 wanted = losses.gain_targets(error, quantiles)
                 total = total + functional.binary_cross_entropy_with_logits(logits, wanted)
             else:
                 total = total + functional.cross_entropy(logits, losses.smallest_sufficient(error))
-        return StepResult(total / len(pairs))
+        return StepResult(total / len(gates))
 
     groups = _decayed(gates, recipe.distil_rate, gate_rate=recipe.distil_rate)
     return Phase("gates", gates, groups, recipe.gate_epochs, step)
@@ -198,7 +229,7 @@ def _joint_phase(recipe: Recipe, dense: ViT, adaptive: ViT) -> Phase:
             entropy = recipe.entropy_weight * losses.entropy_loss(decision, tokens, middle)
             traffic = recipe.traffic_weight * losses.traffic_loss(decision, tokens)
             loss = loss + (entropy + traffic) / len(out.decisions)
-        loss = loss + recipe.diversity_weight * losses.diversity_loss(used, middle)
+        loss = loss + recipe.diversity_weight * losses.diversity_loss(used, middle, recipe.prices)
         return StepResult(loss, _correct(logits, labels))
 
     groups = _decayed(adaptive, recipe.joint_rate, gate_rate=10 * recipe.joint_rate)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adaptrt.models.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
-from adaptrt.models.gate import Decision
+from adaptrt.models.gate import ArgmaxGate, Decision, PriceGate
 from adaptrt.models.macs import Layer
 
 
@@ -38,6 +38,21 @@ class ViTConfig:
     mean: float = 0.0
     std: float = 1.0
     acm: ACMConfig | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        sizes = (self.image_size, self.patch_size, self.channels, self.width, self.depth, self.heads, self.ffn_width)
+        if min(*sizes, self.classes) < 1 or self.std <= 0:
+            raise ValueError(f"got {self}, expected sizes of at least 1 and a std above 0")
+        if self.image_size % self.patch_size or self.width % self.heads:
+            raise ValueError(
+                f"image size {self.image_size} and width {self.width} must be multiples of "
+                f"patch size {self.patch_size} and heads {self.heads}"
+            )
+        if self.acm is not None:
+            if self.ffn_width % self.acm.learners:
+                raise ValueError(f"FFN width {self.ffn_width} is no multiple of {self.acm.learners} learners")
+            if self.acm.projections and not self.acm.projection_rank(self.width):
+                raise ValueError(f"width {self.width} is too small for {self.acm.learners} learners per projection")
 
     @property
     def tokens(self) -> int:
@@ -149,13 +164,6 @@ class ViT(nn.Module):
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        if config.image_size % config.patch_size or config.width % config.heads:
-            raise ValueError(
-                f"image size {config.image_size} and width {config.width} must be multiples of "
-                f"patch size {config.patch_size} and heads {config.heads}"
-            )
-        if config.acm and config.ffn_width % config.acm.learners:
-            raise ValueError(f"FFN width {config.ffn_width} is no multiple of {config.acm.learners} learners")
         self.config = config
         self.embed = nn.Linear(config.channels * config.patch_size**2, config.width)
         # As large as the embedded pixels: with the customary 0.02 a pixel token hardly knows where it is.
@@ -173,16 +181,26 @@ class ViT(nn.Module):
         """Whether any module's work depends on its input."""
         return self.config.acm is not None
 
-    def gates(self) -> list[tuple[str, AdaptiveFFN | AdaptiveProjections]]:
-        """Name and owner of every gate, in the order of the decisions in ``ViTOutput``."""
-        found: list[tuple[str, AdaptiveFFN | AdaptiveProjections]] = []
-        for index, block in enumerate(self.blocks):
-            if isinstance(block.projections, AdaptiveProjections):
-                found.append((f"blocks.{index}.qkv", block.projections))
-                found.append((f"blocks.{index}.out", block.projections))
-            if isinstance(block.ffn, AdaptiveFFN):
-                found.append((f"blocks.{index}.ffn", block.ffn))
+    def gates(self) -> list[PriceGate | ArgmaxGate]:
+        """Every gate, in the order of the decisions in ``ViTOutput``."""
+        found: list[PriceGate | ArgmaxGate] = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            for part in (block.projections, block.ffn):
+                if isinstance(part, (AdaptiveProjections, AdaptiveFFN)):
+                    found += part.gates()
         return found
+
+    def price_limits(self) -> tuple[float, float]:
+        """Prices at which every learner of every module runs, and at which as few as may be do.
+
+        Raises:
+            ValueError: The model is dense.
+        """
+        limits = [gate.price_limits for gate in self.gates()]
+        if not limits:
+            raise ValueError("got a dense model, expected one with gates")
+        return min(low for low, _ in limits), max(high for _, high in limits)
 
     def layers(self) -> list[Layer]:
         """Multiply-accumulates of every layer for one image; see ``adaptrt.models.macs``."""

@@ -102,7 +102,8 @@ class CurvePoint(msgspec.Struct, frozen=True):
         knobs: values fed; a knob that is not named stood at its default.
         macs_fraction: mean share of the dense MACs on the held-out split (reported).
         quality: on the held-out split (reported).
-        frontier: whether no other point of the curve beats this one.
+        frontier: whether no other point of the curve beats this one on the calibration split; by the
+            held-out numbers that are reported another may.
         calibration_quality: on the calibration split.
         calibration_macs_fraction: on the calibration split; what budgets are solved with.
     """
@@ -116,7 +117,23 @@ class CurvePoint(msgspec.Struct, frozen=True):
 
 
 class Bundle(msgspec.Struct, frozen=True):
-    """``bundle.json``: what an exported folder holds and what was measured of it."""
+    """``bundle.json``: what an exported folder holds and what was measured of it.
+
+    Attributes:
+        format_version: ``FORMAT_VERSION`` of the adaptrt that wrote it; another is refused.
+        name: of the model.
+        producer: name and version of the program that wrote it.
+        inputs: graph inputs, knobs not among them.
+        outputs: graph outputs; float32 ``macs_fraction`` [batch] is always one.
+        stages: ONNX files in the order in which they run.
+        knobs: graph inputs that change how much is computed.
+        dense: the dense model that all shares are relative to.
+        curve: calibrated operating points; empty before calibration.
+        quality_metric: what ``quality`` is, such as ``accuracy``; None before calibration.
+        data: name and sizes of the data that the curve was measured on.
+        ops: the ``adaptrt`` ops in the graphs, each with the number of learners that its body has in
+            these files (one op name has one body per file).
+    """
 
     format_version: int
     name: str

@@ -78,9 +78,9 @@ def check_bundle(bundle: Bundle) -> None:
     knobs = {knob.name: knob for knob in bundle.knobs}
     for number, point in enumerate(bundle.curve):
         _check_point(f"curve[{number}]", point, knobs)
-    for op, version in bundle.ops.items():
+    for op, learners in bundle.ops.items():
         _text("ops", op)
-        _expect(1 <= version <= MAX_SIZE, f"ops {op!r}: version {version}", "1 or more")
+        _expect(1 <= learners <= MAX_SIZE, f"ops {op!r}: {learners} learners", f"1 to {MAX_SIZE}")
 
 
 def check_relative_path(where: str, path: str) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from adaptrt.export.exporter import ExportReport, export_bundle
+from adaptrt.export.parity import TIE
+from adaptrt.export.reference import run_reference
 from adaptrt.models.data import DataSplits, load_data
 from adaptrt.models.registry import load_model, weights_folder
 from adaptrt.runtime import Budget, load
@@ -43,8 +45,8 @@ def test_accuracy_on_held_out_digits(digits: ExportReport, data: DataSplits) -> 
     model = load(digits.bundle_folder)
     dense = model.bundle.dense.quality
     assert dense is not None and dense >= 0.96
-    result = model.run({"pixels": data.test.inputs}, budget=Budget.fraction(0.6))
-    assert result.macs_fraction.mean() <= 0.61
+    result = model.run({"pixels": data.test.inputs}, budget=Budget.fraction(0.59))
+    assert 0.5 < result.macs_fraction.mean() <= 0.6
     assert (result.outputs["logits"].argmax(1) == data.test.labels).mean() >= dense - 0.01
 
 
@@ -66,15 +68,18 @@ def test_work_falls_as_the_price_rises_and_is_counted_right(digits: ExportReport
 def test_a_sample_alone_and_in_a_batch_is_the_same(digits: ExportReport, data: DataSplits) -> None:
     model = load(digits.bundle_folder)
     images = data.test.inputs[:64]
-    together = model.run({"pixels": images}, budget=Budget.fraction(0.6))
-    agreeing = 0
+    price = model.operating_point(Budget.fraction(0.6)).knobs["price"]
+    margin = run_reference(load_model("digits").model, images, price).margin
+    clear = np.abs(margin).reshape(len(margin), 64, -1).min((0, 2)) > TIE
+    together = model.run({"pixels": images}, knobs={"price": price})
     for index in range(64):
-        alone = model.run({"pixels": images[index : index + 1]}, budget=Budget.fraction(0.6))
-        if np.array_equal(alone.outputs["learners"][0], together.outputs["learners"][index]):
-            agreeing += 1
+        alone = model.run({"pixels": images[index : index + 1]}, knobs={"price": price})
+        same = np.array_equal(alone.outputs["learners"][0], together.outputs["learners"][index])
+        assert same or not clear[index]  # a decision in a tie may fall either way
+        if same:
             difference = np.abs(alone.outputs["logits"][0] - together.outputs["logits"][index])
             assert difference.max() <= 1e-4
-    assert agreeing >= 62  # a decision in a tie may fall either way
+    assert clear.sum() > 10
 
 
 def test_the_python_of_the_readme_runs(digits: ExportReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,3 +92,10 @@ def test_the_python_of_the_readme_runs(digits: ExportReport, tmp_path: Path, mon
         exec(compile(block, "README.md", "exec"), names)
         fraction = names["result"].macs_fraction if "result" in names else names["macs_fraction"]  # type: ignore[attr-defined]
         assert np.isfinite(fraction).all()
+
+
+def test_the_readme_is_finished() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert "@@" not in text and "TODO" not in text
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert links and all(link.startswith("https://") or (ROOT / link).exists() for link in links)

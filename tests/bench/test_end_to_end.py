@@ -55,10 +55,10 @@ def test_decisions_have_their_share_and_projections_one_learner_at_least(
 ) -> None:
     _, model = graphs["ffn+projections"]
     drawn = draw_decisions(model, 64, 0.25, np.random.default_rng(1))
-    for (name, _), k in zip(model.gates(), drawn, strict=True):
+    for gate, k in zip(model.gates(), drawn, strict=True):
         assert k.dtype == np.int32 and k.shape == (64 * QUICK.tokens,) and k.max() <= 4
-        assert k.min() == (0 if name.endswith("ffn") else 1)
-        if name.endswith("ffn"):
+        assert k.min() == gate.at_least
+        if not gate.at_least:
             assert k.mean() / 4 == pytest.approx(0.25, abs=0.03)
 
 

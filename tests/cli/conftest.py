@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from click.testing import CliRunner, Result
 from adaptrt.cli.group import adaptrt
 from adaptrt.models.acm import ACMConfig
 from adaptrt.models.folder import save_model
+from adaptrt.models.recipe import Recipe
 from adaptrt.models.vit import ViT, ViTConfig
 
 TINY = ViTConfig(width=32, depth=2, heads=2, ffn_width=64, acm=ACMConfig(learners=2))
@@ -32,6 +34,20 @@ def invoke(*args: object) -> Result:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+@pytest.fixture(autouse=True)
+def no_full_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that a test forgot to shrink fails at once, instead of running for hours."""
+    module = importlib.import_module("adaptrt.models.train")
+    train = module.train
+
+    def short(recipe: Recipe, *args: Any) -> Any:
+        epochs = recipe.dense_epochs + recipe.distil_epochs + recipe.gate_epochs + recipe.joint_epochs
+        assert epochs <= 6, f"a training of {epochs} epochs in a test"
+        return train(recipe, *args)
+
+    monkeypatch.setattr(module, "train", short)
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,18 @@ def test_data_of_the_bundle_and_json(cli, bundle):
     assert report["curve"] == json.loads((bundle / "bundle.json").read_text())["curve"]
 
 
+def test_bundle_calibrated_with_a_file(refused, cli, contents, bundle, data_file):
+    data = data_file(1, 8, 8)
+    assert cli("calibrate", bundle, "--data", data, "--points", 2).exit_code == 0
+    before = contents(bundle)
+    line = refused("calibrate", bundle)
+    assert "calibrated with file data 'mine'" in line and "pass --data FILE.npz" in line
+    assert contents(bundle) == before
+    digits = data.rename(data.with_name("digits.npz"))  # not the data set of that name
+    assert cli("calibrate", bundle, "--data", digits, "--points", 2).exit_code == 0
+    assert "calibrated with file data 'digits'" in refused("calibrate", bundle)
+
+
 def test_data_of_another_shape(refused, contents, bundle, data_file):
     data = data_file(1, 16, 16)
     before = contents(bundle)
@@ -45,7 +57,8 @@ def test_data_of_another_shape(refused, contents, bundle, data_file):
 
 
 def test_unknown_data(refused, contents, bundle, edit, tmp_path):
-    assert "digits" in refused("calibrate", bundle, "--data", "digit")
+    for unknown in ("digit", ""):
+        assert "expected one of digits" in refused("calibrate", bundle, "--data", unknown)
     (tmp_path / "broken.npz").write_text("nothing")
     assert "broken.npz" in refused("calibrate", bundle, "--data", tmp_path / "broken.npz")
     edit(bundle, lambda content: content.update(data={}))

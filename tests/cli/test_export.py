@@ -51,6 +51,7 @@ def test_curve_table(exported):
     ]
     prices = [float(cell) for cell in made.columns[0].cells]
     assert prices == sorted(prices, reverse=True)  # cheapest first
+    assert made.caption == "* on the frontier of the calibration data"
     show(made)
 
 
@@ -137,7 +138,7 @@ def test_interrupted(cli, contents, model_folder, bundle, monkeypatch):
     def interrupt(*_args, **_settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("adaptrt.export.exporter"), "sweep", interrupt)
+    monkeypatch.setattr(importlib.import_module("adaptrt.export.calibrate"), "measure", interrupt)
     before = contents(bundle.parent)
     result = cli("export", model_folder, "--output", bundle)
     assert result.exit_code == 130

@@ -59,9 +59,9 @@ def test_entry_point_and_module(python, main_code):
     [
         ("click", ["--help"], "cli"),
         ("rich", ["verify", "x"], "cli"),
-        ("torch", ["train"], "export"),
+        ("torch", ["train", "--epochs-scale", "0.001"], "export"),
         ("torch", ["export", "digits"], "export"),
-        ("onnx", ["verify", "x"], "export"),
+        ("onnx", ["verify", "x"], "cli"),
         ("onnxruntime", ["export", "digits"], "cpu"),
     ],
 )
@@ -95,14 +95,16 @@ def test_missing_onnxruntime_in_run(python, main_code, exported, pixels):
         (["calibrate", "a", "--points", "many"], "many"),
         (["bench", "a", "--plot", "x.png", "--no-plot"], "--no-plot"),
         (["train", "--epochs-scale", "nan"], "--epochs-scale"),
-        (["train", "--output", ""], "--output"),
+        (["train", "--epochs-scale", "0.001", "--output", ""], "--output"),
         (["run", "", "b"], "BUNDLE"),
-        (["train", "--precision", "float8"], "float8"),
+        (["train", "--epochs-scale", "0.001", "--precision", "float8"], "float8"),
     ],
 )
-def test_wrong_usage(refused, args, match):
+def test_wrong_usage(refused, tmp_path, monkeypatch, args, match):
+    monkeypatch.chdir(tmp_path)
     line = refused(*args)
     assert match in line and "--help`" in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_arguments_show_the_verbs(cli):

@@ -100,8 +100,13 @@ def test_what_is_evaluated_is_what_was_saved(cli, tmp_path):
 
 
 def test_table(cli, tmp_path):
-    result = cli("train", "digits", *_folders(tmp_path))
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / EpochHistory.FILE).write_bytes(b"\xff\x00\xfe")
+    result = cli("train", "digits", *_folders(tmp_path), "--epochs-scale", 0.5)
     assert result.exit_code == 0
+    assert "note: 1 unreadable line in" in result.stderr
+    log = json.loads((tmp_path / "weights" / "train_log.json").read_text())
+    assert [phase["epoch"] for phase in log["phases"]] == [[1], [1], [1], [1]]
     assert "test accuracy" in result.stdout and "dense" in result.stdout
     assert f"adaptrt export {tmp_path / 'weights'}" in result.stdout
 
@@ -148,6 +153,7 @@ def test_bad_arguments(refused, tmp_path):
     assert "is a file" in refused("train", "--output", tmp_path / "weights", "--work", tmp_path / "file")
     for scale in ("0", "-1", "inf", "nan"):
         assert "--epochs-scale" in refused("train", *_folders(tmp_path), "--epochs-scale", scale)
+    assert "Not a directory" in refused("train", "--output", tmp_path / "file" / "a", "--work", tmp_path / "work")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -171,15 +177,41 @@ def test_scaled_epochs():
     assert scaled(Recipe(), 1.0) == Recipe()
 
 
-def test_history_survives_a_torn_line(tmp_path):
+def test_history_survives_a_torn_line(capsys, tmp_path):
     history = EpochHistory(tmp_path, 2)
     for step in range(1, 5):
         history.record(Progress("dense", step, 6, 1.0 / step, None, 0.0))
     with (tmp_path / EpochHistory.FILE).open("a") as file:
         file.write('{"phase": "den')
-    [phase] = EpochHistory(tmp_path, 2).phases()
+    resumed = EpochHistory(tmp_path, 2)
+    [phase] = resumed.phases()
     assert phase["epoch"] == [1, 2] and phase["loss"] == [0.5, 0.25]
     assert "accuracy" not in phase
+    assert "1 unreadable line in" in capsys.readouterr().err
+    resumed.record(Progress("dense", 6, 6, 0.125, None, 0.0))
+    [phase] = EpochHistory(tmp_path, 2).phases()
+    assert phase["epoch"] == [1, 2, 3]  # the new line is not glued to the torn one
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x89PNG\r\n\x1a\n\xff\xfe\x00",
+        b'{"phase": "dense", "epoch": 1}\n',
+        b"[1, 2]\nnull\n",
+        b'{"phase": 1, "epoch": "x", "epochs": 1, "loss": 1.0, "accuracy": null, "seconds": 0.0}\n',
+        b"[" * 100_000,
+    ],
+)
+def test_history_of_anything_is_ignored(capsys, tmp_path, content):
+    (tmp_path / EpochHistory.FILE).write_bytes(content)
+    history = EpochHistory(tmp_path, 1)
+    assert history.phases() == []
+    note = capsys.readouterr().err
+    assert note.startswith("note: ") and EpochHistory.FILE in note and note.count("\n") == 1
+    history.record(Progress("dense", 1, 1, 0.5, 0.25, 0.0))
+    [phase] = EpochHistory(tmp_path, 1).phases()
+    assert phase["loss"] == [0.5] and phase["accuracy"] == [0.25]
 
 
 def test_log_is_compact_and_finite():

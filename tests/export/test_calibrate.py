@@ -38,6 +38,14 @@ def test_prices_spread_the_work(steepness: float, middle: float, points: int) ->
         assert max(a - b for a, b in itertools.pairwise(works)) <= span * 4 / (points - 1)
 
 
+def test_a_jump_in_the_work_does_not_take_all_points() -> None:
+    def fraction(price: float) -> float:
+        return 0.9 - 0.2 * price - (0.5 if price > 0.5 else 0.0)
+
+    prices = spread_prices(fraction, 0.0, 1.0, 25)
+    assert sum(price > 0.6 for price in prices) >= 4 and sum(price < 0.4 for price in prices) >= 4
+
+
 def test_work_that_ignores_the_price_is_not_swept_in_vain() -> None:
     assert spread_prices(lambda _: 0.5, 0.0, 1.0, 30) == [0.0, 1.0]
 
@@ -86,6 +94,7 @@ def test_calibrating_again_replaces_the_curve_alone(bundle: Path) -> None:
     after = json.loads((bundle / "bundle.json").read_text())
     assert len(curve) == len(after["curve"]) == 5
     assert after["data"] == {"name": "noise", "calibration": 40, "test": 40}
+    assert before["dense"].pop("quality") != after["dense"].pop("quality")  # measured on the new data as well
     assert {**before, "curve": 0, "data": 0} == {**after, "curve": 0, "data": 0}
     assert told[-1] == 1.0 and told == sorted(told)
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from adaptrt.export import exporter
+from adaptrt.export import exporter, staging
 from adaptrt.export.errors import ExportError, ParityError
 from adaptrt.export.exporter import ExportReport, export_bundle
 from adaptrt.models import LoadedModel, ViT
@@ -48,6 +48,15 @@ def test_without_data_the_curve_is_empty(tmp_path: Path) -> None:
     assert bundle.curve == [] and bundle.dense.file is None and report.parity.passed
 
 
+def test_the_dense_model_is_described_without_its_weights(tmp_path: Path) -> None:
+    model, dense = source().model, source().dense
+    assert dense is not None
+    export_bundle(LoadedModel("bare", model, None, None), tmp_path / "bare", calibration=None)
+    described = read_bundle(tmp_path / "bare").dense
+    assert described.parameters == sum(parameter.numel() for parameter in dense.parameters())
+    assert described.macs == model.dense_macs()
+
+
 def test_debug_adds_the_learners(tmp_path: Path) -> None:
     export_bundle(source(), tmp_path / "debug", calibration=None, debug=True)
     result = load(tmp_path / "debug").run({"pixels": np.zeros((2, 1, 4, 4), np.float32)})
@@ -80,6 +89,46 @@ def test_what_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="is a file, expected a folder"):
         export_bundle(source(), tmp_path / "letters" / "dear.txt", calibration=None)
     assert (tmp_path / "letters" / "dear.txt").read_text() == "keep me"
+
+
+def test_files_of_others_in_a_bundle_are_not_swept_away(bundle: Path) -> None:
+    (bundle / "bench.json").write_text("{}")  # ours: a measurement of the old bundle
+    (bundle / "notes.txt").write_text("keep me")
+    with pytest.raises(ExportError, match="holds 'notes.txt', expected nothing but a bundle"):
+        export_bundle(source(), bundle, calibration=None)
+    (bundle / "notes.txt").unlink()
+    export_bundle(source(), bundle, calibration=None)
+    assert not (bundle / "bench.json").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "lost")])
+def test_an_error_between_the_two_renames_puts_the_old_bundle_back(
+    bundle: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(bundle)
+    rename = Path.rename
+
+    def fail_second(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise error
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_second)
+    with pytest.raises((KeyboardInterrupt, ExportError)):
+        export_bundle(source(), bundle, calibration=None)
+    assert contents(bundle) == before
+    assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
+
+
+def test_an_export_at_work_beside_is_left_alone(bundle: Path) -> None:
+    with staging.staged_folder(bundle) as working:
+        (working / "half").write_text("done")
+        export_bundle(source(), bundle, calibration=None)
+        assert (working / "half").read_text() == "done"
+        neighbour = bundle.parent / ".tiny.v2.abcdefgh.partial"
+        neighbour.mkdir()
+        export_bundle(source(), bundle, calibration=None)
+        assert neighbour.is_dir()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("lost"), ParityError("differs")])
@@ -137,7 +186,7 @@ def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
 _KILLED = """
 import sys
 from pathlib import Path
-from adaptrt.export import exporter
+from adaptrt.export import exporter, staging
 from tests.export.conftest import source, tiny_data
 original = exporter.write_file
 def slow(path, content):

@@ -69,7 +69,7 @@ def test_every_learner_survives_an_example_that_ran_none(graph: onnx.ModelProto,
         weights = [stored[name] for name in node.input if name in stored and stored[name].ndim == 3]
         np.testing.assert_array_equal(weights[0], module.w1.detach().numpy())
         np.testing.assert_array_equal(weights[1], module.w2.detach().numpy())
-    low, _ = model.gates()[0][1].price_limits()
+    low, _ = model.price_limits()
     with torch.no_grad():
         everything = model(torch.from_numpy(IMAGES), torch.tensor([low]))
     got = run(graph, low)
@@ -83,7 +83,7 @@ def test_macs_fraction_is_a_count_of_the_runs(graph: onnx.ModelProto, model: ViT
     fixed = sum(layer.gate if layer.per_run else layer.dense for layer in layers)
     per_run = np.array([layer.per_run for layer in layers if layer.per_run])
     means = []
-    for price in np.linspace(*model.gates()[0][1].price_limits(), 9):
+    for price in np.linspace(*model.price_limits(), 9):
         got = run(graph, float(price))
         counted = (fixed + got["learners"].sum(2, dtype=np.int64) @ per_run) / dense
         np.testing.assert_allclose(got["macs_fraction"], counted, atol=1e-6)
@@ -93,7 +93,7 @@ def test_macs_fraction_is_a_count_of_the_runs(graph: onnx.ModelProto, model: ViT
 
 
 def test_a_sample_does_not_depend_on_its_batch(graph: onnx.ModelProto, model: ViT) -> None:
-    price = float(np.mean(model.gates()[0][1].price_limits()))
+    price = float(np.mean(model.price_limits()))
     together = run(graph, price)
     for index in range(len(IMAGES)):
         alone = run(graph, price, IMAGES[index : index + 1])
@@ -102,7 +102,7 @@ def test_a_sample_does_not_depend_on_its_batch(graph: onnx.ModelProto, model: Vi
 
 
 def test_an_empty_batch_gives_empty_results(graph: onnx.ModelProto, model: ViT) -> None:
-    got = run(graph, model.gates()[0][1].price_limits()[0], IMAGES[:0])
+    got = run(graph, model.price_limits()[0], IMAGES[:0])
     assert got["logits"].shape == (0, 3) and got["macs_fraction"].shape == (0,)
 
 

@@ -10,14 +10,14 @@ import torch
 
 from adaptrt.export.bodies import attach_bodies
 from adaptrt.export.errors import ExportError, ParityError
-from adaptrt.export.exporter import ExportReport, check_parity, parity_prices
+from adaptrt.export.exporter import ExportReport, check_parity, export_bundle, parity_prices
 from adaptrt.export.parity import TIE, GraphUnderTest, ParityReport, count_flips
 from adaptrt.export.reference import encode_golden, read_golden, run_reference
 from adaptrt.export.trace import trace
 from adaptrt.export.verify import verify_bundle
 from adaptrt.models import ViT
 from adaptrt.runtime import BundleError
-from tests.export.conftest import SHAPE, tiny_model
+from tests.export.conftest import SHAPE, source, tiny_data, tiny_model
 
 IMAGES = np.random.default_rng(3).random((64, 1, 4, 4), dtype=np.float32)
 
@@ -40,7 +40,7 @@ def test_changed_weights_are_noticed(model: ViT, graph: onnx.ModelProto) -> None
     array = onnx.numpy_helper.to_array(weights).copy()
     array[0] *= 1.05
     weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
-    low, _ = model.gates()[0][1].price_limits()
+    low, _ = model.price_limits()
     report = check_parity(model, changed, IMAGES, [low])
     assert not report.passed
     with pytest.raises(ParityError, match=r"tiny: at price .* logits differ by"):
@@ -66,6 +66,7 @@ def test_nothing_compared_is_a_failure(model: ViT, graph: onnx.ModelProto) -> No
     with pytest.raises(ParityError, match="nothing was compared"):
         check_parity(model, graph, IMAGES[:0], [0.5]).require("tiny")
     empty = GraphUnderTest(graph).compare(run_reference(model, IMAGES[:0], 0.5))
+    assert empty.samples == 0
     assert not ParityReport([empty]).passed
 
 
@@ -120,6 +121,38 @@ def test_golden_runs_come_back(model: ViT, tmp_path: Path) -> None:
     for got, wanted in zip(read_golden(tmp_path / "golden.npz"), references, strict=True):
         for field in dataclasses.fields(wanted):
             np.testing.assert_allclose(getattr(got, field.name), getattr(wanted, field.name), rtol=1e-6)
+
+
+def test_golden_arrays_that_do_not_fit_together_are_named(bundle: Path) -> None:
+    references = read_golden(bundle / "golden.npz")
+    fewer = [dataclasses.replace(r, inputs=r.inputs[:-1]) for r in references]
+    (bundle / "golden.npz").write_bytes(encode_golden(fewer))
+    with pytest.raises(ExportError, match="cannot read"):
+        verify_bundle(bundle)
+    wide = [dataclasses.replace(r, k=r.k.astype(np.int64)) for r in references]
+    (bundle / "golden.npz").write_bytes(encode_golden(wide))
+    with pytest.raises(ExportError, match="k has dtype int64, expected int32"):
+        verify_bundle(bundle)
+
+
+def test_at_the_lowest_price_a_tie_excuses_nothing() -> None:
+    k, margin = np.array([[1]], np.int32), np.array([[[0.4, TIE / 2]]], np.float32)
+    assert count_flips(k, k + 1, margin) == (0, 1)
+    assert count_flips(k, k + 1, margin, tie=0.0) == (1, 0)
+
+
+def test_work_that_differs_without_a_tie_is_a_failure(model: ViT, graph: onnx.ModelProto) -> None:
+    reference = run_reference(model, IMAGES[:4], float(np.mean(model.price_limits())))
+    other = dataclasses.replace(reference, macs_fraction=reference.macs_fraction + 0.01)
+    row = GraphUnderTest(graph).compare(other)
+    assert row.agreeing == 0 and row.unexplained > 0 and "free-running without a tie" in " ".join(row.failures())
+
+
+def test_few_samples_are_still_compared_at_every_batch_size(tmp_path: Path) -> None:
+    data = tiny_data(10)
+    report = export_bundle(source(), tmp_path / "few", calibration=data, points=3)
+    assert {row.batch for row in report.parity.rows} == {1, 2, 64}
+    assert len({row.price for row in report.parity.rows}) == 7
 
 
 def test_golden_runs_that_differ_fail(bundle: Path) -> None:

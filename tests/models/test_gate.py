@@ -14,10 +14,12 @@ from adaptrt.models.gate import ArgmaxGate, PriceGate
 seeds = st.integers(0, 2**31 - 1)
 
 
-def wild_gate(kind: type[PriceGate] | type[ArgmaxGate], seed: int, learners: int) -> PriceGate | ArgmaxGate:
+def wild_gate(
+    kind: type[PriceGate] | type[ArgmaxGate], seed: int, learners: int, cost: float = 1.0
+) -> PriceGate | ArgmaxGate:
     """A gate whose weights are far from where they start."""
     torch.manual_seed(seed)
-    gate = kind(12, learners, 16)
+    gate = kind(12, learners, 16, cost)
     for parameter in gate.parameters():
         torch.nn.init.normal_(parameter, std=3.0)
     return gate.eval()
@@ -43,19 +45,23 @@ def test_gains_never_rise_over_the_learners(seed: int, learners: int) -> None:
 def test_k_never_rises_with_the_price(kind: type[PriceGate] | type[ArgmaxGate], seed: int, prices: list[float]) -> None:
     gate = wild_gate(kind, seed, 4)
     x = torch.randn(40, 12)
-    low, high = kind.price_minimum, kind.price_maximum
+    low, high = gate.price_limits
     runs = [gate(x, price_tensor(low + price * (high - low))).k for price in sorted(prices)]
     for cheaper, dearer in itertools.pairwise(runs):
         assert (dearer <= cheaper).all()
 
 
 @pytest.mark.parametrize("kind", [PriceGate, ArgmaxGate])
+@pytest.mark.parametrize("cost", [1.0, 0.125])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_limits_run_everything_and_nothing(kind: type[PriceGate] | type[ArgmaxGate], seed: int) -> None:
-    gate = wild_gate(kind, seed, 4)
+def test_the_limits_run_everything_and_nothing(
+    kind: type[PriceGate] | type[ArgmaxGate], seed: int, cost: float
+) -> None:
+    gate = wild_gate(kind, seed, 4, cost)
     x = 10 * torch.randn(200, 12)
-    assert (gate(x, price_tensor(kind.price_minimum)).k == 4).all()
-    assert (gate(x, price_tensor(kind.price_maximum)).k == 0).all()
+    low, high = gate.price_limits
+    assert (gate(x, price_tensor(low)).k == 4).all()
+    assert (gate(x, price_tensor(high)).k == 0).all()
 
 
 def test_a_cheaper_learner_runs_at_a_higher_price() -> None:
@@ -71,7 +77,8 @@ def test_a_cheaper_learner_runs_at_a_higher_price() -> None:
 @pytest.mark.parametrize("kind", [PriceGate, ArgmaxGate])
 def test_at_least_one_learner_where_asked(kind: type[PriceGate] | type[ArgmaxGate]) -> None:
     gate = kind(12, 4, 16, at_least=1).eval()
-    assert (gate(torch.randn(30, 12), price_tensor(kind.price_maximum)).k == 1).all()
+    decision = gate(torch.randn(30, 12), price_tensor(gate.price_limits[1]))
+    assert (decision.k == 1).all() and (decision.mask.sum(1) == 1).all()
 
 
 def test_the_argmax_gate_is_the_argmax() -> None:

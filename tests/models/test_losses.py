@@ -51,7 +51,9 @@ def test_entropy_prefers_tokens_that_differ() -> None:
 def test_diversity_prefers_images_that_differ() -> None:
     ones = torch.ones(4)
     even, spread = torch.full((4,), 0.5), torch.tensor([0.0, 1.0, 0.0, 1.0])
-    assert losses.diversity_loss(spread, ones) < losses.diversity_loss(even, ones)
+    assert losses.diversity_loss(spread, ones, 1) < losses.diversity_loss(even, ones, 1)
+    by_price = torch.tensor([0.9, 0.9, 0.1, 0.1])  # two prices: that images of each are alike earns nothing
+    assert losses.diversity_loss(by_price, ones, 2).item() == 0
 
 
 def test_traffic_prefers_all_tokens_or_none() -> None:

@@ -42,7 +42,7 @@ def test_it_learns_and_the_price_steers_it(acm: ACMConfig, stripes: DataSplits, 
     seen: list[Progress] = []
     dense, adaptive = train(dataclasses.replace(RECIPE, acm=acm), stripes, tmp_path, seen.append)
     images, labels = torch.from_numpy(stripes.test.inputs), stripes.test.labels
-    low, high = adaptive.gates()[0][1].price_limits()
+    low, high = adaptive.price_limits()
     with torch.no_grad():
         everything = adaptive(images, torch.tensor([low]))
         nothing = adaptive(images, torch.tensor([high]))

@@ -49,7 +49,7 @@ def test_macs_of_vit_b_are_the_published_ones() -> None:
 
 def test_macs_fraction_counts_the_runs(adaptive: ViT) -> None:
     images = torch.rand(5, 1, 4, 4)
-    limits = adaptive.gates()[0][1].price_limits()
+    limits = adaptive.price_limits()
     for value in np.linspace(*limits, 7):
         out = adaptive(images, price(float(value)))
         layers = adaptive.layers()
@@ -62,7 +62,7 @@ def test_macs_fraction_counts_the_runs(adaptive: ViT) -> None:
 
 
 def test_everything_running_costs_the_dense_work_and_the_gates(adaptive: ViT) -> None:
-    low, _ = adaptive.gates()[0][1].price_limits()
+    low, _ = adaptive.price_limits()
     layers = adaptive.layers()
     gates = sum(layer.gate for layer in layers) / sum(layer.dense for layer in layers)
     fraction = adaptive(torch.rand(2, 1, 4, 4), price(low)).macs_fraction
@@ -77,7 +77,7 @@ def test_a_dense_model_uses_all_of_its_work(dense: ViT) -> None:
 
 def test_a_sample_does_not_depend_on_its_batch(adaptive: ViT) -> None:
     images = torch.rand(6, 1, 4, 4)
-    low, high = adaptive.gates()[0][1].price_limits()
+    low, high = adaptive.price_limits()
     together = adaptive(images, price((low + high) / 2))
     for index in range(6):
         alone = adaptive(images[index : index + 1], price((low + high) / 2))

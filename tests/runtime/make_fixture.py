@@ -167,7 +167,7 @@ def make(folder: Path) -> None:
         curve=make_curve(),
         quality_metric="agreement",
         data={"name": "normal", "calibration": 500, "test": 500},
-        ops={"TinyLearners": 1},
+        ops={"TinyLearners": LEARNERS},
     )
     (folder / "model.onnx").write_bytes(model)
     (folder / "bundle.json").write_bytes(encode_bundle(bundle))

@@ -134,7 +134,7 @@ WRONG = {
     "a hash that is none": (lambda b: b["stages"][0].update(sha256="abc"), "64 lowercase hexadecimal"),
     "a line break in a name": (lambda b: b.update(name="a\nb"), "printable"),
     "an escape code in a name": (lambda b: b.update(name="\x1b[2J"), "printable"),
-    "an op of version 0": (lambda b: b["ops"].update(X=0), "ops 'X': version 0"),
+    "an op without learners": (lambda b: b["ops"].update(X=0), "ops 'X': 0 learners, expected 1"),
     "two channels": (
         lambda b: preprocess(b, channels=2, height=8, width=8), "2 channels",
     ),
