@@ -47,7 +47,6 @@ def test_over_long_names(refused, contents, words, args):
     assert contents(parent) | contents(words["BUNDLE"]) == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize(
     "args",
     [
@@ -69,6 +68,8 @@ def test_unreadable_folder(refused, words, tmp_path, args):
     locked = tmp_path / "locked"
     locked.mkdir()
     locked.chmod(0)
+    if os.access(locked, os.R_OK | os.X_OK):
+        pytest.skip("this user may read everything")
     try:
         line = refused(*(words.get(arg, tmp_path / arg if arg.startswith("locked") else arg) for arg in args))
     finally:
