@@ -69,7 +69,7 @@ def _draw_quality(axes: Axes, result: BundleLatency) -> None:
         axes.plot(*_points(rows), color=_ADAPTIVE, linewidth=1.2, zorder=2)
         for frontier, face, label in (
             (False, "white", "adaptive"),
-            (True, _ADAPTIVE, "adaptive, on the frontier"),
+            (True, _ADAPTIVE, "on the frontier of the calibration data"),
         ):
             some = [row for row in rows if row.frontier is frontier]
             if some:

@@ -1,7 +1,7 @@
 """Does the graph compute what torch computed? Decisions teacher-forced, logits, work counted, batches.
 
-The comparison is made the way DESIGN calls for: the reference's decisions are fed to the graph, so
-that hidden states are the same, and each gate's own decision is compared there. A decision may differ
+The reference's decisions are fed to the graph, so that hidden states are the same, and each gate's own
+decision is compared there. A decision may differ
 only in a tie. Free-running agreement, where one tie may change what follows, is reported beside it.
 """
 
@@ -143,8 +143,7 @@ class GraphUnderTest:
         free_logits, free_macs = self.free(reference.inputs, reference.price)
         agreeing = np.abs(free_macs - reference.macs_fraction) <= MACS_TOLERANCE
         batch = len(reference.inputs)
-        margins = np.abs(reference.margin).reshape(self.gates, batch, -1)
-        clear = margins.min((0, 2), initial=np.inf) > tie
+        clear = clear_samples(reference.margin, batch, tie)
         return ParityRow(
             price=reference.price,
             batch=batch,
@@ -158,6 +157,13 @@ class GraphUnderTest:
             unexplained=int((clear & ~agreeing).sum()),
             free_logit_error=_largest((free_logits - reference.logits)[clear]),
         )
+
+
+def clear_samples(margin: Array, batch: int, tie: float = TIE) -> npt.NDArray[np.bool_]:
+    """Mark the samples, ``[B]``, none of whose decisions is near a tie, given margins ``[L, B * T, M]``."""
+    gates, tokens, compared = margin.shape
+    by_sample = np.abs(margin).reshape(gates, batch, tokens // max(batch, 1), compared)
+    return np.asarray(by_sample.min((0, 2, 3), initial=np.inf) > tie)
 
 
 def count_flips(

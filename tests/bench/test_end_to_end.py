@@ -69,7 +69,7 @@ def test_shares_of_vit_b_by_hand() -> None:
         model = ViT(config)
     tokens, width = 197, 768
     rest = 196 * 768 * width + 2 * tokens**2 * width + tokens * 4 * width**2 + width * 1000
-    ffn, gate = tokens * 2 * width * 3072, tokens * (width * 16 + 16 * 4)
+    ffn, gate = tokens * 2 * width * 3072, tokens * (width * 16 + 16 * 4 + 4 * 4)
     nothing, everything = [np.zeros(tokens, np.int32)], [np.full(tokens, 4, np.int32)]
     assert ideal_share(model, nothing, 1) == pytest.approx((rest + gate) / (rest + ffn), rel=1e-12)
     assert ideal_share(model, everything, 1) == pytest.approx((rest + gate + ffn) / (rest + ffn), rel=1e-12)

@@ -51,7 +51,9 @@ def test_truncated_weights_are_named(folder: Path) -> None:
     ("change", "message"),
     [
         ({"architecture": "resnet"}, "architecture 'resnet', expected 'vit'"),
-        ({"vit": {"depth": 2}}, "cannot use"),
+        ({"vit": {"depth": "two"}}, "Expected `int`, got `str`"),
+        ({"vit": {"heads": 0}}, "expected sizes of at least 1"),
+        ({"data": 5}, "cannot use"),
         ({"vit": {"acm": None}}, "describes a dense model"),
     ],
 )
@@ -87,6 +89,9 @@ def test_data_comes_from_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="test_inputs"):
         load_data(str(path))
     np.savez(path, **arrays, test_inputs=np.ones((2, 1, 4, 4)), test_labels=np.ones(2))
+    with pytest.raises(DataError, match="Cannot cast"):
+        load_data(str(path))
+    np.savez(path, **arrays, test_inputs=np.ones((2, 1, 4, 4)), test_labels=np.ones(2, np.uint8))
     data = load_data(str(path))
     assert (len(data.calibration), len(data.test), data.train) == (3, 2, None)
     path.write_bytes(b"no archive")
