@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 NAME := $(notdir $(patsubst %/,%,$(MODEL)))
 
 # Python 3.10 with ONNX Runtime 1.23 is what JetPack 6 can have; its tests run where 3.10 is found.
-PYTHON310 ?= $(shell command -v python3.10 || ls -d $(HOME)/.pyenv/versions/3.10.*/bin/python 2>/dev/null | tail -n 1)
+PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/python; do \
+	"$$p" -c 'import sys, venv; print(sys.executable)' 2>/dev/null && break; done)
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
