@@ -83,6 +83,7 @@ def _split_ffn(source: DenseFFN, learners: ConditionalMLP, x: Tensor) -> None:
     order = contribution.argsort(descending=True)
     n, hidden = learners.learners, learners.hidden
     learners.w1.copy_(source.up.weight[order].reshape(n, hidden, -1).transpose(1, 2))
+    assert learners.b1 is not None
     learners.b1.copy_(source.up.bias[order].reshape(n, hidden))
     learners.w2.copy_(source.down.weight[:, order].T.reshape(n, hidden, -1))
     learners.b2.copy_(source.down.bias)
