@@ -16,7 +16,7 @@ from adaptrt.bench.interleave import Case, Spread, Timing, interleave
 from adaptrt.bench.machine import describe_machine, describe_source
 from adaptrt.bench.result_json import write_json
 from adaptrt.bench.session_process import Array, Feed, SessionProcess
-from adaptrt.export.reference import read_golden
+from adaptrt.export.reference import GOLDEN_FILE, read_golden
 from adaptrt.runtime.bundle import Bundle, TensorSpec, read_bundle
 from adaptrt.runtime.bundle_schema import MACS_OUTPUT, PRICE_KNOB
 from adaptrt.runtime.inputs import knob_arrays
@@ -27,7 +27,6 @@ Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is done, 0..1."""
 
 _DENSE = "dense"
-_GOLDEN_FILE = "golden.npz"
 _SAMPLES = 16  # different samples timed where a batch holds fewer
 _SECONDS = 30.0  # that one batch size may take, where rounds are not given
 _FEWEST, _MOST = 3, 25  # rounds then
@@ -261,7 +260,7 @@ def _samples(folder: Path, bundle: Bundle, inputs: Array | None) -> tuple[Array,
     spec = bundle.inputs[0]
     if inputs is not None:
         return _checked(np.asarray(inputs), spec), "given"
-    golden = folder / _GOLDEN_FILE
+    golden = folder / GOLDEN_FILE
     if golden.is_file():
         return _checked(read_golden(golden)[0].inputs, spec), "golden"
     sizes = [size for size in spec.shape[1:] if isinstance(size, int)]

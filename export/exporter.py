@@ -17,7 +17,7 @@ from adaptrt.export.bodies import attach_bodies
 from adaptrt.export.calibrate import POINTS, Progress, calibrated, require_shape, spread_prices, untold
 from adaptrt.export.errors import ExportError
 from adaptrt.export.parity import TIE, GraphUnderTest, ParityReport, ParityRow, merge_rows
-from adaptrt.export.reference import Floats, Reference, encode_golden, run_reference
+from adaptrt.export.reference import GOLDEN_FILE, Floats, Reference, encode_golden, run_reference
 from adaptrt.export.staging import check_replaceable, staged_folder, write_file
 from adaptrt.export.trace import trace
 from adaptrt.models.data import DataSplits
@@ -37,7 +37,7 @@ from adaptrt.runtime.bundle import (
     encode_bundle,
 )
 
-MODEL_FILE, DENSE_FILE, GOLDEN_FILE = "model.onnx", "dense.onnx", "golden.npz"
+MODEL_FILE, DENSE_FILE = "model.onnx", "dense.onnx"
 EXTERNAL_DATA_FROM = 10**9  # bytes of weights from which they lie beside the graph
 PARITY_PRICES = 7
 PARITY_BATCHES = (1, 2, 64)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from adaptrt.models.vit import ViT
 
 Floats = npt.NDArray[np.float32]
+GOLDEN_FILE = "golden.npz"  # its name in a bundle
 _LARGEST_GOLDEN = 256 * 2**20  # bytes, unpacked
 
 

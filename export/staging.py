@@ -14,9 +14,10 @@ from pathlib import Path
 
 from adaptrt import write_atomically
 from adaptrt.export.errors import ExportError
+from adaptrt.export.reference import GOLDEN_FILE
 from adaptrt.runtime.bundle import BUNDLE_FILE
 
-_OURS = ("bundle.json", "golden.npz", "bench.json", "frontier.*", "*.onnx", "*.onnx.data")
+_OURS = (BUNDLE_FILE, GOLDEN_FILE, "bench.json", "frontier.*", "*.onnx", "*.onnx.data")
 """What a bundle's folder holds that an export, a calibration or a benchmark wrote."""
 
 _SUFFIX = ".partial"

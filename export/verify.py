@@ -9,7 +9,7 @@ import onnx
 from adaptrt.export.calibrate import price_knob
 from adaptrt.export.errors import ExportError
 from adaptrt.export.parity import TIE, GraphUnderTest, ParityReport
-from adaptrt.export.reference import read_golden
+from adaptrt.export.reference import GOLDEN_FILE, read_golden
 from adaptrt.runtime.bundle import read_bundle
 
 
@@ -22,9 +22,9 @@ def verify_bundle(folder: Path) -> ParityReport:
         ParityError: The graph differs, or nothing was compared.
     """
     bundle = read_bundle(folder)
-    golden = folder / "golden.npz"
+    golden = folder / GOLDEN_FILE
     if not golden.is_file():
-        raise ExportError(f"{folder} has no golden.npz, expected the runs to compare with; export the bundle again")
+        raise ExportError(f"{folder} has no {GOLDEN_FILE}, expected the runs to compare with; export the bundle again")
     graph = GraphUnderTest(onnx.load(str(folder / bundle.stages[0].file)))
     everything = price_knob(bundle).minimum
     rows = [
