@@ -1,9 +1,8 @@
-"""Sweep the price over calibration data into a curve, mark its frontier, report quality on a third split."""
+"""Sweep a bundle's knobs over calibration data into a curve, mark its frontier, report quality on a third split."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,101 +10,121 @@ import msgspec
 import numpy as np
 import onnxruntime
 
+from adaptrt.export.calibration_journal import JOURNAL_FILE, Journal, calibration_key
+from adaptrt.export.combinations import Point, search
 from adaptrt.export.errors import CalibrationError
+from adaptrt.export.evaluations import Evaluations, Progress, untold
+from adaptrt.export.frontier import mark_frontier, spread_prices
+from adaptrt.export.stage_records import BATCH, StagedModel, require_shape
 from adaptrt.export.staging import write_file
 from adaptrt.runtime import load
-from adaptrt.runtime.bundle import BUNDLE_FILE, Bundle, CurvePoint, Knob, TensorSpec, encode_bundle
+from adaptrt.runtime.bundle import BUNDLE_FILE, Bundle, CurvePoint, Knob, encode_bundle
+from adaptrt.runtime.bundle_schema import PRICE_KNOB
 from adaptrt.runtime.model import AdaptiveModel
 
 if TYPE_CHECKING:
     from adaptrt.models.data import DataSplits, Split
 
-Progress = Callable[[str, float], None]
-"""Called with what is being done and the share of it that is done, 0..1."""
-
-
-def untold(what: str, share: float) -> None:
-    """Progress that nobody wants to hear."""
-    del what, share
-
+__all__ = [
+    "EVALUATIONS",
+    "POINTS",
+    "Progress",
+    "calibrate_bundle",
+    "calibrated",
+    "describe",
+    "has_combinations",
+    "mark_frontier",
+    "measure",
+    "price_knob",
+    "require_shape",
+    "spread_prices",
+    "sweep",
+    "untold",
+]
 
 POINTS = 25
-_BATCH = 64
-
-
-def spread_prices(fraction: Callable[[float], float], minimum: float, maximum: float, points: int) -> list[float]:
-    """Choose prices whose shares of work are spread evenly, whatever the scale of the gates.
-
-    The interval with the largest gap in the share of work is halved, again and again.
-
-    Args:
-        fraction: Mean share of work at a price; called ``points`` times.
-        minimum: Price at which everything runs.
-        maximum: Price at which least runs.
-        points: Number of prices, at least 2.
-
-    Returns:
-        Prices representable in float32, ascending; both limits among them.
-    """
-    known = {minimum: fraction(minimum), maximum: fraction(maximum)}
-    finest = (maximum - minimum) / (8 * points)
-    while len(known) < points:
-        prices = sorted(known)
-        gaps = []
-        for low, high in pairwise(prices):
-            middle, gap = float(np.float32((low + high) / 2)), known[low] - known[high]
-            if gap > 0 and middle not in known:
-                # Where the work jumps, halving goes on for ever: the rest of the curve comes first.
-                gaps.append((high - low > finest, gap, middle))
-        if not gaps:
-            break  # the work does not depend on the price in any interval left
-        known[max(gaps)[2]] = fraction(max(gaps)[2])
-    return sorted(known)
-
-
-def mark_frontier(costs: Sequence[float], qualities: Sequence[float]) -> list[bool]:
-    """Mark the points that no other beats, by less cost at no lower quality or more quality at no higher cost."""
-    marks = []
-    for cost, quality in zip(costs, qualities, strict=True):
-        beaten = any(
-            other_cost <= cost and other_quality >= quality and (other_cost < cost or other_quality > quality)
-            for other_cost, other_quality in zip(costs, qualities, strict=True)
-        )
-        marks.append(not beaten)
-    return marks
+EVALUATIONS = 120
 
 
 def calibrate_bundle(
-    folder: Path, data: DataSplits, *, points: int = POINTS, progress: Progress | None = None
+    folder: Path,
+    data: DataSplits,
+    *,
+    points: int = POINTS,
+    evaluations: int | None = None,
+    progress: Progress | None = None,
 ) -> list[CurvePoint]:
-    """Sweep the price of a bundle and write the curve into its ``bundle.json``, atomically.
+    """Calibrate a bundle and write the curve into its ``bundle.json``, atomically.
+
+    Where there is more to combine than one price, every finished pass is kept in a journal in the
+    bundle's folder: interrupted and called again, the calibration goes on where it was, and ends with
+    the curve that it would have had. The journal is removed at the end.
 
     Args:
         folder: The bundle.
-        data: Labelled data; prices and frontier come from ``calibration``, the reported quality and
+        data: Labelled data; knobs and frontier come from ``calibration``, the reported quality and
             cost from ``test``.
-        points: Points of the curve, at least 2.
-        progress: Told how far the sweep is.
+        points: Points of the curve, of each chain where there are several; at least 2.
+        evaluations: Passes over the calibration data at most, ``EVALUATIONS`` unless told; a bundle of
+            one stage and with no knob but a price takes ``points``.
+        progress: Told how far the calibration is.
 
     Raises:
-        CalibrationError: The data does not fit the bundle's inputs, or ``points`` is below 2.
+        CalibrationError: The data does not fit the bundle's inputs, ``points`` is below 2, or
+            ``evaluations`` too few for the bundle's chains.
         BundleError: The bundle is damaged.
+        ExportError: The bundle's folder cannot be written.
     """
-    if points < 2:
-        raise CalibrationError(f"got {points} points, expected at least 2")
-    bundle = calibrated(folder, data, points=points, progress=progress)
+    journal = folder / JOURNAL_FILE
+    bundle = calibrated(
+        folder, data, points=points, evaluations=evaluations, progress=progress or untold, journal=journal
+    )
     write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
+    journal.unlink(missing_ok=True)
     return bundle.curve
 
 
-def calibrated(folder: Path, data: DataSplits, *, points: int, progress: Progress | None) -> Bundle:
-    """Sweep the price of a bundle and give what its ``bundle.json`` is to say; nothing is written."""
+def calibrated(
+    folder: Path,
+    data: DataSplits,
+    *,
+    points: int = POINTS,
+    evaluations: int | None = None,
+    progress: Progress = untold,
+    journal: Path | None = None,
+) -> Bundle:
+    """Calibrate a bundle and give what its ``bundle.json`` is to say; it is not written.
+
+    Arguments and errors are those of ``calibrate_bundle``.
+
+    Args:
+        folder: The bundle.
+        data: Labelled data.
+        points: Points per chain.
+        evaluations: Passes at most; None for the default.
+        progress: Told how far the calibration is.
+        journal: File to keep finished passes in, and to go on from; None keeps none. It stays where it
+            is, for the caller to remove once the result is safe.
+    """
+    if points < 2:
+        raise CalibrationError(f"got {points} points, expected at least 2")
     model = load(folder)
-    curve = sweep(model, data, points=points, progress=progress or untold)
+    about = describe(data)
+    if not has_combinations(model.bundle):
+        curve = sweep(model, data, points=points, progress=progress)
+    else:
+        for split in (data.calibration, data.test):
+            require_shape(model.bundle.inputs[0], split)
+        limit = EVALUATIONS if evaluations is None else evaluations
+        curve, done = _searched(model, data, points, limit, progress, journal)
+        about["evaluations"] = done
     dense = msgspec.structs.replace(model.bundle.dense, quality=_dense_accuracy(folder, model.bundle, data.test))
-    return msgspec.structs.replace(
-        model.bundle, curve=curve, dense=dense, quality_metric="accuracy", data=describe(data)
-    )
+    return msgspec.structs.replace(model.bundle, curve=curve, dense=dense, quality_metric="accuracy", data=about)
+
+
+def has_combinations(bundle: Bundle) -> bool:
+    """Whether a bundle has more to calibrate than one price."""
+    return len(bundle.stages) > 1 or not {knob.name for knob in bundle.knobs} <= {PRICE_KNOB}
 
 
 def describe(data: DataSplits) -> dict[str, object]:
@@ -155,32 +174,56 @@ def price_knob(bundle: Bundle) -> Knob:
     raise CalibrationError(f"bundle {bundle.name!r} has no price, expected a knob of that name; nothing to calibrate")
 
 
-def require_shape(spec: TensorSpec, split: Split) -> None:
-    """Check that a split's inputs fit an input of a bundle.
-
-    Raises:
-        CalibrationError: They do not.
-    """
-    got = split.inputs.shape
-    if len(got) != len(spec.shape) or any(
-        isinstance(size, int) and size != actual for size, actual in zip(spec.shape, got, strict=True)
-    ):
-        raise CalibrationError(
-            f"got inputs of shape {list(got)}, expected {spec.shape} as input {spec.name}; give data of that shape"
-        )
-
-
 def measure(model: AdaptiveModel, split: Split, price: float) -> tuple[float, float]:
     """Mean share of work and accuracy over a split, at one price."""
     spec = model.bundle.inputs[0]
     require_shape(spec, split)
     spent, correct = 0.0, 0
-    for start in range(0, len(split), _BATCH):
-        rows = slice(start, start + _BATCH)
+    for start in range(0, len(split), BATCH):
+        rows = slice(start, start + BATCH)
         result = model.run({spec.name: split.inputs[rows]}, knobs={"price": price})
         spent += float(result.macs_fraction.sum(dtype=np.float64))
         correct += int((result.outputs["logits"].argmax(1) == split.labels[rows]).sum())
     return spent / len(split), correct / len(split)
+
+
+def _searched(
+    model: StagedModel, data: DataSplits, points: int, limit: int, progress: Progress, journal: Path | None
+) -> tuple[list[CurvePoint], int]:
+    """The curve of a bundle with several knobs, and the passes over calibration data that it took."""
+    with Journal(journal, calibration_key(model.bundle, data)) as kept:
+        evaluations = Evaluations(model, data, limit=limit, journal=kept, progress=progress)
+        found = search(evaluations, points=points)
+        curve = _held_out(evaluations, found)
+    progress(f"calibrated in {evaluations.done} passes", 1.0)
+    return curve, evaluations.done
+
+
+def _held_out(evaluations: Evaluations, points: Sequence[Point]) -> list[CurvePoint]:
+    """Measure on the test split what calibration data chose, and mark both frontiers: the soft and the hard one."""
+    marked: dict[int, bool] = {}
+    for hard in (False, True):
+        places = [place for place, point in enumerate(points) if point.hard is hard]
+        outcomes = [points[place].outcome for place in places]
+        marks = mark_frontier([own.cost for own in outcomes], [own.quality for own in outcomes])
+        marked.update(zip(places, marks, strict=True))
+    passes = len({repr(point.passed) for point in points})
+    curve = []
+    for place, point in enumerate(points):
+        outcome = evaluations.held_out(point.passed, passes).outcome(point.thresholds)
+        curve.append(
+            CurvePoint(
+                knobs=point.knobs,
+                macs_fraction=outcome.cost,
+                quality=outcome.quality,
+                frontier=marked[place],
+                calibration_quality=point.outcome.quality,
+                calibration_macs_fraction=point.outcome.cost,
+                setting=point.setting,
+                hard=point.hard,
+            )
+        )
+    return curve
 
 
 def _dense_accuracy(folder: Path, bundle: Bundle, split: Split) -> float | None:
@@ -189,8 +232,8 @@ def _dense_accuracy(folder: Path, bundle: Bundle, split: Split) -> float | None:
         return None
     session = onnxruntime.InferenceSession(str(folder / bundle.dense.file), providers=["CPUExecutionProvider"])
     correct = 0
-    for start in range(0, len(split), _BATCH):
-        rows = slice(start, start + _BATCH)
+    for start in range(0, len(split), BATCH):
+        rows = slice(start, start + BATCH)
         (logits,) = session.run(["logits"], {bundle.inputs[0].name: split.inputs[rows]})
         correct += int((np.asarray(logits).argmax(1) == split.labels[rows]).sum())
     return correct / len(split)

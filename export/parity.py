@@ -1,75 +1,84 @@
-"""Does the graph compute what torch computed? Decisions teacher-forced, logits, work counted, batches.
+"""Do the graphs compute what torch computed? Decisions teacher-forced, logits, work counted, batches.
 
-The reference's decisions are fed to the graph, so that hidden states are the same, and each gate's own
-decision is compared there. A decision may differ
-only in a tie. Free-running agreement, where one tie may change what follows, is reported beside it.
+The reference's decisions are fed to the graphs, so that hidden states are the same, and each gate's and
+selector's own decision is compared there. A decision may differ only in a tie. Free-running agreement,
+where one tie may change what follows, is reported beside it. All stages run on all samples: leaving
+early drops rows, and a row's result does not depend on the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnxruntime
 
 from adaptrt.export.errors import ParityError
 from adaptrt.export.reference import Reference
-from adaptrt.export.teacher_forcing import decision_names, force_decisions
+from adaptrt.export.stage_graphs import StageGraphs
 
 TIE = 1e-4  # a decision whose comparison is closer than this may fall either way
-LOGIT_TOLERANCE = 1e-4
+OUTPUT_TOLERANCE = 1e-4
 MACS_TOLERANCE = 1e-6
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class ParityRow:
-    """Comparison at one price and batch size.
+    """Comparison at one setting of the knobs and one batch size.
 
     Attributes:
-        price: The price.
+        knobs: The knobs' values, those at their defaults left out.
         batch: Batch size.
         samples: Samples compared.
-        decisions: Decisions (one per gate and token) compared, teacher-forced.
+        decisions: Decisions (one per gate and token, one per selection and token) compared, teacher-forced.
         flips: Decisions that differ outside ties.
         ties: Decisions that differ in a tie.
-        max_logit_error: Largest absolute difference of logits under the same decisions.
-        max_macs_error: Largest absolute difference of ``macs_fraction`` under the same decisions.
+        max_logit_error: Largest absolute difference of logits of any stage under the same decisions.
+        max_confidence_error: Likewise of confidences; 0 where there are none.
+        max_macs_error: Likewise of ``macs_fraction``.
         agreeing: Share of samples whose free-running work equals the reference's.
         unexplained: Samples whose free-running work differs though no decision of theirs is near a tie.
-        free_logit_error: Largest absolute difference of logits, free-running, over the samples with no
+        free_logit_error: Largest absolute difference of the last logits, free-running, over the samples with no
             decision near a tie.
     """
 
-    price: float
+    knobs: dict[str, float | list[float]]
     batch: int
     samples: int
     decisions: int
     flips: int
     ties: int
     max_logit_error: float
+    max_confidence_error: float
     max_macs_error: float
     agreeing: float
     unexplained: int
     free_logit_error: float
 
+    @property
+    def price(self) -> float:
+        """The price; NaN where the model has none."""
+        price = self.knobs.get("price", float("nan"))
+        return price[0] if isinstance(price, list) else price
+
     def failures(self) -> list[str]:
         """What is out of tolerance, in words; empty if nothing."""
         found = []
-        if not self.samples or not self.decisions:
-            found.append(f"{self.samples} samples and {self.decisions} decisions were compared, expected at least 1")
+        if not self.samples:
+            found.append("0 samples were compared, expected at least 1")
         if self.flips:
             found.append(f"{self.flips} of {self.decisions} decisions differ outside ties, expected 0")
         if self.unexplained:
             found.append(f"{self.unexplained} samples differ free-running without a tie, expected 0")
         for name, error, limit in (
-            ("logits", self.max_logit_error, LOGIT_TOLERANCE),
-            ("free-running logits", self.free_logit_error, LOGIT_TOLERANCE),
+            ("logits", self.max_logit_error, OUTPUT_TOLERANCE),
+            ("confidences", self.max_confidence_error, OUTPUT_TOLERANCE),
+            ("free-running logits", self.free_logit_error, OUTPUT_TOLERANCE),
             ("macs_fraction", self.max_macs_error, MACS_TOLERANCE),
         ):
             if not error <= limit:
@@ -95,79 +104,75 @@ class ParityReport:
             ParityError: Nothing was compared, or something was out of tolerance.
         """
         if not self.rows:
-            raise ParityError(f"{what}: nothing was compared, expected at least one price and one input")
+            raise ParityError(f"{what}: nothing was compared, expected at least one setting and one input")
         for row in self.rows:
             if failures := row.failures():
+                knobs = ", ".join(f"{name} {_short(value)}" for name, value in row.knobs.items()) or "defaults"
                 raise ParityError(
-                    f"{what}: at price {row.price:.4g}, batch {row.batch}: {'; '.join(failures)}; "
+                    f"{what}: at {knobs}, batch {row.batch}: {'; '.join(failures)}; "
                     "do not deploy this file, export again or report the model"
                 )
         return self
 
 
-class GraphUnderTest:
-    """An exported graph, free-running and teacher-forced, on ONNX Runtime."""
+def compare(graphs: StageGraphs, reference: Reference, tie: float = TIE) -> ParityRow:
+    """Compare graphs with one run of the torch network; decisions closer than ``tie`` may fall either way.
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.gates = len(decision_names(model))
-        if not self.gates:
-            raise ParityError("the graph has no adaptive node, expected at least one; was a dense model exported?")
-        self._free = _session(model)
-        self._forced = _session(force_decisions(model))
-        self._inputs = next(v.name for v in model.graph.input if v.name != "price")
-
-    def free(self, inputs: Array, price: float) -> tuple[Array, Array]:
-        """Logits and ``macs_fraction`` as a user gets them."""
-        feeds = {self._inputs: inputs, "price": np.array([price], np.float32)}
-        logits, macs_fraction = _run(self._free, ["logits", "macs_fraction"], feeds)
-        return logits, macs_fraction
-
-    def forced(self, reference: Reference) -> tuple[Array, Array, npt.NDArray[np.int32]]:
-        """Logits, ``macs_fraction`` and each gate's own choice ``[L, B * T]`` under the reference's decisions."""
-        feeds = {self._inputs: reference.inputs, "price": np.array([reference.price], np.float32)}
-        feeds |= {f"forced_{index}": k for index, k in enumerate(reference.k)}
-        names = ["logits", "macs_fraction", *(f"chosen_{index}" for index in range(self.gates))]
-        logits, macs_fraction, *chosen = _run(self._forced, names, feeds)
-        return logits, macs_fraction, np.stack(chosen)
-
-    def compare(self, reference: Reference, tie: float = TIE) -> ParityRow:
-        """Compare one run of the torch model; decisions closer than ``tie`` may fall either way.
-
-        Raises:
-            ParityError: The reference is of another graph.
-        """
-        if len(reference.k) != self.gates:
-            raise ParityError(f"the reference has {len(reference.k)} gates, expected {self.gates} as in the graph")
-        logits, macs_fraction, chosen = self.forced(reference)
-        flips, ties = count_flips(chosen, reference.k, reference.margin, tie)
-        free_logits, free_macs = self.free(reference.inputs, reference.price)
-        agreeing = np.abs(free_macs - reference.macs_fraction) <= MACS_TOLERANCE
-        batch = len(reference.inputs)
-        clear = clear_samples(reference.margin, batch, tie)
-        return ParityRow(
-            price=reference.price,
-            batch=batch,
-            samples=batch,
-            decisions=chosen.size,
-            flips=flips,
-            ties=ties,
-            max_logit_error=_largest(logits - reference.logits),
-            max_macs_error=_largest(macs_fraction - reference.macs_fraction),
-            agreeing=float(agreeing.mean()) if batch else 0.0,
-            unexplained=int((clear & ~agreeing).sum()),
-            free_logit_error=_largest((free_logits - reference.logits)[clear]),
+    Raises:
+        ParityError: The reference is of other graphs.
+    """
+    if (len(reference.k), len(reference.kept)) != (graphs.gates, graphs.selections):
+        raise ParityError(
+            f"the reference has {len(reference.k)} gates and {len(reference.kept)} selections, expected "
+            f"{graphs.gates} and {graphs.selections} as in the graph"
         )
+    if len(reference.stages) != len(graphs.stages):
+        raise ParityError(f"the reference has {len(reference.stages)} stages, expected {len(graphs.stages)}")
+    forced, free = graphs.run(reference, forced=True), graphs.run(reference, forced=False)
+    batch = reference.samples
+    shape = (graphs.gates, -1)
+    flips, ties = 0, 0
+    if graphs.gates and batch:
+        margin = reference.margin.reshape(graphs.gates, -1, reference.margin.shape[-1])
+        flips, ties = count_flips(forced.k.reshape(shape), reference.k.reshape(shape), margin, tie)
+    differ = forced.kept != reference.kept
+    outside = differ & (np.abs(reference.selection_margin) > tie)
+    agreeing = np.abs(free.stages[-1].macs_fraction - reference.macs_fraction) <= MACS_TOLERANCE
+    clear = reference.clear(tie)
+    # What a graph does not disclose cannot be forced either: there a tie excuses the whole sample.
+    same = reference.undisclosed > tie if len(reference.undisclosed) else np.ones(batch, bool)
+    stages = list(zip(forced.stages, reference.stages, strict=True))
+    return ParityRow(
+        knobs={name: _plain(value) for name, value in reference.knobs.items()},
+        batch=batch,
+        samples=batch,
+        decisions=int((reference.k >= 0).sum() + reference.selection_margin.size),
+        flips=flips + int(outside.sum()),
+        ties=ties + int((differ & ~outside).sum()),
+        max_logit_error=max(_largest((got.logits - want.logits)[same]) for got, want in stages),
+        max_confidence_error=max(
+            0.0
+            if want.confidence is None
+            else np.inf
+            if got.confidence is None
+            else _largest((got.confidence - want.confidence)[same])
+            for got, want in stages
+        ),
+        max_macs_error=max(_largest((got.macs_fraction - want.macs_fraction)[same]) for got, want in stages),
+        agreeing=float(agreeing.mean()) if batch else 0.0,
+        unexplained=int((clear & ~agreeing).sum()),
+        free_logit_error=_largest((free.stages[-1].logits - reference.logits)[clear]),
+    )
 
 
-def clear_samples(margin: Array, batch: int, tie: float = TIE) -> npt.NDArray[np.bool_]:
-    """Mark the samples, ``[B]``, none of whose decisions is near a tie, given margins ``[L, B * T, M]``."""
-    gates, tokens, compared = margin.shape
-    by_sample = np.abs(margin).reshape(gates, batch, tokens // max(batch, 1), compared)
-    return np.asarray(by_sample.min((0, 2, 3), initial=np.inf) > tie)
+def tie_allowed(reference: Reference, defaults: Mapping[str, Array]) -> float:
+    """How near a tie excuses a difference: not at all where everything has to run."""
+    at_default = all(np.array_equal(value, defaults[name]) for name, value in reference.knobs.items())
+    return 0.0 if at_default else TIE
 
 
 def count_flips(
-    chosen: npt.NDArray[np.int32], wanted: npt.NDArray[np.int32], margin: Array, tie: float = TIE
+    chosen: npt.NDArray[np.int32], wanted: npt.NDArray[np.int32], margin: Floats, tie: float = TIE
 ) -> tuple[int, int]:
     """Count decisions that differ, outside ties and in ties.
 
@@ -196,7 +201,7 @@ def count_flips(
 
 
 def merge_rows(rows: Sequence[ParityRow]) -> ParityRow:
-    """Join rows of the same price and batch size into one, worst values kept."""
+    """Join rows of the same knobs and batch size into one, worst values kept."""
     samples = sum(row.samples for row in rows)
     return replace(
         rows[0],
@@ -205,6 +210,7 @@ def merge_rows(rows: Sequence[ParityRow]) -> ParityRow:
         flips=sum(row.flips for row in rows),
         ties=sum(row.ties for row in rows),
         max_logit_error=max(row.max_logit_error for row in rows),
+        max_confidence_error=max(row.max_confidence_error for row in rows),
         max_macs_error=max(row.max_macs_error for row in rows),
         agreeing=sum(row.agreeing * row.samples for row in rows) / max(samples, 1),
         unexplained=sum(row.unexplained for row in rows),
@@ -212,7 +218,7 @@ def merge_rows(rows: Sequence[ParityRow]) -> ParityRow:
     )
 
 
-def _largest(difference: Array) -> float:
+def _largest(difference: Floats) -> float:
     """Largest absolute value; NaN counts as infinite, nothing as 0."""
     if not difference.size:
         return 0.0
@@ -220,20 +226,9 @@ def _largest(difference: Array) -> float:
     return largest if np.isfinite(largest) else float("inf")
 
 
-def _run(
-    session: onnxruntime.InferenceSession, names: list[str], feeds: dict[str, npt.NDArray[Any]]
-) -> list[npt.NDArray[Any]]:
-    try:
-        return [np.asarray(value) for value in session.run(names, feeds)]
-    except Exception as error:  # pybind's exceptions share no base class
-        cause = " ".join(str(error).split())
-        raise ParityError(
-            f"the graph does not run on the reference's inputs: {cause}; export the bundle again"
-        ) from error
+def _plain(value: Array) -> float | list[float]:
+    return float(value[0]) if value.size == 1 else [float(v) for v in value]
 
 
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what it would print comes as an exception too
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # two sessions live side by side
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+def _short(value: float | list[float]) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "[" + ", ".join(f"{v:.4g}" for v in value) + "]"

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adaptrt import write_atomically
+from adaptrt.export.calibration_journal import JOURNAL_FILE
 from adaptrt.export.errors import ExportError
 from adaptrt.export.reference import GOLDEN_FILE
 from adaptrt.runtime.bundle import BUNDLE_FILE
 
-_OURS = (BUNDLE_FILE, GOLDEN_FILE, "bench.json", "frontier.*", "*.onnx", "*.onnx.data")
+_OURS = (BUNDLE_FILE, GOLDEN_FILE, JOURNAL_FILE, "bench.json", "frontier.*", "*.onnx", "*.onnx.data")
 """What a bundle's folder holds that an export, a calibration or a benchmark wrote."""
 
 _SUFFIX = ".partial"

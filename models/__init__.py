@@ -8,7 +8,7 @@ from adaptrt.models.gate import ArgmaxGate, Decision, PriceGate
 from adaptrt.models.recipe import Recipe
 from adaptrt.models.registry import RECIPES, load_model
 from adaptrt.models.train import train
-from adaptrt.models.vit import ViT, ViTConfig, ViTOutput
+from adaptrt.models.vit import ViT, ViTConfig
 
 __all__ = [
     "RECIPES",
@@ -25,7 +25,6 @@ __all__ = [
     "Recipe",
     "ViT",
     "ViTConfig",
-    "ViTOutput",
     "adapt",
     "load_folder",
     "load_model",

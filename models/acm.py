@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from adaptrt.models.conditional_mlp import ConditionalLinear, ConditionalMLP
 from adaptrt.models.gate import GATES, ArgmaxGate, Decision, PriceGate
 from adaptrt.models.macs import Layer
+from adaptrt.models.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,16 @@ class AdaptiveFFN(nn.Module):
         """The one gate."""
         return [self.gate]
 
-    def forward(self, x: Tensor, price: Tensor) -> tuple[Tensor, Decision]:
-        """``[T, D]`` and the price -> ``[T, D]`` and what was decided."""
-        decision: Decision = self.gate(x, price)
+    def forward(
+        self, x: Tensor, price: Tensor, tokens: Tokens, capacity: Tensor | None = None
+    ) -> tuple[Tensor, Decision]:
+        """``[T, D]``, the price and, perhaps, a capacity -> ``[T, D]`` and what was decided.
+
+        ``tokens`` says which of the T are padding (they run nothing), or absent in training.
+        """
+        decision: Decision = self.gate(x, _per_token(price, tokens), _validity(tokens, capacity), capacity)
         if self.training:
-            return self.learners.masked(x, decision.mask), decision
+            return self.learners.masked(x, decision.mask), decision._replace(present=_presence(tokens))
         return self.learners(x, decision.k), decision
 
 
@@ -90,17 +97,33 @@ class AdaptiveProjections(nn.Module):
         """The gate of queries, keys and values, and that of the output."""
         return [self.qkv_gate, self.out_gate]
 
-    def project(self, x: Tensor, price: Tensor) -> tuple[Tensor, Tensor, Tensor, Decision]:
+    def project(self, x: Tensor, price: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Decision]:
         """``[T, D]`` -> queries, keys, values (each ``[T, D]``) and their common decision."""
-        decision: Decision = self.qkv_gate(x, price)
+        decision: Decision = self.qkv_gate(x, _per_token(price, tokens), tokens.valid)
         query, key, value = (
             part.masked(x, decision.mask) if self.training else part(x, decision.k)
             for part in (self.query, self.key, self.value)
         )
-        return query, key, value, decision
+        return query, key, value, decision._replace(present=_presence(tokens))
 
-    def output(self, x: Tensor, price: Tensor) -> tuple[Tensor, Decision]:
+    def output(self, x: Tensor, price: Tensor, tokens: Tokens) -> tuple[Tensor, Decision]:
         """``[T, D]`` of attended values -> ``[T, D]`` and the decision."""
-        decision: Decision = self.out_gate(x, price)
+        decision: Decision = self.out_gate(x, _per_token(price, tokens), tokens.valid)
         y = self.out.masked(x, decision.mask) if self.training else self.out(x, decision.k)
-        return y, decision
+        return y, decision._replace(present=_presence(tokens))
+
+
+def _per_token(price: Tensor, tokens: Tokens) -> Tensor:
+    """In training every sample has a price of its own, ``[B, 1]``: one for each of its tokens."""
+    return price.repeat_interleave(tokens.per_sample, 0) if price.ndim == 2 else price
+
+
+def _validity(tokens: Tokens, capacity: Tensor | None) -> Tensor | None:
+    """Which tokens are no padding, ``[B, K]``; a capacity needs to know where samples end."""
+    if tokens.valid is not None or capacity is None:
+        return tokens.valid
+    return torch.ones_like(tokens.x[:, 0], dtype=torch.bool).reshape(-1, tokens.per_sample)
+
+
+def _presence(tokens: Tokens) -> Tensor | None:
+    return None if tokens.presence is None else tokens.presence.detach().reshape(-1)

@@ -1,42 +1,64 @@
-"""Turn a trained dense ViT into one with ACMs, keeping what it has learned."""
+"""Turn a trained dense encoder into an adaptive one, keeping what it has learned."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from adaptrt.models.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
+from adaptrt.models.block import Block, DenseFFN, DenseProjections
 from adaptrt.models.conditional_mlp import ConditionalLinear, ConditionalMLP
-from adaptrt.models.vit import Block, DenseFFN, DenseProjections, ViT
+from adaptrt.models.encoder import Encoder
+from adaptrt.models.exit_head import ExitConfig
+from adaptrt.models.token_pruning import PruningConfig
+
+AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
 
-def adapt(dense: ViT, acm: ACMConfig, calibration: Tensor) -> ViT:
+def adapt(
+    dense: AnyEncoder,
+    calibration: dict[str, Tensor],
+    *,
+    acm: ACMConfig | None = None,
+    pruning: PruningConfig | None = None,
+    exits: ExitConfig | None = None,
+    hard_budgets: bool = False,
+) -> AnyEncoder:
     """Build the adaptive model of a trained dense one.
 
     The paper starts learners from random weights. Here each starts from a part of the layer it
     replaces: hidden units of an FFN sorted by how much they contribute, singular components of a
     projection sorted by size. With every learner running, an FFN then computes exactly what the dense
-    one did, and distillation only has to improve the cheaper sums.
+    one did, and distillation only has to improve the cheaper sums. Exit heads start as the last head.
 
     Args:
         dense: The trained model.
-        acm: How to replace its layers.
-        calibration: Some training images, ``[B, C, H, W]``, to measure the contributions on.
+        calibration: Some training inputs by name, ``[B, ...]``, to measure the contributions on.
+        acm: How to replace its layers; None leaves them.
+        pruning: Where to select tokens; None keeps all.
+        exits: Where heads stand; None leaves the last one only.
+        hard_budgets: Whether gates can be told how many learners run.
 
     Raises:
         ValueError: The model is adaptive already.
     """
     if dense.adaptive:
         raise ValueError("got a model that is adaptive already, expected a dense one")
-    adaptive = ViT(dataclasses.replace(dense.config, acm=acm))
+    config = dataclasses.replace(dense.config, acm=acm, pruning=pruning, exits=exits, hard_budgets=hard_budgets)
+    adaptive = type(dense)(config)
     own = adaptive.state_dict()
     own.update({name: value for name, value in dense.state_dict().items() if name in own})
     adaptive.load_state_dict(own)
-    inputs = [found.ffn for found in layer_inputs(dense, calibration)]
     with torch.no_grad():
+        for head, norm in zip(adaptive.exit_heads, adaptive.exit_norms, strict=True):
+            head.load_state_dict(dense.head.state_dict(), strict=False)
+            norm.load_state_dict(dense.norm.state_dict())
+        if acm is None:
+            return adaptive
+        inputs = [found.ffn for found in layer_inputs(dense, calibration)]
         for block, source, x in zip(adaptive.blocks, dense.blocks, inputs, strict=True):
             assert isinstance(block, Block) and isinstance(source, Block)
             if isinstance(block.ffn, AdaptiveFFN) and isinstance(source.ffn, DenseFFN):
@@ -49,7 +71,7 @@ def adapt(dense: ViT, acm: ACMConfig, calibration: Tensor) -> ViT:
 
 
 class BlockInputs(NamedTuple):
-    """What reaches the layers of one block that may be replaced, each ``[B * T, D]``.
+    """What reaches the layers of one block that may be replaced, each ``[T, D]`` over all tokens, padding left out.
 
     Attributes:
         qkv: Input of the query, key and value projections.
@@ -63,17 +85,26 @@ class BlockInputs(NamedTuple):
 
 
 @torch.no_grad()
-def layer_inputs(model: ViT, pixels: Tensor) -> list[BlockInputs]:
-    """Run a dense model on ``[B, C, H, W]`` and keep what reaches each block's layers."""
-    x, found = model.embed_images(pixels), []
+def layer_inputs(model: Encoder, inputs: dict[str, Tensor]) -> list[BlockInputs]:
+    """Run a dense model on a batch of inputs and keep what reaches each block's layers."""
+    tokens, found = model.embed_inputs(inputs), []
     for block in model.blocks:
         assert isinstance(block, Block) and isinstance(block.projections, DenseProjections)
-        normed, p = block.norm1(x), block.projections
-        attended = block.attention(p.query(normed), p.key(normed), p.value(normed))
+        p, x = block.projections, tokens.x
+        normed = x if block.post_norm else block.norm1(x)
+        attended, _ = block.attend(p.query(normed), p.key(normed), p.value(normed), tokens)
         x = x + p.out(attended)
-        ffn_input = block.norm2(x)
+        if block.post_norm:
+            x = ffn_input = block.norm1(x)
+        else:
+            ffn_input = block.norm2(x)
         x = x + block.ffn(ffn_input)
-        found.append(BlockInputs(normed, attended, ffn_input))
+        tokens = tokens._replace(x=block.norm2(x) if block.post_norm else x)
+        reaching = BlockInputs(normed, attended, ffn_input)
+        if tokens.valid is not None:
+            real = tokens.valid.reshape(-1)
+            reaching = BlockInputs(*(part[real] for part in reaching))
+        found.append(reaching)
     return found
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adaptrt.models.graph_sizes import in_onnx_export
 from adaptrt.ops import DOMAIN, OPSET_VERSION
 
 
@@ -50,7 +51,7 @@ class _Learners(nn.Module):
 
     def forward(self, x: Tensor, k: Tensor) -> Tensor:
         """Run the first ``k[t]`` learners of each token: ``x[T, D]``, ``k[T]`` int32 -> ``[T, E]``."""
-        if not torch.onnx.is_in_onnx_export():
+        if not in_onnx_export(self.op):
             return self.masked(x, first_learners(k, self.learners).to(x.dtype))
         hidden = (self.w1,) if self.b1 is None else (self.w1, self.b1)
         return torch.onnx.ops.symbolic(

@@ -72,7 +72,13 @@ def digits() -> DataSplits:
     return DataSplits("digits", train=parts[0], calibration=parts[1], test=parts[2])
 
 
-DATA_SETS: dict[str, Callable[[], DataSplits]] = {"digits": digits}
+def _fashion() -> DataSplits:
+    from adaptrt.models.fashion_mnist import fashion_mnist
+
+    return fashion_mnist()
+
+
+DATA_SETS: dict[str, Callable[[], DataSplits]] = {"digits": digits, "fashion": _fashion}
 
 
 def load_data(name: str) -> DataSplits:
@@ -81,7 +87,7 @@ def load_data(name: str) -> DataSplits:
     The file holds ``calibration_inputs``, ``calibration_labels``, ``test_inputs``, ``test_labels``.
 
     Raises:
-        DataError: The name is unknown or the file lacks an array.
+        DataError: The name is unknown, or a file is missing, damaged or lacks an array.
     """
     if name in DATA_SETS:
         return DATA_SETS[name]()

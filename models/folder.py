@@ -6,6 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -13,6 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from adaptrt import AdaptrtError, write_atomically
+from adaptrt.models.network import Network
+from adaptrt.models.resnet import ResNet, ResNetConfig
+from adaptrt.models.text_encoder import TextEncoder, TextEncoderConfig
 from adaptrt.models.vit import ViT, ViTConfig
 
 CONFIG, ADAPTIVE, DENSE = "config.json", "model.safetensors", "dense.safetensors"
@@ -34,24 +38,42 @@ class LoadedModel:
     """
 
     name: str
-    model: ViT
-    dense: ViT | None
+    model: Network
+    dense: Network | None
     data_name: str | None
 
 
-def save_model(folder: Path, model: ViT, dense: ViT | None, data_name: str | None, dtype: torch.dtype) -> None:
+AnyConfig = ViTConfig | ResNetConfig | TextEncoderConfig
+AnyModel = ViT | ResNet | TextEncoder
+ARCHITECTURES: dict[str, tuple[type[AnyConfig], type[AnyModel]]] = {
+    "vit": (ViTConfig, ViT),
+    "resnet": (ResNetConfig, ResNet),
+    "text": (TextEncoderConfig, TextEncoder),
+}
+"""What ``architecture`` in ``config.json`` can be; the configuration itself stands under the same name."""
+
+
+def save_model(
+    folder: Path, model: AnyModel, dense: AnyModel | None, data_name: str | None, dtype: torch.dtype
+) -> None:
     """Write a model folder, file by file atomically, weights rounded to ``dtype``.
 
-    Computation stays in float32; float16 halves what is shipped.
+    Computation stays in float32; float16 halves what is shipped. Statistics of normalisations, which may
+    be out of float16's range, are not rounded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for file, module in ((ADAPTIVE, model), (DENSE, dense)):
         if module is None:
             (folder / file).unlink(missing_ok=True)  # another model's
         else:
-            weights = {name: value.to(dtype).contiguous() for name, value in module.state_dict().items()}
+            kept = {name for name, _ in module.named_buffers()}
+            weights = {
+                name: (value if name in kept else value.to(dtype)).contiguous()
+                for name, value in module.state_dict().items()
+            }
             write_atomically(folder / file, save(weights))
-    config = {"architecture": "vit", "data": data_name, "vit": dataclasses.asdict(model.config)}
+    name = next(name for name, (_, kind) in ARCHITECTURES.items() if isinstance(model, kind))
+    config = {"architecture": name, "data": data_name, name: dataclasses.asdict(model.config)}
     write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
@@ -69,31 +91,47 @@ def load_folder(folder: Path, name: str) -> LoadedModel:
                 f"model folder {folder} has no {file}; train with `adaptrt train --output {folder}` or point to a "
                 "folder that was"
             )
-    config, data_name = _read_config(folder / CONFIG)
-    if config.acm is None:
-        raise ModelFolderError(f"{folder / CONFIG} describes a dense model, expected one with acm; adapt it first")
-    model = _load_weights(config, folder / ADAPTIVE)
+    architecture, config, data_name = _read_config(folder / CONFIG)
+    if not config.adaptive:
+        raise ModelFolderError(
+            f"{folder / CONFIG} describes a model with nothing adaptive in it, expected one with acm, pruning or "
+            "exits; adapt it first"
+        )
+    model = _load_weights(architecture, config, folder / ADAPTIVE)
     dense = None
     if (folder / DENSE).is_file():
-        dense = _load_weights(dataclasses.replace(config, acm=None), folder / DENSE)
+        dense = _load_weights(architecture, _dense(config), folder / DENSE)
     return LoadedModel(name, model, dense, data_name)
 
 
-def _read_config(path: Path) -> tuple[ViTConfig, str | None]:
+def _read_config(path: Path) -> tuple[str, AnyConfig, str | None]:
     try:
         content = json.loads(path.read_text())
-        if content["architecture"] != "vit":
-            raise ValueError(f"architecture {content['architecture']!r}, expected 'vit'")
-        config = msgspec.convert(content["vit"], ViTConfig)
-        return config, msgspec.convert(content.get("data"), str | None)
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        architecture = content["architecture"]
+        if architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture {architecture!r}, expected {' or '.join(map(repr, ARCHITECTURES))}")
+        config = msgspec.convert(content[architecture], ARCHITECTURES[architecture][0])
+        return architecture, config, msgspec.convert(content.get("data"), str | None)
+    except KeyError as error:
+        raise ModelFolderError(f"cannot use {path}: it has no {error}; write it again by training") from error
+    except (ValueError, TypeError, OSError) as error:
         raise ModelFolderError(f"cannot use {path}: {error}; write it again by training") from error
 
 
-def _load_weights(config: ViTConfig, path: Path) -> ViT:
+def _dense(config: AnyConfig) -> AnyConfig:
+    """The configuration with nothing adaptive in it."""
+    plain: dict[str, Any] = {"acm": None, "pruning": None, "exits": None, "hard_budgets": False}
+    own = {field.name for field in dataclasses.fields(config)}
+    return dataclasses.replace(config, **{name: value for name, value in plain.items() if name in own})
+
+
+def _load_weights(architecture: str, config: AnyConfig, path: Path) -> Network:
     try:
-        model = ViT(config)
-        weights = {name: value.to(torch.float32) for name, value in load_file(path).items()}
+        model = ARCHITECTURES[architecture][1](config)  # type: ignore[arg-type]  # they are pairs
+        weights = {
+            name: value.to(torch.float32) if value.is_floating_point() else value
+            for name, value in load_file(path).items()
+        }
         model.load_state_dict(weights)
     except (SafetensorError, RuntimeError, ValueError, OSError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

@@ -26,15 +26,17 @@ class Decision(NamedTuple):
         mask: Learners as weights, ``[T, N]``: exactly 0 or 1 in value, and in training with the
             gradient of their soft version (straight-through).
         gains: What the gate gives out: ``[T, N]`` gains, or ``[T, N + 1]`` scores of the argmax gate.
+        present: In training, 1 for tokens that would not have been pruned before, else 0, ``[T]``; None: all are.
     """
 
     k: Tensor
     margin: Tensor
     mask: Tensor
     gains: Tensor
+    present: Tensor | None = None
 
 
-def _logistic_noise(like: Tensor) -> Tensor:
+def logistic_noise(like: Tensor) -> Tensor:
     """Difference of two Gumbel variables: the noise of a binary Gumbel-softmax."""
     uniform = torch.rand_like(like).clamp(1e-6, 1 - 1e-6)
     return torch.logit(uniform)
@@ -97,29 +99,69 @@ class PriceGate(nn.Module):
         log_gains = self.log_gains(x).clamp(max=-1e-6)
         return log_gains - torch.log(-torch.expm1(log_gains))
 
-    def forward(self, x: Tensor, price: Tensor) -> Decision:
+    def forward(
+        self, x: Tensor, price: Tensor, valid: Tensor | None = None, capacity: Tensor | None = None
+    ) -> Decision:
         """Decide for every token.
 
         Args:
             x: Tokens, ``[T, D]``.
             price: float32 ``[1]``, or ``[T, 1]`` in training.
+            valid: bool ``[B, K]`` with B * K = T, false for padding, which runs nothing; None: all are
+                valid and, for a capacity, of one sample.
+            capacity: int32 ``[1]``: exactly that many learners run per sample, those of most gain, ties
+                to the lower token and learner; -1 leaves it to the price. Needs ``valid``.
         """
         if self.training:
             return self._sampled(x, price)
         threshold = price if self.cost == 1 else price * self.cost
         gains = torch.exp(self.log_gains(x))
-        runs = gains > threshold
+        runs, margin = gains > threshold, gains - threshold
+        if capacity is not None:
+            assert valid is not None
+            runs, margin = self._within(gains, valid, capacity, runs, margin)
         k = runs.to(torch.int32).sum(1, dtype=torch.int32)
         if self.at_least:
             k = k.clamp(min=self.at_least)
-        return Decision(k, gains - threshold, first_learners(k, self.learners).to(x.dtype), gains)
+        if valid is not None:
+            k = k * valid.reshape(-1).to(torch.int32)
+        return Decision(k, margin, first_learners(k, self.learners).to(x.dtype), gains)
+
+    def _within(
+        self, gains: Tensor, valid: Tensor, capacity: Tensor, runs: Tensor, margin: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Let the ``capacity`` largest gains of each sample run; what the price decided where that is off.
+
+        Gains fall along N, so of a token's learners always the first ones are among the largest.
+        """
+        by_sample = gains.reshape(valid.shape[0], -1)
+        allowed = valid[:, :, None].expand(-1, -1, self.learners).reshape(by_sample.shape)
+        ranked = torch.where(allowed, by_sample, -1.0)
+        # By value, not by position: engines differ in how their TopK breaks ties.
+        # A row more: the TopK of ONNX Runtime 1.23 kills the process where it gets none.
+        spare = torch.cat([ranked, ranked.new_zeros(1, ranked.shape[1])])
+        descending = spare.topk(ranked.shape[1], dim=1).values[:-1]
+        last = (capacity.to(torch.int64) - 1).clamp(min=0, max=ranked.shape[1] - 1)
+        cut = descending.index_select(1, last)
+        higher, level = ranked > cut, ranked == cut
+        before = level.to(torch.int32).cumsum(1, dtype=torch.int32) - level.to(torch.int32)
+        left = capacity - higher.sum(1, keepdim=True, dtype=torch.int32)
+        within = (higher | (level & (before < left))) & allowed
+        off = capacity < 0
+        if not torch.onnx.is_in_onnx_export():
+            worst_in = torch.where(within, ranked, 2.0).amin(1, keepdim=True)
+            best_out = torch.where(within, -1.0, ranked).amax(1, keepdim=True)
+            distance = ranked - torch.where(within, best_out, worst_in)
+            margin = torch.where(off, margin, distance.reshape(gains.shape))
+        # Not torch.where: ONNX Runtime has none for truth values.
+        return (runs & off) | (within.reshape(gains.shape) & ~off), margin
 
     def _sampled(self, x: Tensor, price: Tensor) -> Decision:
         """Decide with one noise per token, so that the sampled learners stay the first k."""
         with torch.autocast("cpu", enabled=False):  # a bfloat16 gate flips several percent of its decisions
             logits = self.logits(x.float())
         threshold = torch.logit((price * self.cost).clamp(1e-4, 1 - 1e-4))
-        margin = logits - threshold + self.TEMPERATURE * _logistic_noise(logits[:, :1])
+        margin = logits - threshold + self.TEMPERATURE * logistic_noise(logits[:, :1])
         soft = torch.sigmoid(margin / self.TEMPERATURE)
         hard = (margin > 0).to(soft.dtype)
         if self.at_least:
@@ -162,8 +204,16 @@ class ArgmaxGate(nn.Module):
         raw = self.outer(functional.gelu(self.inner(x)))
         return self.BOUND * torch.tanh(raw / self.BOUND)
 
-    def forward(self, x: Tensor, price: Tensor) -> Decision:
-        """Decide for every token; ``price`` is float32 ``[1]``, or ``[T, 1]`` in training."""
+    def forward(
+        self, x: Tensor, price: Tensor, valid: Tensor | None = None, capacity: Tensor | None = None
+    ) -> Decision:
+        """Decide for every token; ``price`` is float32 ``[1]``, or ``[T, 1]`` in training.
+
+        Raises:
+            ValueError: A capacity is given: these scores have no order that it could follow.
+        """
+        if capacity is not None:
+            raise ValueError("got a capacity for an argmax gate, expected none; use the price gate")
         scores = self.logits(x)
         priced = scores - price * self.cost * self.counts
         if self.at_least:
@@ -177,6 +227,8 @@ class ArgmaxGate(nn.Module):
             hard = (self.counts[1:] <= choice[:, None]).to(tail.dtype)
             return Decision(choice.to(torch.int32), priced, hard + tail - tail.detach(), scores)
         k = priced.argmax(1).to(torch.int32)
+        if valid is not None:
+            k = k * valid.reshape(-1).to(torch.int32)
         best = priced.topk(2, dim=1).values if not torch.onnx.is_in_onnx_export() else priced
         margin = best[:, :1] - best[:, 1:2]
         return Decision(k, margin, (self.counts[1:] <= k[:, None]).to(x.dtype), scores)

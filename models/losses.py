@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adaptrt.models.gate import Decision
+from adaptrt.models.tokens import Selection
 
 
 def distillation(contributions: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,8 +60,20 @@ def smallest_sufficient(error: Tensor, ratio: float = 0.9) -> Tensor:
 
 
 def utilisation(decision: Decision, tokens: int) -> Tensor:
-    """Share of learners each image runs, ``[B]``, differentiable through the mask."""
-    return decision.mask.mean(1).reshape(-1, tokens).mean(1)
+    """Share of its present tokens' learners each image runs, ``[B]``, differentiable through the mask."""
+    share = decision.mask.mean(1)
+    if decision.present is None:
+        return share.reshape(-1, tokens).mean(1)
+    present = decision.present.reshape(-1, tokens)
+    return (share.reshape(-1, tokens) * present).sum(1) / present.sum(1)
+
+
+def kept_share(selection: Selection, class_token: bool) -> Tensor:
+    """Share of the tokens that were there, class token apart, that a selection keeps, ``[B]``, differentiable."""
+    assert selection.keeping is not None and selection.present is not None
+    first = int(class_token)
+    present = selection.present.detach()[:, first:]
+    return (selection.keeping[:, first:] * present).sum(1) / present.sum(1).clamp_min(1)
 
 
 def budget_loss(used: Tensor, wanted: Tensor, groups: int) -> Tensor:
@@ -107,7 +120,8 @@ def traffic_loss(decision: Decision, tokens: int) -> Tensor:
     batches reading them is what it costs. For the same work the concave root is smallest when each
     learner runs for all tokens of an image or for none. Not in the paper, which counts MACs only.
     """
-    share = decision.mask.reshape(-1, tokens, decision.mask.shape[1]).mean(1)
+    runs = decision.mask if decision.present is None else decision.mask * decision.present[:, None]
+    share = runs.reshape(-1, tokens, runs.shape[1]).mean(1)
     return (share.clamp_min(0) + 1e-3).sqrt().mean()
 
 

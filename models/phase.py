@@ -31,6 +31,7 @@ class Progress:
         loss: Mean loss over the current epoch so far.
         accuracy: Training accuracy over the current epoch so far, None where a phase has none.
         seconds_left: Estimate for this phase.
+        epochs: Passes over the data in this phase.
     """
 
     phase: str
@@ -39,6 +40,7 @@ class Progress:
     loss: float
     accuracy: float | None
     seconds_left: float
+    epochs: int = 1
 
 
 Report = Callable[[Progress], None]
@@ -73,6 +75,23 @@ class Phase:
     step: Callable[[Tensor, Tensor, torch.Generator], StepResult]
     weight_decay: float = 0.0
     warmup: float = 0.05
+
+
+def parameter_groups(module: nn.Module, rate: float, *, gate_rate: float) -> list[dict[str, object]]:
+    """Parameter groups: matrices with weight decay, the rest without, gates at their own rate."""
+    matrices, others, gates = [], [], []
+    for name, parameter in module.named_parameters():
+        if "gate." in name or "selector." in name:
+            gates.append(parameter)
+        elif parameter.ndim > 1 and "position" not in name:
+            matrices.append(parameter)
+        else:
+            others.append(parameter)
+    groups: list[dict[str, object]] = [{"params": matrices, "lr": rate}]
+    groups.append({"params": others, "lr": rate, "weight_decay": 0.0})
+    if gates:
+        groups.append({"params": gates, "lr": gate_rate, "weight_decay": 0.0})
+    return groups
 
 
 def run_phase(
@@ -121,6 +140,7 @@ def run_phase(
                     loss_sum / (index + 1),
                     None if result.correct is None else correct / ((index + 1) * batch),
                     (time.monotonic() - started) / ran * (steps - done - 1),
+                    phase.epochs,
                 )
             )
         _save(phase, optimizer, checkpoint, epoch + 1)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
+from typing import Any
+
+import torch
 
 from adaptrt.models.acm import ACMConfig
 from adaptrt.models.augment import Augmentation
+from adaptrt.models.exit_head import ExitConfig
+from adaptrt.models.token_pruning import PruningConfig
 from adaptrt.models.vit import ViTConfig
 
 
@@ -16,10 +22,15 @@ class Recipe:
     Attributes:
         data: Name of the data set.
         vit: Shape of the dense model.
-        acm: How its layers are replaced.
+        acm: How its layers are replaced; None: they are not.
+        pruning: Where tokens are selected; None: nowhere.
+        exits: Where exit heads stand; None: at the end only.
+        hard_budgets: Whether the model can be told exact numbers of learners and tokens.
         dense_epochs: Epochs of the dense model.
         distil_epochs: Epochs of phase 1, layer-wise distillation.
         gate_epochs: Epochs of phase 2, gates.
+        warm_samples: Samples that phases 1 and 2 see in an epoch; None: all.
+        exit_epochs: Epochs in which exit heads alone are trained, all else frozen, before phase 3.
         joint_epochs: Epochs of phase 3, everything together.
         batch: Images per step.
         dense_rate: Largest learning rate of the dense model.
@@ -31,6 +42,9 @@ class Recipe:
         budget_weight: Weight of the budget loss (0.1 in the paper, for one budget; here it ties prices to work).
         entropy_weight: Weight of the entropy loss (0.05 in the paper; it works against the traffic loss).
         diversity_weight: Weight of the diversity loss (0.05 in the paper).
+        exit_weight: Weight of each early head's losses in phase 3, against 1 for the last head's.
+        keep_range: Smallest and largest share of tokens that phase 3 asks each ``fixed`` or ``merge``
+            selection to keep; drawn anew for every batch.
         traffic_weight: Weight of the loss that keeps a learner from running for a few tokens only.
         teacher_weight: Weight of the dense model's predictions in phase 3.
         augmentation: Random maps of the training images.
@@ -40,10 +54,15 @@ class Recipe:
 
     data: str = "digits"
     vit: ViTConfig = field(default_factory=lambda: ViTConfig(mean=0.3, std=0.37))
-    acm: ACMConfig = field(default_factory=lambda: ACMConfig(learners=2))
+    acm: ACMConfig | None = field(default_factory=lambda: ACMConfig(learners=2))
+    pruning: PruningConfig | None = None
+    exits: ExitConfig | None = None
+    hard_budgets: bool = False
     dense_epochs: int = 100
     distil_epochs: int = 5
     gate_epochs: int = 3
+    warm_samples: int | None = None
+    exit_epochs: int = 0
     joint_epochs: int = 50
     batch: int = 32
     dense_rate: float = 1e-3
@@ -57,6 +76,8 @@ class Recipe:
     diversity_weight: float = 0.05
     traffic_weight: float = 0.2
     teacher_weight: float = 1.0
+    exit_weight: float = 0.5
+    keep_range: tuple[float, float] = (0.3, 1.0)
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
     precision: str = "float32"
@@ -66,3 +87,12 @@ class Recipe:
             raise ValueError(f"batch {self.batch} is no multiple of {self.prices} prices")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"got precision {self.precision!r}, expected float32 or bfloat16")
+
+    @property
+    def adapts(self) -> bool:
+        """Whether anything is made adaptive."""
+        return any(part is not None for part in (self.acm, self.pruning, self.exits))
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The precision to compute in."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16")

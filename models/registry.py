@@ -5,10 +5,33 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from adaptrt.models.acm import ACMConfig
+from adaptrt.models.augment import Augmentation
+from adaptrt.models.exit_head import ExitConfig
 from adaptrt.models.folder import LoadedModel, ModelFolderError, load_folder
 from adaptrt.models.recipe import Recipe
+from adaptrt.models.token_pruning import PruningConfig
+from adaptrt.models.vit import ViTConfig
 
-RECIPES: dict[str, Recipe] = {"digits": Recipe()}
+_FASHION = Recipe(
+    data="fashion",
+    vit=ViTConfig(
+        image_size=28, patch_size=4, stem="convolution", class_token=True, width=192, depth=6, mean=0.286, std=0.353
+    ),
+    acm=ACMConfig(learners=2),
+    pruning=PruningConfig(blocks=(1, 2, 3)),
+    exits=ExitConfig(after=(2, 4)),
+    hard_budgets=True,
+    dense_epochs=6,
+    distil_epochs=1,
+    gate_epochs=1,
+    warm_samples=8_000,
+    joint_epochs=2,
+    batch=64,
+    augmentation=Augmentation(rotation=0.0, scale=0.0, shift=0.0, shear=0.0, noise=0.02, flip=True),
+)
+
+RECIPES: dict[str, Recipe] = {"digits": Recipe(), "fashion": _FASHION}
 """How each ready model is trained."""
 
 

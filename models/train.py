@@ -1,30 +1,24 @@
-"""Train a dense ViT and adapt it: distillation, gates, then everything jointly for all prices."""
+"""Train a dense encoder and adapt it: distillation, gates, then everything jointly for all prices."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from adaptrt import write_atomically
 from adaptrt.models import losses
-from adaptrt.models.acm import AdaptiveFFN, AdaptiveProjections
-from adaptrt.models.adapt import BlockInputs, adapt, layer_inputs
-from adaptrt.models.conditional_mlp import ConditionalLinear, ConditionalMLP
+from adaptrt.models.adapt import adapt
 from adaptrt.models.data import DataError, DataSplits
-from adaptrt.models.gate import ArgmaxGate, PriceGate
-from adaptrt.models.phase import CheckpointError, Phase, Report, StepResult, run_phase
+from adaptrt.models.distil import distil_phase, gate_phase
+from adaptrt.models.encoder import EncoderOutput
+from adaptrt.models.phase import CheckpointError, Phase, Report, StepResult, parameter_groups, run_phase
 from adaptrt.models.recipe import Recipe
-from adaptrt.models.vit import Block, DenseProjections, ViT
-
-_GAIN_QUANTILES = 512
+from adaptrt.models.vit import ViT
 
 
 def train(recipe: Recipe, data: DataSplits, folder: Path, report: Report) -> tuple[ViT, ViT]:
@@ -37,7 +31,7 @@ def train(recipe: Recipe, data: DataSplits, folder: Path, report: Report) -> tup
         report: Called after every step.
 
     Returns:
-        The dense and the adaptive model, in evaluation mode.
+        The dense and the adaptive model, in evaluation mode; the same one twice where the recipe adapts nothing.
 
     Raises:
         DataError: The data has no training part.
@@ -50,18 +44,40 @@ def train(recipe: Recipe, data: DataSplits, folder: Path, report: Report) -> tup
     torch.manual_seed(recipe.seed)
     dense = ViT(recipe.vit)
 
-    def run(phase: Phase) -> None:
+    def run(phase: Phase, samples: int | None = None) -> None:
         phase.trained.train()
         checkpoint = folder / f"{phase.name}.pt"
-        run_phase(phase, inputs, labels, batch=recipe.batch, seed=recipe.seed, checkpoint=checkpoint, report=report)
+        run_phase(
+            phase,
+            inputs[:samples],
+            labels[:samples],
+            batch=recipe.batch,
+            seed=recipe.seed,
+            checkpoint=checkpoint,
+            report=report,
+        )
         phase.trained.eval()
 
     run(_dense_phase(recipe, dense))
+    if not recipe.adapts:
+        return dense.eval(), dense.eval()
     torch.manual_seed(recipe.seed + 1)  # gates start the same whether or not the run was resumed
-    adaptive = adapt(dense, recipe.acm, inputs[:256])
-    run(_distil_phase(recipe, dense, adaptive))
-    run(_gate_phase(recipe, dense, adaptive, inputs[:256]))
-    run(_joint_phase(recipe, dense, adaptive))
+    adaptive = adapt(
+        dense,
+        {"pixels": inputs[:256]},
+        acm=recipe.acm,
+        pruning=recipe.pruning,
+        exits=recipe.exits,
+        hard_budgets=recipe.hard_budgets,
+    )
+    if recipe.acm is not None:
+        run(distil_phase(recipe, dense, adaptive), recipe.warm_samples)
+        run(gate_phase(recipe, dense, adaptive, inputs[:256]), recipe.warm_samples)
+    if recipe.exits is not None and recipe.exit_epochs:
+        run(_head_phase(recipe, dense, adaptive))
+        adaptive.requires_grad_(True)
+    if recipe.joint_epochs:
+        run(_joint_phase(recipe, dense, adaptive))
     return dense.eval(), adaptive.eval()
 
 
@@ -77,178 +93,140 @@ def _claim_folder(recipe: Recipe, folder: Path) -> None:
     write_atomically(path, own.encode())
 
 
-def _autocast(recipe: Recipe) -> contextlib.AbstractContextManager[Any]:
-    return torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16")
-
-
-def _decayed(module: nn.Module, rate: float, *, gate_rate: float) -> list[dict[str, object]]:
-    """Parameter groups: matrices with weight decay, the rest without, gates at their own rate."""
-    matrices, others, gates = [], [], []
-    for name, parameter in module.named_parameters():
-        if "gate." in name:
-            gates.append(parameter)
-        elif parameter.ndim > 1 and "position" not in name:
-            matrices.append(parameter)
-        else:
-            others.append(parameter)
-    groups: list[dict[str, object]] = [{"params": matrices, "lr": rate}]
-    groups.append({"params": others, "lr": rate, "weight_decay": 0.0})
-    if gates:
-        groups.append({"params": gates, "lr": gate_rate, "weight_decay": 0.0})
-    return groups
-
-
 def _correct(logits: Tensor, labels: Tensor) -> int:
     return int((logits.argmax(1) == labels).sum())
 
 
 def _dense_phase(recipe: Recipe, dense: ViT) -> Phase:
     def step(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
-        with _autocast(recipe):
+        with recipe.autocast():
             logits = dense(recipe.augmentation(inputs, generator)).logits.float()
         loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         return StepResult(loss, _correct(logits, labels))
 
-    groups = _decayed(dense, recipe.dense_rate, gate_rate=recipe.dense_rate)
+    groups = parameter_groups(dense, recipe.dense_rate, gate_rate=recipe.dense_rate)
     return Phase("dense", dense, groups, recipe.dense_epochs, step, recipe.weight_decay)
 
 
-class _Adapted(NamedTuple):
-    """A gate, the learners it decides for, the dense layers they replace and what reaches those."""
-
-    gate: PriceGate | ArgmaxGate
-    learners: list[ConditionalMLP | ConditionalLinear]
-    sources: list[nn.Module]
-    inputs: Callable[[BlockInputs], Tensor]
-
-
-def _adapted(dense: ViT, adaptive: ViT) -> list[list[_Adapted]]:
-    """What has been replaced, by block."""
-    found = []
-    for source, block in zip(dense.blocks, adaptive.blocks, strict=True):
-        assert isinstance(source, Block) and isinstance(block, Block)
-        own: list[_Adapted] = []
-        old, new = source.projections, block.projections
-        if isinstance(new, AdaptiveProjections):
-            assert isinstance(old, DenseProjections)
-            learners, sources = [new.query, new.key, new.value], [old.query, old.key, old.value]
-            own.append(_Adapted(new.qkv_gate, [*learners], [*sources], lambda inputs: inputs.qkv))
-            own.append(_Adapted(new.out_gate, [new.out], [old.out], lambda inputs: inputs.out))
-        if isinstance(block.ffn, AdaptiveFFN):
-            own.append(_Adapted(block.ffn.gate, [block.ffn.learners], [source.ffn], lambda inputs: inputs.ffn))
-        found.append(own)
-    return found
+def _task_loss(recipe: Recipe, logits: Tensor, labels: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy, and the distance from the dense model's predictions."""
+    loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    return loss + recipe.teacher_weight * functional.kl_div(
+        logits.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True
+    )
 
 
-def _distil_phase(recipe: Recipe, dense: ViT, adaptive: ViT) -> Phase:
-    """Phase 1: every replaced layer by itself, on the dense model's inputs."""
-    blocks = _adapted(dense, adaptive)
-    learners = nn.ModuleList(own for block in blocks for part in block for own in part.learners)
+def _exit_loss(recipe: Recipe, out: EncoderOutput, labels: Tensor, teacher: Tensor) -> Tensor:
+    """Losses of the early heads; of a learned certainty, at all heads, whether the prediction was right."""
+    total = torch.zeros(())
+    for stage in out.stages[:-1]:
+        total = total + recipe.exit_weight * _task_loss(recipe, stage.logits.float(), labels, teacher)
+    for stage in out.stages:
+        if stage.certainty is not None:
+            right = (stage.logits.argmax(1) == labels).float()
+            total = total + functional.binary_cross_entropy_with_logits(stage.certainty.float(), right)
+    return total
+
+
+def _head_phase(recipe: Recipe, dense: ViT, adaptive: ViT) -> Phase:
+    """Early heads on a frozen backbone, everything running."""
+    heads = torch.nn.ModuleList(adaptive.exit_modules())
+    adaptive.eval().requires_grad_(False)  # no noise, and no gradients that nobody reads
+    heads.requires_grad_(True)
 
     def step(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
-        del labels
         pixels = recipe.augmentation(inputs, generator)
-        total = torch.zeros(())
-        with _autocast(recipe):
-            for block, reaching in zip(blocks, layer_inputs(dense, pixels), strict=True):
-                for part in block:
-                    total = total + sum(loss for loss, _ in _errors(part, part.inputs(reaching)))
-        return StepResult(total / len(learners))
+        named = {spec.name: spec for spec in adaptive.knob_specs()}
+        price = torch.full((1,), named["price"].minimum) if "price" in named else None
+        with recipe.autocast():
+            with torch.no_grad():
+                teacher = dense(pixels).logits.float()
+            out = adaptive(pixels, price)
+        return StepResult(_exit_loss(recipe, out, labels, teacher), _correct(out.stages[0].logits, labels))
 
-    groups = _decayed(learners, recipe.distil_rate, gate_rate=recipe.distil_rate)
-    return Phase("distil", learners, groups, recipe.distil_epochs, step)
-
-
-def _errors(part: _Adapted, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Loss and error per token of each layer's learners, relative to the layer's variance."""
-    found = []
-    for own, source in zip(part.learners, part.sources, strict=True):
-        target = source(x).detach().float()
-        loss, error = losses.distillation(own.contributions(x).float(), own.b2, target)
-        scale = target.var().clamp_min(1e-6)
-        found.append((loss / scale, error / scale))
-    return found
-
-
-def _gate_phase(recipe: Recipe, dense: ViT, adaptive: ViT, sample: Tensor) -> Phase:
-    """Phase 2: gates learn to predict what each further learner would gain. Learners stay as they are."""
-    blocks = _adapted(dense, adaptive)
-    gates = nn.ModuleList(part.gate for block in blocks for part in block)
-
-    @torch.no_grad()
-    def errors(pixels: Tensor) -> list[tuple[PriceGate | ArgmaxGate, Tensor, Tensor]]:
-        """Every gate, its input and the error of k = 0..N learners, a mean over the layers it decides for."""
-        found = []
-        for block, reaching in zip(blocks, layer_inputs(dense, pixels), strict=True):
-            for part in block:
-                x = part.inputs(reaching)
-                error = torch.stack([error for _, error in _errors(part, x)]).mean(0)
-                found.append((part.gate, x, error))
-        return found
-
-    gains = torch.cat([(e[:-1] - e[1:]).cummin(0).values.flatten() for _, _, e in errors(sample)])
-    positions = torch.linspace(0, 1, _GAIN_QUANTILES)
-    quantiles = gains.sort().values[(positions * (len(gains) - 1)).long()]
-
-    def step(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
-        del labels
-        total = torch.zeros(())
-        for gate, x, error in errors(recipe.augmentation(inputs, generator)):
-            logits = gate.logits(x)
-            if isinstance(gate, PriceGate):
-                wanted = losses.gain_targets(error, quantiles)
-                total = total + functional.binary_cross_entropy_with_logits(logits, wanted)
-            else:
-                total = total + functional.cross_entropy(logits, losses.smallest_sufficient(error))
-        return StepResult(total / len(gates))
-
-    groups = _decayed(gates, recipe.distil_rate, gate_rate=recipe.distil_rate)
-    return Phase("gates", gates, groups, recipe.gate_epochs, step)
+    groups = parameter_groups(heads, recipe.dense_rate, gate_rate=recipe.dense_rate)
+    return Phase("heads", heads, groups, recipe.exit_epochs, step, recipe.weight_decay)
 
 
 def _joint_phase(recipe: Recipe, dense: ViT, adaptive: ViT) -> Phase:
-    """Phase 3: all weights, a new price for every group of images, utilisation tied to the price."""
-    tokens = adaptive.config.tokens
+    """Phase 3: all weights, new prices for every group of images, the work tied to the price."""
 
     def step(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
         pixels = recipe.augmentation(inputs, generator)
         share, price = _draw_prices(recipe, len(labels), generator)
-        with _autocast(recipe):
+        knobs = {"price": price[:, None]}
+        if adaptive.prunes_by_price:
+            kept, token_price = _draw_prices(recipe, len(labels), generator, shuffled=True)
+            knobs["price" if recipe.acm is None else "token_price"] = token_price[:, None]
+        elif recipe.pruning is not None:
+            knobs["keep"] = _draw_keep(recipe, adaptive, generator)
+        with recipe.autocast():
             with torch.no_grad():
                 teacher = dense(pixels).logits.float()
-            out = adaptive(pixels, price[:, None])
+            out = adaptive.run({"pixels": pixels}, knobs)
         logits = out.logits.float()
-        loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        loss = loss + recipe.teacher_weight * functional.kl_div(
-            logits.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True
-        )
-        used = _mean_utilisation(adaptive, [losses.utilisation(d, tokens) for d in out.decisions])
-        middle = 4 * share * (1 - share)  # the collapse losses matter where there is a choice
-        loss = loss + recipe.budget_weight * losses.budget_loss(used, share, recipe.prices)
-        for decision in out.decisions:
-            entropy = recipe.entropy_weight * losses.entropy_loss(decision, tokens, middle)
-            traffic = recipe.traffic_weight * losses.traffic_loss(decision, tokens)
-            loss = loss + (entropy + traffic) / len(out.decisions)
-        loss = loss + recipe.diversity_weight * losses.diversity_loss(used, middle, recipe.prices)
+        loss = _task_loss(recipe, logits, labels, teacher) + _exit_loss(recipe, out, labels, teacher)
+        if recipe.acm is not None:
+            loss = loss + _learner_losses(recipe, adaptive, out, share)
+        if adaptive.prunes_by_price:
+            staying = torch.stack(
+                [losses.kept_share(selection, recipe.vit.class_token) for selection in out.selections]
+            ).mean(0)
+            loss = loss + recipe.budget_weight * losses.budget_loss(staying, kept, recipe.prices)
+            middle = 4 * kept * (1 - kept)
+            loss = loss + recipe.diversity_weight * losses.diversity_loss(staying, middle, recipe.prices)
         return StepResult(loss, _correct(logits, labels))
 
-    groups = _decayed(adaptive, recipe.joint_rate, gate_rate=10 * recipe.joint_rate)
+    groups = parameter_groups(adaptive, recipe.joint_rate, gate_rate=10 * recipe.joint_rate)
     return Phase("joint", adaptive, groups, recipe.joint_epochs, step, recipe.weight_decay)
 
 
-def _draw_prices(recipe: Recipe, images: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _learner_losses(recipe: Recipe, adaptive: ViT, out: EncoderOutput, share: Tensor) -> Tensor:
+    """What ties the learners' work to the price, and keeps gates from collapsing."""
+    tokens = adaptive.tokens
+    used = _mean_utilisation(adaptive, [losses.utilisation(d, tokens) for d in out.decisions])
+    middle = 4 * share * (1 - share)  # the collapse losses matter where there is a choice
+    loss = recipe.budget_weight * losses.budget_loss(used, share, recipe.prices)
+    for decision in out.decisions:
+        entropy = recipe.entropy_weight * losses.entropy_loss(decision, tokens, middle)
+        traffic = recipe.traffic_weight * losses.traffic_loss(decision, tokens)
+        loss = loss + (entropy + traffic) / len(out.decisions)
+    return loss + recipe.diversity_weight * losses.diversity_loss(used, middle, recipe.prices)
+
+
+def _draw_prices(
+    recipe: Recipe, images: int, generator: torch.Generator, *, shuffled: bool = False
+) -> tuple[Tensor, Tensor]:
     """Draw one price per group, spread over the scale: the share of learners wanted, and the price.
 
     Prices are uniform in the share: a price p of the price gate asks for 1 - p of the learners. The
-    argmax gate's price is unbounded; there the share sets a logit.
+    argmax gate's price is unbounded; there the share sets a logit. A family's prices are shuffled
+    where another's are not, so that all combinations occur.
     """
     cells = torch.arange(recipe.prices, dtype=torch.float32)
     share = (cells + torch.rand(recipe.prices, generator=generator)) / recipe.prices
+    if shuffled:
+        share = share[torch.randperm(recipe.prices, generator=generator)]
     share = share.repeat_interleave(images // recipe.prices)
     price = 1 - share
-    if recipe.acm.gate == "argmax":
+    if recipe.acm is not None and recipe.acm.gate == "argmax" and not shuffled:
         price = torch.logit(price.clamp(1e-3, 1 - 1e-3))
     return share, price
+
+
+def _draw_keep(recipe: Recipe, adaptive: ViT, generator: torch.Generator) -> Tensor:
+    """Draw what a ``fixed`` or ``merge`` rule does to every sample of a batch, the same share at each selection."""
+    assert recipe.pruning is not None
+    low, high = recipe.keep_range
+    share = low + (high - low) * float(torch.rand(1, generator=generator))
+    numbers, tokens = [], adaptive.tokens
+    for _ in recipe.pruning.blocks:
+        staying = max(1 + int(adaptive.config.class_token), round(share * tokens))
+        if recipe.pruning.rule == "merge":
+            staying = max(staying, tokens - (tokens - int(adaptive.config.class_token)) // 2)
+        numbers.append(staying)
+        tokens = staying
+    return torch.tensor(numbers, dtype=torch.int32)
 
 
 def _mean_utilisation(model: ViT, used: list[Tensor]) -> Tensor:

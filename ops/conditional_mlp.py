@@ -88,4 +88,5 @@ CONDITIONAL_MLP = OpRecord(
     make_inputs=make_inputs,
     cases=LEARNER_CASES,
     tolerances={"float32": Tolerance(1e-5, 1e-5), "float16": Tolerance(1e-2, 1e-2)},
+    static_axes={"N": "learners"},
 )

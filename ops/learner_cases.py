@@ -6,6 +6,7 @@ import numpy as np
 
 from adaptrt.ops.record import Array, Case
 
+# Drawn "random", "none", "all" or "beyond": k outside 0..N, which must be clamped.
 LEARNER_CASES: tuple[Case, ...] = (
     Case("random", {"T": 37, "N": 4, "D": 24, "h": 16, "E": 20}),
     Case("no_token", {"T": 0, "N": 4, "D": 8, "h": 8, "E": 8}),
@@ -22,11 +23,11 @@ LEARNER_CASES: tuple[Case, ...] = (
 def draw_learners_run(case: Case, generator: np.random.Generator) -> Array:
     """Draw ``k[T]`` (int32) as the case says."""
     tokens, learners = case.axes["T"], case.axes["N"]
-    if case.learners_run == "none":
+    if case.draw == "none":
         return np.zeros(tokens, np.int32)
-    if case.learners_run == "all":
+    if case.draw == "all":
         return np.full(tokens, learners, np.int32)
-    margin = 3 if case.learners_run == "beyond" else 0
+    margin = 3 if case.draw == "beyond" else 0
     return generator.integers(-margin, learners + margin, tokens, endpoint=True, dtype=np.int32)
 
 

@@ -37,11 +37,21 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes of one set of test inputs and how its ``k`` is drawn."""
+    """One set of test inputs: its sizes and how it is drawn.
+
+    Attributes:
+        name: What is special about it.
+        axes: Sizes of the named axes.
+        draw: How the op's ``make_inputs`` draws what decides; the names are the op's own.
+        scalars: Values of inputs that have no axes.
+        attributes: The node's attributes, where they are not the record's defaults.
+    """
 
     name: str
     axes: Mapping[str, int]
-    learners_run: str = "random"  # "random", "none", "all" or "beyond" (outside 0..N, must be clamped)
+    draw: str = "random"
+    scalars: Mapping[str, int] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,12 +64,16 @@ class OpRecord:
         axes: What each named axis counts.
         inputs: Inputs in the op's order.
         outputs: Outputs in the op's order.
-        reference: The semantics in numpy, computed in float64.
-        body: ``body(learners)`` gives the portable body as a model-local function.
+        reference: The semantics in numpy, computed in float64: takes the inputs and attributes by name,
+            gives one array or a tuple of them.
+        body: Gives the portable body as a model-local function. Takes, by name, the sizes of the
+            ``static_axes`` and all ``attributes``: what a body cannot find out from its inputs.
         make_inputs: ``make_inputs(case, generator, dtype)`` gives the inputs by name.
         cases: Sizes that every implementation must be tested at.
         tolerances: Per dtype name.
         attributes: Attribute names with their defaults.
+        static_axes: Axes that the body is unrolled over, each with the keyword by which ``body`` takes
+            its size. An input that has the axis must be constant.
     """
 
     name: str
@@ -67,12 +81,24 @@ class OpRecord:
     axes: Mapping[str, str]
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
-    reference: Callable[..., Array]
-    body: Callable[[int], onnx.FunctionProto]
+    reference: Callable[..., Any]
+    body: Callable[..., onnx.FunctionProto]
     make_inputs: Callable[[Case, np.random.Generator, str], dict[str, Array]]
     cases: tuple[Case, ...]
     tolerances: Mapping[str, Tolerance]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    static_axes: Mapping[str, str] = field(default_factory=dict)
+
+    def expected(self, inputs: Mapping[str, Array], attributes: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
+        """Outputs of the reference, in the op's order, also where there is only one."""
+        outputs = self.reference(**inputs, **{**self.attributes, **(attributes or {})})
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    def body_for(self, inputs: Mapping[str, Array], attributes: Mapping[str, Any] | None = None) -> onnx.FunctionProto:
+        """The body for a node with these inputs and attributes."""
+        sizes = self.check_inputs(**inputs)
+        static = {keyword: sizes[axis] for axis, keyword in self.static_axes.items()}
+        return self.body(**static, **{**self.attributes, **(attributes or {})})
 
     def check_inputs(self, **inputs: Array) -> dict[str, int]:
         """Check dtypes and shapes against the record.

@@ -2,14 +2,16 @@
 
 >>> from adaptrt.runtime import Budget, load
 >>> Budget.fraction(0.5)
-Budget(kind='fraction', value=0.5)
+Budget(kind='fraction', value=0.5, hard=False)
 """
 
 from adaptrt.runtime.budget import Budget
 from adaptrt.runtime.bundle import Bundle
+from adaptrt.runtime.chains import OperatingPoint
+from adaptrt.runtime.decisions import Decisions
 from adaptrt.runtime.errors import BackendError, BudgetError, BundleError, InputError
-from adaptrt.runtime.model import AdaptiveModel, Result, load
-from adaptrt.runtime.operating_point import OperatingPoint
+from adaptrt.runtime.loading import load
+from adaptrt.runtime.model import AdaptiveModel, Result
 
 __all__ = [
     "AdaptiveModel",
@@ -18,6 +20,7 @@ __all__ = [
     "BudgetError",
     "Bundle",
     "BundleError",
+    "Decisions",
     "InputError",
     "OperatingPoint",
     "Result",

@@ -16,26 +16,31 @@ from adaptrt.runtime.bundle_schema import (
     BUNDLE_FILE,
     FORMAT_VERSION,
     Bundle,
+    Carry,
     CurvePoint,
     DataFile,
     Dense,
     ImagePreprocessing,
     Knob,
+    KnobValue,
     Stage,
     TensorSpec,
 )
-from adaptrt.runtime.bundle_validation import Invalid, check_bundle
+from adaptrt.runtime.bundle_validation import check_bundle
 from adaptrt.runtime.errors import BundleError, one_line
+from adaptrt.runtime.expectations import Invalid
 
 __all__ = [
     "BUNDLE_FILE",
     "FORMAT_VERSION",
     "Bundle",
+    "Carry",
     "CurvePoint",
     "DataFile",
     "Dense",
     "ImagePreprocessing",
     "Knob",
+    "KnobValue",
     "Stage",
     "TensorSpec",
     "encode_bundle",
@@ -73,8 +78,8 @@ def read_bundle(folder: str | Path, *, verify_hashes: bool = True) -> Bundle:
         raise BundleError(f"{path}: {error}") from None
     bundle_files.check_files(root, bundle)
     if verify_hashes:
-        for stage in bundle.stages:
-            bundle_files.read_stage(root, stage)
+        for number, stage in enumerate(bundle.stages):
+            bundle_files.read_stage(root, stage, place=bundle_files.stage_place(bundle, number))
         bundle_files.verify_dense(root, bundle.dense)
     return bundle
 

@@ -11,10 +11,12 @@ import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
-from adaptrt.runtime.bundle_schema import BUNDLE_FILE, Bundle, DataFile, Dense, Stage
-from adaptrt.runtime.bundle_validation import Invalid, check_relative_path
+from adaptrt.runtime.bundle_schema import BUNDLE_FILE, STAGE_METADATA, Bundle, DataFile, Dense, Stage
+from adaptrt.runtime.bundle_validation import check_relative_path
 from adaptrt.runtime.errors import BundleError, one_line
+from adaptrt.runtime.expectations import Invalid
 from adaptrt.runtime.external_data import external_locations
+from adaptrt.runtime.model_metadata import metadata_props
 
 MAX_MODEL_BYTES = 2**31 - 1
 """The most that protobuf parses; larger models keep their weights beside the graph."""
@@ -81,28 +83,46 @@ def read_file(root: Path, relative: str, *, limit: int) -> bytes:
     return content
 
 
-def read_stage(root: Path, stage: Stage) -> bytes:
+def read_stage(root: Path, stage: Stage, *, place: str | None = None) -> bytes:
     """A stage's ONNX file, checked: what is returned is what was hashed and searched.
 
     Files of weights beside it are hashed where they lie (ONNX Runtime maps them into memory, which a
     device with little of it needs).
 
+    Args:
+        root: the bundle's folder.
+        stage: which file.
+        place: what the file must say its place among several stages is (``stage_place``); None where
+            it is the only one.
+
     Raises:
-        BundleError: a file is missing, altered, not an ONNX file, or refers to a file that is
-            outside the folder or not listed in ``stage.external_data``.
+        BundleError: a file is missing, altered, not an ONNX file, or another stage's, or refers to a
+            file that is outside the folder or not listed in ``stage.external_data``.
     """
     model = read_file(root, stage.file, limit=MAX_MODEL_BYTES)
     _compare(root, stage.file, hashlib.sha256(model).hexdigest(), stage.sha256)
     try:
         locations = external_locations(model)
+        places = metadata_props(model, STAGE_METADATA)
     except ValueError as error:
         raise BundleError(
             f"{root}: {stage.file!r} is not an ONNX file ({one_line(error)}); export the model again"
         ) from None
+    if place is not None and places != [place]:
+        raise BundleError(
+            f"{root}: {stage.file!r} says that it is stage {' and '.join(map(repr, places)) or 'of no number'} of its "
+            f"network ({STAGE_METADATA}), expected {place!r}; the stages were mixed up: copy the bundle again or "
+            "export the model again"
+        )
     _check_locations(root, stage.file, locations, stage.external_data)
     for data in stage.external_data:
         _compare(root, data.file, _hash(locate(root, data.file)), data.sha256)
     return model
+
+
+def stage_place(bundle: Bundle, number: int) -> str | None:
+    """What the ONNX file of a stage says its place is, ``"<i>/<n>"`` counted from 0; None with one stage."""
+    return f"{number}/{len(bundle.stages)}" if len(bundle.stages) > 1 else None
 
 
 def check_files(root: Path, bundle: Bundle) -> None:

@@ -9,7 +9,20 @@ import msgspec
 FORMAT_VERSION = 1
 BUNDLE_FILE = "bundle.json"
 MACS_OUTPUT = "macs_fraction"
+CONFIDENCE_OUTPUT = "confidence"
+VALID_CARRY = "valid"
 PRICE_KNOB = "price"
+TOKEN_PRICE_KNOB = "token_price"
+THRESHOLDS_KNOB = "exit_thresholds"
+"""The one knob that no graph has: the host compares the confidences with it."""
+CRITERIA = ("max_softmax", "entropy", "certainty", "patience")
+SNAPPING_SETTING = "sample"
+"""How the setting of a point begins that is run as it was measured, never interpolated."""
+STAGE_METADATA = "adaptrt.stage"
+"""Key in the ``metadata_props`` of a stage's ONNX file; its value is ``"<i>/<n>"``, counted from 0."""
+
+KnobValue = float | list[float]
+"""A number fills the knob's shape; a list has one number for each of its elements, in row-major order."""
 
 
 class ImagePreprocessing(msgspec.Struct, frozen=True):
@@ -48,24 +61,60 @@ class DataFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class Carry(msgspec.Struct, frozen=True):
+    """A tensor that a stage takes from the stage before it; its first axis is the batch.
+
+    Where a stage carries ``valid`` (bool [batch, tokens]), every carried tensor with that second axis
+    is cut behind the last token that is valid for some sample of the batch.
+
+    Attributes:
+        name: of the graph input that it is fed to.
+        source: of the output, in the stage before, that it is.
+        dtype: of both.
+        shape: of both; a number is a fixed size, a text names a dynamic axis.
+    """
+
+    name: str
+    source: str
+    dtype: str
+    shape: list[int | str]
+
+
 class Stage(msgspec.Struct, frozen=True):
     """One ONNX file of the network.
+
+    A file takes those inputs and knobs of the bundle that it needs, and everything in ``carry``. It has
+    all outputs of the bundle, the sources of the next stage's ``carry``, its ``decisions``, and where
+    there are several stages ``confidence``: float32 [batch], higher is surer.
 
     Attributes:
         file: path relative to the bundle's folder.
         sha256: of the file, 64 lowercase hexadecimal digits.
         exit: name of the exit head at its end, where the network has exits.
         external_data: every file that the ONNX file's weights lie in; a reference to another is refused.
+        carry: what it takes from the stage before; empty for the first stage and for no other.
+        decisions: outputs that tell what was computed, in the order in which it happens, fetched only
+            when asked for. ``learners_<g>``: int32 [batch * tokens], the learners that gate g ran for
+            each token. ``kept_<s>``: int32 [batch, kept], the positions, among the tokens before
+            selection s, of those that stay, in order, padded with 0; ``count_<s>``: int32 [batch],
+            how many of them are real. Gates and selections are numbered through all stages.
     """
 
     file: str
     sha256: str
     exit: str | None = None
     external_data: list[DataFile] = []
+    carry: list[Carry] = []
+    decisions: list[str] = []
 
 
 class Knob(msgspec.Struct, frozen=True):
-    """A graph input that changes how much is computed; at its default everything runs."""
+    """What changes how much is computed: a graph input, or ``exit_thresholds``; at its default everything runs.
+
+    ``exit_thresholds`` (float32 [stages - 1]) is there where there are several stages, and in no graph:
+    a sample leaves at stage i if its confidence is strictly above the i-th. The default and maximum
+    lets none leave. A threshold belongs to its own exit: they need not descend.
+    """
 
     name: str
     dtype: str
@@ -106,14 +155,20 @@ class CurvePoint(msgspec.Struct, frozen=True):
             held-out numbers that are reported another may.
         calibration_quality: on the calibration split.
         calibration_macs_fraction: on the calibration split; what budgets are solved with.
+        setting: points with the same are a chain, written from the cheapest knobs to the dearest, along
+            which all knobs move together; one that begins with ``sample`` is run as measured. Those
+            without a name form a chain with the points that differ from them in the price only.
+        hard: whether every input takes this same share of work, not only their mean.
     """
 
-    knobs: dict[str, float]
+    knobs: dict[str, KnobValue]
     macs_fraction: float
     quality: float | None
     frontier: bool
     calibration_quality: float | None = None
     calibration_macs_fraction: float | None = None
+    setting: str = ""
+    hard: bool = False
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -126,13 +181,20 @@ class Bundle(msgspec.Struct, frozen=True):
         inputs: graph inputs, knobs not among them.
         outputs: graph outputs; float32 ``macs_fraction`` [batch] is always one.
         stages: ONNX files in the order in which they run.
-        knobs: graph inputs that change how much is computed.
+        knobs: what changes how much is computed.
         dense: the dense model that all shares are relative to.
         curve: calibrated operating points; empty before calibration.
         quality_metric: what ``quality`` is, such as ``accuracy``; None before calibration.
         data: name and sizes of the data that the curve was measured on.
         ops: the ``adaptrt`` ops in the graphs, each with the number of learners that its body has in
             these files (one op name has one body per file).
+        exit_criterion: what ``confidence`` is, one of ``CRITERIA``; None where there is one stage.
+            ``max_softmax``: the largest probability; ``entropy``: 1 - entropy / ln(classes);
+            ``certainty``: of a learned head; ``patience``: how many heads before this one, in a row up
+            to it, agree with it.
+        tokens: how many a sample has before any selection: a number, or the name of an axis of the
+            inputs. None where no decisions are given, or the first are those of a gate in the first
+            stage, which tell.
     """
 
     format_version: int
@@ -147,3 +209,5 @@ class Bundle(msgspec.Struct, frozen=True):
     quality_metric: str | None = None
     data: dict[str, Any] = {}
     ops: dict[str, int] = {}
+    exit_criterion: str | None = None
+    tokens: int | str | None = None

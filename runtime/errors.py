@@ -26,5 +26,14 @@ class BackendError(AdaptrtError):
 
 def one_line(error: BaseException) -> str:
     """The text of another library's exception on one line, cut where it grows long."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST_DETAIL else f"{text[:_LONGEST_DETAIL]}…"
+    return _cut(str(error)) or type(error).__name__
+
+
+def shown(value: object) -> str:
+    """A caller's value as a message can show it: on one line, cut where it grows long."""
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_DETAIL else f"{line[:_LONGEST_DETAIL]}…"

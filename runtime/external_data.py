@@ -6,10 +6,12 @@ ones refuse both. So the references are found and judged before ONNX Runtime see
 the few protobuf messages that can hold a tensor. Whatever protobuf could read in more than one way is
 refused, so that ONNX Runtime cannot see a reference that this walk did not.
 
-Field numbers: onnx.proto (they never change). Wire format: protobuf.dev/programming-guides/encoding.
+Field numbers: onnx.proto (they never change).
 """
 
 from __future__ import annotations
+
+from adaptrt.runtime.protobuf_wire import fields
 
 MAX_FIELDS = 20_000_000
 """A graph has some hundred thousand; more is an attempt to keep the reader busy."""
@@ -32,7 +34,6 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "tensor": {13: "external_data"},
     "external_data": {1: "key", 2: "value"},
 }
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
 def external_locations(model: bytes) -> set[str]:
@@ -52,56 +53,25 @@ def external_locations(model: bytes) -> set[str]:
     """
     locations: set[str] = set()
     pending = [("model", 0, len(model))]
-    fields = 0
+    seen = 0
     while pending:
         message, position, end = pending.pop()
         children = _CHILDREN[message]
         keys: list[bytes] = []
         values: list[bytes] = []
-        while position < end:
-            fields += 1
-            if fields > MAX_FIELDS:
+        for number, start, stop in fields(model, position, end):
+            seen += 1
+            if seen > MAX_FIELDS:
                 raise ValueError(f"more than {MAX_FIELDS} fields")
-            tag, position = _varint(model, position, end)
-            number, wire = tag >> 3, tag & 7
-            if number == 0 or tag >= 1 << 32:
-                raise ValueError(f"field number {number} at byte {position}")
-            if wire == _LENGTH:
-                length, position = _varint(model, position, end)
-                start, position = position, position + length
-                child = children.get(number)
-                if position <= end and child is not None:
-                    if child == "key":
-                        keys.append(model[start:position])
-                    elif child == "value":
-                        values.append(model[start:position])
-                    else:
-                        pending.append((child, start, position))
-            elif wire == _VARINT:
-                _, position = _varint(model, position, end)
-            elif wire == _FIXED64:
-                position += 8
-            elif wire == _FIXED32:
-                position += 4
+            child = children.get(number) if start >= 0 else None
+            if child is None:
+                continue
+            if child == "key":
+                keys.append(model[start:stop])
+            elif child == "value":
+                values.append(model[start:stop])
             else:
-                raise ValueError(f"wire type {wire} at byte {position}")
-        if position > end:
-            raise ValueError(f"truncated at byte {end}")
+                pending.append((child, start, stop))
         if b"location" in keys:
             locations.update(value.decode("utf-8", errors="strict") for value in values or [b""])
     return locations
-
-
-def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
-    """A base-128 number and the position after it."""
-    value = shift = 0
-    while position < end:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift >= 70:
-            raise ValueError(f"number of more than 10 bytes at byte {position}")
-    raise ValueError(f"truncated at byte {end}")

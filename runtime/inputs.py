@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.bundle_schema import Knob, TensorSpec
-from adaptrt.runtime.errors import InputError
+from adaptrt.runtime.bundle_schema import Knob, KnobValue, TensorSpec
+from adaptrt.runtime.errors import InputError, shown
 
 Array = np.ndarray[Any, Any]
 
@@ -90,40 +90,71 @@ class InputContract:
         )
 
 
-def knob_arrays(knobs: Sequence[Knob], values: Mapping[str, float]) -> dict[str, Array]:
+def knob_arrays(knobs: Sequence[Knob], values: Mapping[str, KnobValue]) -> dict[str, Array]:
     """A read-only array for every knob, at ``values`` or else its default.
 
+    Args:
+        knobs: of the bundle.
+        values: for each knob named, a number that fills its shape, or as many numbers as it has elements,
+            in row-major order: a list, tuple or array of one axis.
+
     Raises:
-        InputError: a name is unknown, a value is no finite number, out of the knob's limits, or not a
-            whole number where the knob takes whole numbers.
+        InputError: a name is unknown, a value is no finite number, out of the knob's limits, not a
+            whole number where the knob takes whole numbers, or there are too few or too many of them.
     """
     by_name = {knob.name: knob for knob in knobs}
     if not isinstance(values, Mapping):
-        raise InputError(f"knobs: got {values!r}, expected a dictionary; pass {{'price': 0.5}}")
+        raise InputError(f"knobs: got {shown(values)}, expected a dictionary; pass {{'price': 0.5}}")
     for name in values:
         if name not in by_name:
             known = ", ".join(repr(known) for known in by_name) or "none"
             raise InputError(f"knobs: got {name!r}, expected some of {known}; `adaptrt inspect` lists them")
     arrays = {}
     for knob in knobs:
-        value = values.get(knob.name, knob.default)
-        array = np.full(knob.shape, _knob_value(knob, value), dtype=knob.dtype)
+        numbers = _numbers(knob, values.get(knob.name, knob.default))
+        if isinstance(numbers, list):
+            array = np.array(numbers, dtype=knob.dtype).reshape(knob.shape)
+        else:
+            array = np.full(knob.shape, numbers, dtype=knob.dtype)
         array.setflags(write=False)
         arrays[knob.name] = array
     return arrays
 
 
-def _knob_value(knob: Knob, value: object) -> float | int:
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+def _numbers(knob: Knob, value: object) -> float | int | list[float | int]:
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = value.tolist()
+    if not isinstance(value, (list, tuple)):
+        return _number(knob, value)
+    size = math.prod(knob.shape)
+    if len(value) != size:
+        raise InputError(f"knob {knob.name!r}: got {len(value)} values, expected {size}, or one number for all of them")
+    return [_number(knob, number) for number in value]
+
+
+def _number(knob: Knob, value: object) -> float | int:
+    number = _as_float(value)
     if not knob.minimum <= number <= knob.maximum:
+        wanted = "a number" if math.prod(knob.shape) == 1 else f"a number, or {math.prod(knob.shape)} of them,"
         raise InputError(
-            f"knob {knob.name!r}: got {value!r}, expected a number from {knob.minimum:g} to {knob.maximum:g}; pass one"
+            f"knob {knob.name!r}: got {shown(value)}, expected {wanted} from {knob.minimum:g} to {knob.maximum:g}; "
+            "pass that"
         )
     if np.dtype(knob.dtype).kind == "f":
         return number
     if number != int(number):
-        raise InputError(f"knob {knob.name!r}: got {value!r}, expected a whole number ({knob.dtype}); round it")
+        raise InputError(f"knob {knob.name!r}: got {shown(value)}, expected a whole number ({knob.dtype}); round it")
     return int(number)
+
+
+def _as_float(value: object) -> float:
+    """NaN for what is no number; so is True, which is not meant as 1."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _wrong(array: object, expected: _ExpectedArray) -> InputError:

@@ -1,24 +1,24 @@
-"""Loading a bundle, and running it under a budget."""
+"""Running a loaded bundle under a budget."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime import bundle_files
-from adaptrt.runtime.backends import Backend, Provider, StageProgram, check_backend, create_backend
+from adaptrt.runtime.backends import Backend
 from adaptrt.runtime.budget import Budget
-from adaptrt.runtime.bundle import Bundle, TensorSpec, read_bundle
-from adaptrt.runtime.bundle_schema import MACS_OUTPUT
-from adaptrt.runtime.errors import BundleError
+from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, Bundle, KnobValue
+from adaptrt.runtime.chains import OperatingPoint, copy_knobs
+from adaptrt.runtime.decisions import DecisionRecorder, Decisions
+from adaptrt.runtime.errors import InputError
 from adaptrt.runtime.inputs import InputContract
-from adaptrt.runtime.operating_point import OperatingPoint
 from adaptrt.runtime.plan import Planner
+from adaptrt.runtime.stage_validation import batch_axis
+from adaptrt.runtime.stages import StageSequence
 
 Array = np.ndarray[Any, Any]
 
@@ -28,23 +28,28 @@ class Result:
     """What one call returned and cost.
 
     Attributes:
-        outputs: every output of the bundle by name, except ``macs_fraction``.
+        outputs: every output of the bundle by name, except ``macs_fraction``; each sample's from the
+            stage where it left.
         macs_fraction: float32 [B], the share of the dense model's multiply-accumulates that each
             sample used.
-        latency_ms: wall-clock time of executing the graph, in milliseconds.
+        latency_ms: wall-clock time of executing all stages, in milliseconds.
         budget: that this call was to obey; None where ``knobs`` were passed.
-        knobs: values fed.
+        knobs: values of all knobs: a number, or a list of one for each element.
         reachable: False where the budget is below the cheapest calibrated point, which then ran.
         message: says so in words; None if there is nothing to say.
+        exit: int64 [B], the stage at whose head each sample left, from 0; None for a bundle of one stage.
+        decisions: what was computed for each token, where that was asked for.
     """
 
     outputs: dict[str, Array]
     macs_fraction: Array
     latency_ms: float
     budget: Budget | None
-    knobs: dict[str, float]
+    knobs: dict[str, KnobValue]
     reachable: bool
     message: str | None
+    exit: Array | None = None
+    decisions: Decisions | None = None
 
 
 class AdaptiveModel:
@@ -53,14 +58,15 @@ class AdaptiveModel:
     A call sees one budget from beginning to end: its own, or the one that ``budget`` held when it began.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+    def __init__(self, bundle: Bundle, backends: Sequence[Backend]) -> None:
         self._bundle = bundle
-        self._backend = backend
+        self._backends = tuple(backends)
         self._contract = InputContract(bundle.inputs)
         self._planner = Planner(bundle)
         self._plan = self._planner.for_budget(Budget.full())  # replaced whole, never changed
-        axis = next(spec.shape[0] for spec in bundle.outputs if spec.name == MACS_OUTPUT)
-        self._batch = axis if isinstance(axis, str) else None
+        self._batch = batch_axis(bundle)
+        self._stages = StageSequence(bundle, self._backends, self._batch)
+        self._alone = self._backends[0] if len(self._backends) == 1 else None
 
     @property
     def bundle(self) -> Bundle:
@@ -69,8 +75,13 @@ class AdaptiveModel:
 
     @property
     def backend(self) -> Backend:
-        """What executes the graph."""
-        return self._backend
+        """What executes the first stage."""
+        return self._backends[0]
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """What executes the stages, in order."""
+        return self._backends
 
     @property
     def budget(self) -> Budget:
@@ -92,43 +103,104 @@ class AdaptiveModel:
             BudgetError: as setting ``budget``.
         """
         point = (self._plan if budget is None else self._planner.for_budget(budget)).point
-        return OperatingPoint(dict(point.knobs), point.macs_fraction, point.quality, point.reachable)
+        return OperatingPoint(copy_knobs(point.knobs), point.macs_fraction, point.quality, point.reachable)
 
     def run(
         self,
         inputs: Mapping[str, Array],
         *,
         budget: Budget | None = None,
-        knobs: Mapping[str, float] | None = None,
+        knobs: Mapping[str, KnobValue] | None = None,
+        decisions: bool = False,
     ) -> Result:
         """Run a batch.
+
+        A sample leaves at the first stage whose confidence is strictly above the stage's threshold in
+        ``exit_thresholds``; the last stage takes the rest. One whose confidence is NaN stays.
 
         Args:
             inputs: an array for every input of the bundle, exactly of its dtype and shape. The batch
                 may be empty.
             budget: for this call; None takes the model's.
-            knobs: values to feed instead of obeying a budget; those not named stand at their defaults.
+            knobs: values to feed instead of obeying a budget, a number or one for each element; those
+                not named stand at their defaults.
+            decisions: also tell what was computed for each token, in ``Result.decisions``.
 
         Raises:
-            InputError: an input or knob value is not what the bundle declares.
+            InputError: an input or knob value is not what the bundle declares, or decisions are asked of
+                a bundle that tells none.
             BudgetError: the bundle cannot obey the budget, or both a budget and knobs are given.
-            BackendError: the engine failed.
+            BackendError: an engine failed.
         """
         if knobs is not None:
             plan = self._planner.for_knobs(knobs, budget)
         else:
             plan = self._plan if budget is None else self._planner.for_budget(budget)
         feeds, sizes = self._contract.check(inputs)
+        recorder = self._recorder(sizes) if decisions else None
         feeds.update(plan.feeds)
+        exits = None
         start = perf_counter()
         outputs = self._empty(sizes) if 0 in sizes.values() else None
-        if outputs is None:
-            outputs = self._backend.run(feeds)
+        if outputs is not None:
+            exits = np.empty(0, np.int64) if self._alone is None else None
+        elif self._alone is not None and recorder is None:
+            outputs = self._alone.run(feeds)
+        else:
+            outputs, exits = self._stages.run(feeds, sizes[self._batch or ""], plan.thresholds, recorder)
         latency_ms = (perf_counter() - start) * 1e3
         macs_fraction = outputs.pop(MACS_OUTPUT)
         point = plan.point
         return Result(
-            outputs, macs_fraction, latency_ms, plan.budget, point.knobs.copy(), point.reachable, plan.message
+            outputs,
+            macs_fraction,
+            latency_ms,
+            plan.budget,
+            copy_knobs(point.knobs) if plan.lists else point.knobs.copy(),
+            point.reachable,
+            plan.message,
+            exits,
+            None if recorder is None else recorder.result(),
+        )
+
+    def run_stages(
+        self, inputs: Mapping[str, Array], *, knobs: Mapping[str, KnobValue] | None = None
+    ) -> list[dict[str, Array]]:
+        """Run every stage on all samples, nobody leaving: what calibration chooses exits from.
+
+        Args:
+            inputs: as in ``run``.
+            knobs: values to feed; those not named stand at their defaults. Exit thresholds do nothing.
+
+        Returns:
+            For each stage every output of the bundle by name, ``macs_fraction`` up to there among them,
+            and where there are several stages ``confidence``, float32 [B].
+
+        Raises:
+            InputError: an input or knob value is not what the bundle declares.
+            BackendError: an engine failed.
+        """
+        plan = self._planner.for_knobs({} if knobs is None else knobs, None)
+        feeds, sizes = self._contract.check(inputs)
+        empty = self._empty(sizes) if 0 in sizes.values() else None
+        if empty is not None:
+            if len(self._backends) > 1:
+                empty.setdefault(CONFIDENCE_OUTPUT, np.empty(0, np.float32))
+            return [{name: array.copy() for name, array in empty.items()} for _ in self._backends]
+        feeds.update(plan.feeds)
+        if self._alone is not None:
+            return [self._alone.run(feeds)]
+        return self._stages.run_all(feeds, sizes[self._batch or ""])
+
+    def _recorder(self, sizes: Mapping[str, int]) -> DecisionRecorder:
+        if not any(stage.decisions for stage in self._bundle.stages):
+            raise InputError(
+                f"got decisions=True, but bundle {self._bundle.name!r} tells none; leave it out, or export a model "
+                "with gates or token selection again"
+            )
+        tokens = self._bundle.tokens
+        return DecisionRecorder(
+            self._bundle, sizes[self._batch or ""], sizes[tokens] if isinstance(tokens, str) else tokens
         )
 
     def _empty(self, sizes: Mapping[str, int]) -> dict[str, Array] | None:
@@ -146,87 +218,3 @@ class AdaptiveModel:
                 return None
             outputs[spec.name] = np.empty(shape, dtype=spec.dtype)
         return outputs
-
-
-def load(
-    path: str | Path,
-    *,
-    threads: int | None = None,
-    backend: str = "onnxruntime",
-    providers: Sequence[Provider] | None = None,
-) -> AdaptiveModel:
-    """Load an exported folder.
-
-    Everything is checked first: the schema, that no path and no reference to weights leaves the folder,
-    and every file's hash, on the very bytes that then run.
-
-    Args:
-        path: the folder that ``adaptrt export`` wrote.
-        threads: that one operator may use; None leaves it to the backend.
-        backend: ``"onnxruntime"``.
-        providers: ONNX Runtime's execution providers in order of preference; None is the CPU.
-
-    Raises:
-        BundleError: the bundle is missing, damaged, or of another version.
-        BackendError: the backend is missing or refuses the model or a setting.
-    """
-    check_backend(backend)
-    bundle = read_bundle(path, verify_hashes=False)  # the hash is taken below, where the bytes are used
-    root = bundle_files.bundle_root(path)
-    if len(bundle.stages) != 1:
-        raise BundleError(
-            f"{root}: got {len(bundle.stages)} stages, expected 1; this version of adaptrt runs models "
-            "without early exits: export one, or install a newer adaptrt"
-        )
-    stage = bundle.stages[0]
-    file = root / stage.file
-    program = StageProgram(
-        model=bundle_files.read_stage(root, stage),
-        file=file,
-        data_folder=file.parent if stage.external_data else None,
-        outputs=tuple(spec.name for spec in bundle.outputs),
-    )
-    engine = create_backend(backend, program, threads=threads, providers=providers)
-    _check_graph(bundle, engine, file)
-    return AdaptiveModel(bundle, engine)
-
-
-def _check_graph(bundle: Bundle, engine: Backend, file: Path) -> None:
-    """Compare the graph's inputs and outputs with those that the bundle declares."""
-    knobs = [TensorSpec(knob.name, knob.dtype, [*knob.shape]) for knob in bundle.knobs]
-    declared = {spec.name: spec for spec in [*bundle.inputs, *knobs]}
-    if declared.keys() != engine.inputs.keys():
-        raise BundleError(
-            f"{file}: the graph's inputs are {sorted(engine.inputs)}, expected {sorted(declared)} as "
-            "bundle.json declares; export the model again"
-        )
-    for spec in bundle.outputs:
-        if spec.name not in engine.outputs:
-            raise BundleError(
-                f"{file}: the graph's outputs are {sorted(engine.outputs)}, expected {spec.name!r} among "
-                "them as bundle.json declares; export the model again"
-            )
-    pairs = [(spec, engine.inputs[name], True) for name, spec in declared.items()]
-    pairs += [(spec, engine.outputs[spec.name], False) for spec in bundle.outputs]
-    for spec, actual, fed in pairs:
-        if not _agree(spec, actual, fed=fed):
-            raise BundleError(
-                f"{file}: {spec.name!r} is {actual.dtype} {actual.shape} in the graph, expected {spec.dtype} "
-                f"{spec.shape} as bundle.json declares; export the model again"
-            )
-
-
-def _agree(declared: TensorSpec, actual: TensorSpec, *, fed: bool) -> bool:
-    """Whether two descriptions can be of one tensor.
-
-    A size fixed in the bundle may be dynamic in the graph; the other way round an input would be
-    refused at the first call. ONNX Runtime gives an unknown rank as no axes.
-    """
-    if declared.dtype != actual.dtype:
-        return False
-    if not actual.shape and not fed:
-        return True
-    return len(declared.shape) == len(actual.shape) and all(
-        want == have or isinstance(have, str) or (isinstance(want, str) and not fed)
-        for want, have in zip(declared.shape, actual.shape, strict=True)
-    )

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from adaptrt.runtime.budget import Budget
-from adaptrt.runtime.bundle_schema import Bundle
+from adaptrt.runtime.bundle_schema import THRESHOLDS_KNOB, Bundle, KnobValue
+from adaptrt.runtime.chains import OperatingPoint
 from adaptrt.runtime.errors import BudgetError
 from adaptrt.runtime.inputs import knob_arrays
-from adaptrt.runtime.operating_point import BudgetSolver, OperatingPoint
+from adaptrt.runtime.operating_point import BudgetSolver
 
 _PLANS_KEPT = 256
 """Enough for every budget an app switches between; a controller that never repeats one stays bounded."""
@@ -27,14 +28,19 @@ class Plan:
     Attributes:
         budget: that was asked for; None where knob values were.
         point: what to run.
-        feeds: a read-only array for every knob.
+        feeds: a read-only array for every knob that is a graph input.
+        thresholds: for each stage but the last the confidence above which a sample leaves, exactly the
+            float32; infinity where none does.
         message: for the caller, where the budget cannot be met.
+        lists: whether some knob's value is a list, which a copy of ``point.knobs`` would share.
     """
 
     budget: Budget | None
     point: OperatingPoint
     feeds: dict[str, np.ndarray[Any, Any]]
+    thresholds: tuple[float, ...]
     message: str | None
+    lists: bool
 
 
 class Planner:
@@ -44,6 +50,7 @@ class Planner:
         self._knobs = bundle.knobs
         self._solver = BudgetSolver(bundle)
         self._cached = lru_cache(maxsize=_PLANS_KEPT)(self._solve)
+        self._never = next((float(np.float32(k.maximum)) for k in bundle.knobs if k.name == THRESHOLDS_KNOB), math.inf)
 
     def for_budget(self, budget: Budget) -> Plan:
         """The plan that obeys a budget.
@@ -58,7 +65,7 @@ class Planner:
             )
         return self._cached(budget)
 
-    def for_knobs(self, knobs: Mapping[str, float], budget: Budget | None) -> Plan:
+    def for_knobs(self, knobs: Mapping[str, KnobValue], budget: Budget | None) -> Plan:
         """The plan that feeds given values; knobs that are not named stand at their defaults.
 
         Raises:
@@ -67,9 +74,9 @@ class Planner:
         """
         if budget is not None:
             raise BudgetError(f"got both a budget ({budget}) and knobs, expected one of them; leave one out")
-        feeds = knob_arrays(self._knobs, knobs)
-        values = {knob.name: float(knobs.get(knob.name, knob.default)) for knob in self._knobs}
-        return Plan(None, OperatingPoint(values, math.nan, None), feeds, None)
+        arrays = knob_arrays(self._knobs, knobs)
+        values = {knob.name: _plain(knobs.get(knob.name, knob.default)) for knob in self._knobs}
+        return self._plan(None, OperatingPoint(values, math.nan, None), arrays, None)
 
     def _solve(self, budget: Budget) -> Plan:
         point = self._solver.solve(budget)
@@ -79,4 +86,24 @@ class Planner:
                 f"got a budget of {budget}, but the cheapest calibrated point takes "
                 f"{point.macs_fraction:.4g} of the dense work; ran that one"
             )
-        return Plan(budget, point, knob_arrays(self._knobs, point.knobs), message)
+        return self._plan(budget, point, knob_arrays(self._knobs, point.knobs), message)
+
+    def _plan(
+        self,
+        budget: Budget | None,
+        point: OperatingPoint,
+        arrays: dict[str, np.ndarray[Any, Any]],
+        message: str | None,
+    ) -> Plan:
+        """At the knob's maximum no sample leaves, whatever its confidence: a rounded softmax may exceed 1."""
+        given = arrays.pop(THRESHOLDS_KNOB).tolist() if THRESHOLDS_KNOB in arrays else []
+        thresholds = tuple(math.inf if threshold >= self._never else threshold for threshold in given)
+        lists = any(isinstance(value, list) for value in point.knobs.values())
+        return Plan(budget, point, arrays, thresholds, message, lists)
+
+
+def _plain(value: KnobValue | tuple[float, ...] | np.ndarray[Any, Any]) -> KnobValue:
+    """A checked value as the result reports it."""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [float(number) for number in value]
+    return float(value)

@@ -14,6 +14,8 @@ from adaptrt.runtime.errors import BackendError
 
 Array = np.ndarray[Any, Any]
 Provider = str | tuple[str, Mapping[str, Any]]
+Value = Any
+"""A tensor where the engine keeps it: an array, or a buffer on a device that only its backend can read."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,24 @@ class StageProgram:
         model: the bytes of its ONNX file.
         file: where they come from, for messages.
         data_folder: the folder that its listed external data lies in; None if all is in ``model``.
-        outputs: names of the outputs wanted, in this order.
+        outputs: names of the outputs wanted of ``run``, in this order.
+        alone: whether no other stage's engine runs in turn with this one in the process.
     """
 
     model: bytes = field(repr=False)
     file: Path
     data_folder: Path | None
     outputs: tuple[str, ...]
+    alone: bool = True
 
 
 class Backend(Protocol):
-    """An engine holding one stage. ``run`` may be called from any number of threads at once."""
+    """An engine holding one stage. Any number of threads may use it at once.
+
+    A model of one stage goes in and out as arrays, by ``run``. Between the stages of one model tensors
+    stay where the engine keeps them: ``run_values`` takes and gives those, and every backend of one kind
+    takes the values of another. On a device, ``to_array`` is what copies to the host.
+    """
 
     @property
     def inputs(self) -> dict[str, TensorSpec]:
@@ -50,6 +59,19 @@ class Backend(Protocol):
         Raises:
             BackendError: the engine failed.
         """
+
+    def run_values(self, feeds: Mapping[str, Value], outputs: Sequence[str]) -> Sequence[Value]:
+        """Execute on the engine's own tensors; those of the graph's outputs that are named, in that order.
+
+        Raises:
+            BackendError: the engine failed.
+        """
+
+    def to_value(self, array: Array) -> Value:
+        """An array as the engine takes it. It is read while the value is in use, and never changed."""
+
+    def to_array(self, value: Value) -> Array:
+        """A value's content, without a copy where the host can read it."""
 
 
 def _onnxruntime(program: StageProgram, threads: int | None, providers: Sequence[Provider] | None) -> Backend:

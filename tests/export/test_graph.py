@@ -15,10 +15,12 @@ import torch
 from adaptrt.export.bodies import adaptive_nodes, attach_bodies
 from adaptrt.export.errors import ExportError
 from adaptrt.export.exporter import ExportReport
-from adaptrt.export.trace import trace
+from adaptrt.export.trace import trace, trace_dense
 from adaptrt.models import ACMConfig, ViT
 from adaptrt.models.acm import AdaptiveFFN
+from adaptrt.models.block import Prices
 from adaptrt.models.gate import PriceGate
+from adaptrt.models.tokens import Tokens
 from tests.export.conftest import SHAPE, source, tiny_model
 
 IMAGES = np.random.default_rng(5).random((6, 1, 4, 4), dtype=np.float32)
@@ -42,6 +44,7 @@ def test_its_face(graph: onnx.ModelProto, model: ViT) -> None:
         "logits": ["batch", 3],
         "macs_fraction": ["batch"],
         "learners": ["batch", gates, 4],
+        **{f"learners_{gate}": ["4*batch"] for gate in range(gates)},
     }
     assert graph.ir_version == 10
     assert {(entry.domain, entry.version) for entry in graph.opset_import} == {("", 20), ("adaptrt", 1)}
@@ -150,16 +153,17 @@ def test_the_file_runs_with_numpy_and_onnxruntime_alone(exported: ExportReport, 
         # All learners, computed without any gate: the dense form of the same weights.
         x = model.embed_images(images)
         for block in model.blocks:
-            normed, x, _ = block.ffn_input(x, None)  # type: ignore[operator, union-attr]
+            tokens, _, _ = block.attention_half(Tokens(x, 4), Prices())  # type: ignore[operator, union-attr]
+            x, normed = tokens.x, block.norm2(tokens.x)  # type: ignore[operator, union-attr]
             x = x + block.ffn.learners.masked(normed, torch.ones(len(x), 4))  # type: ignore[operator, union-attr]
-        wanted = model.head(model.norm(x.reshape(6, 4, -1).mean(1)))
+        wanted = model.head.classifier(model.norm(x.reshape(6, 4, -1).mean(1)))
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), wanted.numpy(), atol=1e-5)
 
 
 def test_a_dense_graph_has_no_price() -> None:
     torch.manual_seed(0)
     dense = ViT(dataclasses.replace(SHAPE, class_token=True)).eval()
-    traced = trace(dense)
+    traced = trace_dense(dense)
     assert [value.name for value in traced.graph.input] == ["pixels"]
     session = onnxruntime.InferenceSession(traced.SerializeToString(), providers=["CPUExecutionProvider"])
     with torch.no_grad():

@@ -10,24 +10,46 @@ import torch
 
 from adaptrt.export.bodies import attach_bodies
 from adaptrt.export.errors import ExportError, ParityError
-from adaptrt.export.exporter import ExportReport, check_parity, export_bundle, parity_prices
-from adaptrt.export.parity import TIE, GraphUnderTest, ParityReport, count_flips
-from adaptrt.export.reference import encode_golden, read_golden, run_reference
-from adaptrt.export.trace import trace
+from adaptrt.export.exporter import ExportReport, export_bundle
+from adaptrt.export.parity import TIE, ParityReport, ParityRow, compare, count_flips
+from adaptrt.export.parity_check import check_parity, knob_defaults, parity_settings
+from adaptrt.export.reference import Reference, StageValues, encode_golden, read_golden, run_reference
+from adaptrt.export.stage_graphs import StageFile, StageGraphs
+from adaptrt.export.trace import trace, trace_dense
 from adaptrt.export.verify import verify_bundle
 from adaptrt.models import ViT
 from adaptrt.runtime import BundleError
 from tests.export.conftest import SHAPE, source, tiny_data, tiny_model
 
 IMAGES = np.random.default_rng(3).random((64, 1, 4, 4), dtype=np.float32)
+INPUTS = {"pixels": IMAGES}
+
+
+def staged(graph: onnx.ModelProto) -> list[StageFile]:
+    """A graph of one stage with its decisions."""
+    names = [output.name for output in graph.graph.output if output.name.startswith("learners_")]
+    return [StageFile(graph, [], names)]
+
+
+def check(model: ViT, graph: onnx.ModelProto, inputs: np.ndarray, prices: list[float]) -> ParityReport:
+    return check_parity(model, staged(graph), {"pixels": inputs}, [{"price": price} for price in prices])
+
+
+def prices_of(model: ViT) -> list[float]:
+    return [setting["price"] for setting in parity_settings(model, INPUTS)]
+
+
+def compared(model: ViT, graph: onnx.ModelProto, reference: Reference) -> ParityRow:
+    return compare(StageGraphs(staged(graph), knob_defaults(model)), reference)
 
 
 def test_torch_and_the_graph_agree(model: ViT, graph: onnx.ModelProto) -> None:
-    prices = parity_prices(model, IMAGES)
+    prices = prices_of(model)
     assert len(prices) >= 5
-    report = check_parity(model, graph, IMAGES, prices)
+    report = check(model, graph, IMAGES, prices)
     assert report.require("tiny").passed
-    assert {(row.price, row.batch) for row in report.rows} == {(p, b) for p in prices for b in (1, 2, 64)}
+    compared_at = {(np.float32(row.price), row.batch) for row in report.rows}
+    assert compared_at == {(np.float32(price), batch) for price in prices for batch in (1, 2, 64)}
     tokens = model.config.tokens * len(model.gates())
     assert all(row.decisions == row.samples * tokens and row.flips == 0 for row in report.rows)
     assert {row.agreeing for row in report.rows} == {1.0}
@@ -41,7 +63,7 @@ def test_changed_weights_are_noticed(model: ViT, graph: onnx.ModelProto) -> None
     array[0] *= 1.05
     weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
     low, _ = model.price_limits()
-    report = check_parity(model, changed, IMAGES, [low])
+    report = check(model, changed, IMAGES, [low])
     assert not report.passed
     with pytest.raises(ParityError, match=r"tiny: at price .* logits differ by"):
         report.require("tiny")
@@ -53,8 +75,8 @@ def test_a_changed_gate_is_noticed_as_flips() -> None:
     attach_bodies(graph)
     with torch.no_grad():
         model.blocks[1].ffn.gate.outer.bias += 0.05  # type: ignore[union-attr, operator]
-    prices = parity_prices(model, IMAGES)
-    report = check_parity(model, graph, IMAGES, prices[1:-1])
+    prices = prices_of(model)
+    report = check(model, graph, IMAGES, prices[1:-1])
     assert sum(row.flips for row in report.rows) > 0
     with pytest.raises(ParityError, match="decisions differ outside ties, expected 0"):
         report.require("tiny")
@@ -62,23 +84,25 @@ def test_a_changed_gate_is_noticed_as_flips() -> None:
 
 def test_nothing_compared_is_a_failure(model: ViT, graph: onnx.ModelProto) -> None:
     with pytest.raises(ParityError, match="nothing was compared"):
-        check_parity(model, graph, IMAGES, []).require("tiny")
+        check(model, graph, IMAGES, []).require("tiny")
     with pytest.raises(ParityError, match="nothing was compared"):
-        check_parity(model, graph, IMAGES[:0], [0.5]).require("tiny")
-    empty = GraphUnderTest(graph).compare(run_reference(model, IMAGES[:0], 0.5))
+        check(model, graph, IMAGES[:0], [0.5]).require("tiny")
+    empty = compared(model, graph, run_reference(model, {"pixels": IMAGES[:0]}, {"price": 0.5}))
     assert empty.samples == 0
     assert not ParityReport([empty]).passed
 
 
 def test_nan_never_passes(model: ViT, graph: onnx.ModelProto) -> None:
-    reference = run_reference(model, IMAGES[:2], 0.5)
-    broken = dataclasses.replace(reference, logits=np.full_like(reference.logits, np.nan))
-    assert not ParityReport([GraphUnderTest(graph).compare(broken)]).passed
+    reference = run_reference(model, {"pixels": IMAGES[:2]}, {"price": 0.5})
+    values = StageValues(np.full_like(reference.logits, np.nan), reference.macs_fraction)
+    broken = dataclasses.replace(reference, stages=[values])
+    assert not ParityReport([compared(model, graph, broken)]).passed
 
 
-def test_a_graph_without_adaptive_nodes_is_refused() -> None:
-    with pytest.raises(ParityError, match="no adaptive node"):
-        GraphUnderTest(trace(ViT(SHAPE).eval()))
+def test_a_graph_of_another_model_is_refused(model: ViT) -> None:
+    reference = run_reference(model, {"pixels": IMAGES[:2]}, {"price": 0.5})
+    with pytest.raises(ParityError, match="gates and 0 selections, expected 0 and 0 as in the graph"):
+        compared(model, trace_dense(ViT(SHAPE).eval()), reference)
 
 
 @pytest.mark.parametrize(
@@ -116,22 +140,24 @@ def test_a_bundle_verifies_itself(exported: ExportReport) -> None:
 
 
 def test_golden_runs_come_back(model: ViT, tmp_path: Path) -> None:
-    references = [run_reference(model, IMAGES[:3], price) for price in (0.2, 0.6)]
+    references = [run_reference(model, {"pixels": IMAGES[:3]}, {"price": price}) for price in (0.2, 0.6)]
     (tmp_path / "golden.npz").write_bytes(encode_golden(references))
     for got, wanted in zip(read_golden(tmp_path / "golden.npz"), references, strict=True):
-        for field in dataclasses.fields(wanted):
-            np.testing.assert_allclose(getattr(got, field.name), getattr(wanted, field.name), rtol=1e-6)
+        for name in ("k", "margin", "kept", "selection_margin", "logits", "macs_fraction"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
+        np.testing.assert_array_equal(got.inputs["pixels"], IMAGES[:3])
+        assert got.knobs == wanted.knobs
 
 
 def test_golden_arrays_that_do_not_fit_together_are_named(bundle: Path) -> None:
     references = read_golden(bundle / "golden.npz")
-    fewer = [dataclasses.replace(r, inputs=r.inputs[:-1]) for r in references]
+    fewer = [dataclasses.replace(r, inputs={"pixels": r.inputs["pixels"][:-1]}) for r in references]
     (bundle / "golden.npz").write_bytes(encode_golden(fewer))
     with pytest.raises(ExportError, match="cannot read"):
         verify_bundle(bundle)
     wide = [dataclasses.replace(r, k=r.k.astype(np.int64)) for r in references]
     (bundle / "golden.npz").write_bytes(encode_golden(wide))
-    with pytest.raises(ExportError, match="k has dtype int64, expected int32"):
+    with pytest.raises(ExportError, match=r"k is int64 .*, expected int32"):
         verify_bundle(bundle)
 
 
@@ -143,9 +169,9 @@ def test_at_the_lowest_price_a_tie_excuses_nothing() -> None:
 
 def test_work_that_differs_without_a_tie_is_a_failure(model: ViT, graph: onnx.ModelProto) -> None:
     low, high = model.price_limits()
-    reference = run_reference(model, IMAGES[:4], low + 0.37 * (high - low))
-    other = dataclasses.replace(reference, macs_fraction=reference.macs_fraction + 0.01)
-    row = GraphUnderTest(graph).compare(other)
+    reference = run_reference(model, {"pixels": IMAGES[:4]}, {"price": low + 0.37 * (high - low)})
+    values = StageValues(reference.logits, reference.macs_fraction + np.float32(0.01))
+    row = compared(model, graph, dataclasses.replace(reference, stages=[values]))
     assert row.agreeing == 0 and row.unexplained > 0 and "free-running without a tie" in " ".join(row.failures())
 
 
@@ -158,7 +184,9 @@ def test_few_samples_are_still_compared_at_every_batch_size(tmp_path: Path) -> N
 
 def test_golden_runs_that_differ_fail(bundle: Path) -> None:
     references = read_golden(bundle / "golden.npz")
-    changed = [dataclasses.replace(r, logits=r.logits + 1e-3) for r in references]
+    changed = [
+        dataclasses.replace(r, stages=[StageValues(r.logits + np.float32(1e-3), r.macs_fraction)]) for r in references
+    ]
     (bundle / "golden.npz").write_bytes(encode_golden(changed))
     with pytest.raises(ParityError, match="logits differ by 1.0"):
         verify_bundle(bundle)

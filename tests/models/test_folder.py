@@ -1,15 +1,49 @@
 """Model folders and data files: what goes in comes out, what is damaged is named."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from adaptrt.models import ModelFolderError, ViT, load_folder, load_model, save_model
+from adaptrt.models import ACMConfig, ModelFolderError, ViT, load_folder, load_model, save_model
 from adaptrt.models.data import DataError, Split, load_data
+from adaptrt.models.exit_head import ExitConfig
+from adaptrt.models.folder import ARCHITECTURES, AnyModel
+from adaptrt.models.network import Network
+from adaptrt.models.resnet import ResNet, ResNetConfig, with_exits
+from adaptrt.models.text_encoder import TextEncoder, TextEncoderConfig
+from adaptrt.models.token_pruning import PruningConfig
 from tests.models.conftest import TINY, with_acm
+
+EVERYTHING = {
+    "acm": ACMConfig(learners=2, gate_width=4),
+    "pruning": PruningConfig((0, 1)),
+    "exits": ExitConfig((1,), "certainty"),
+    "hard_budgets": True,
+}
+TEXT = TextEncoderConfig(width=16, depth=2, heads=2, ffn_width=32, classes=3, vocabulary=20, length=6)
+
+
+def pair(architecture: str) -> tuple[AnyModel, AnyModel]:
+    """An adaptive model with all that its architecture has, and a dense one."""
+    torch.manual_seed(0)
+    if architecture == "resnet":
+        dense = ResNet(ResNetConfig(image_size=8, widths=(4, 6), blocks=(1, 1), classes=3, mean=0.3)).eval()
+        return with_exits(dense, ExitConfig((1,), "patience")), dense
+    if architecture == "text":
+        return TextEncoder(dataclasses.replace(TEXT, **EVERYTHING)), TextEncoder(TEXT)  # type: ignore[arg-type]
+    vit = dataclasses.replace(TINY, class_token=True)
+    return ViT(dataclasses.replace(vit, **EVERYTHING)), ViT(vit)  # type: ignore[arg-type]
+
+
+def logits(model: Network, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    knobs = {spec.name: torch.full(spec.shape, 0.4) for spec in model.knob_specs() if spec.name == "price"}
+    with torch.no_grad():
+        return torch.stack([stage.logits for stage in model.run_stages(inputs, knobs)])
 
 
 @pytest.fixture
@@ -19,18 +53,58 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "tiny"
 
 
-def test_a_saved_model_comes_back(folder: Path) -> None:
-    loaded = load_folder(folder, "tiny")
-    torch.manual_seed(0)
-    wanted = ViT(with_acm(learners=2)).eval()
-    images, price = torch.rand(3, 1, 4, 4), torch.tensor([0.4])
-    assert loaded.data_name == "digits" and loaded.dense is not None and not loaded.model.training
-    assert torch.equal(loaded.model(images, price).logits, wanted(images, price).logits)
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_a_saved_model_comes_back(architecture: str, tmp_path: Path) -> None:
+    models = pair(architecture)
+    save_model(tmp_path, models[0], models[1], "digits", torch.float32)
+    loaded = load_folder(tmp_path, "tiny")
+    assert (loaded.name, loaded.data_name) == ("tiny", "digits") and loaded.dense is not None
+    inputs = models[0].example_inputs(3)
+    for found, wanted in zip((loaded.model, loaded.dense), models, strict=True):
+        assert isinstance(found, type(wanted)) and found.config == wanted.config and not found.training
+        assert torch.equal(logits(found, inputs), logits(wanted.eval(), inputs))
+    assert loaded.model.adaptive and not loaded.dense.adaptive
+
+
+def test_weights_are_rounded_and_statistics_are_not(tmp_path: Path) -> None:
+    network, dense = pair("resnet")
+    assert isinstance(network, ResNet)
+    norm = network.stem[1]
+    norm.running_var.fill_(1e5)  # infinite in float16
+    norm.num_batches_tracked.fill_(70_001)
+    save_model(tmp_path, network, dense, None, torch.float16)
+    weights = load_file(tmp_path / "model.safetensors")
+    assert weights["stem.0.weight"].dtype == torch.float16
+    found = load_folder(tmp_path, "tiny").model.state_dict()
+    assert found["stem.1.running_var"].tolist() == [1e5] * 4 and int(found["stem.1.num_batches_tracked"]) == 70_001
+    torch.testing.assert_close(found["stem.0.weight"], network.state_dict()["stem.0.weight"], atol=1e-3, rtol=1e-3)
+    assert all(value.dtype == torch.float32 for value in found.values() if value.is_floating_point())
 
 
 def test_the_dense_model_is_optional(folder: Path) -> None:
     (folder / "dense.safetensors").unlink()
     assert load_folder(folder, "tiny").dense is None
+
+
+def test_a_model_saved_without_a_dense_one_leaves_no_other_models(folder: Path) -> None:
+    save_model(folder, ViT(with_acm(learners=2)), None, None, torch.float32)
+    loaded = load_folder(folder, "tiny")
+    assert loaded.dense is None and loaded.data_name is None
+
+
+def test_the_shipped_models_configuration_is_complete() -> None:
+    loaded = load_model("digits")
+    assert isinstance(loaded.model, ViT)
+    config = json.loads((Path(__file__).parents[2] / "models/weights/digits/config.json").read_text())
+    assert config == {"architecture": "vit", "data": "digits", "vit": dataclasses.asdict(loaded.model.config)}
+
+
+def test_weights_of_another_architecture_are_refused(folder: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "resnet", *pair("resnet"), None, torch.float32)
+    (tmp_path / "resnet" / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    with pytest.raises(ModelFolderError, match=r"cannot read weights .*model.safetensors: Missing key") as caught:
+        load_folder(tmp_path / "resnet", "tiny")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
@@ -50,22 +124,30 @@ def test_truncated_weights_are_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architecture": "resnet"}, "architecture 'resnet', expected 'vit'"),
+        ({"architecture": "mlp"}, "architecture 'mlp', expected 'vit' or 'resnet' or 'text'"),
+        ({"architecture": ["vit"]}, "cannot use"),
+        ({"architecture": "resnet"}, "it has no 'resnet'; write it again"),
         ({"vit": {"depth": "two"}}, "Expected `int`, got `str`"),
         ({"vit": {"heads": 0}}, "expected sizes of at least 1"),
         ({"data": 5}, "cannot use"),
-        ({"vit": {"acm": None}}, "describes a dense model"),
+        ({"vit": {"acm": {"gate": "coin"}}}, "got gate 'coin'"),
+        ({"vit": {"exits": {"after": [2, 1]}}}, "expected ascending numbers"),
+        (
+            {"vit": {"acm": None}},
+            "describes a model with nothing adaptive in it, expected one with acm",
+        ),
     ],
 )
 def test_an_unusable_configuration_is_named(folder: Path, change: dict[str, object], message: str) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **change}))
-    with pytest.raises(ModelFolderError, match=message):
+    with pytest.raises(ModelFolderError, match=message) as caught:
         load_model(str(folder))
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_model_lists_the_known_ones() -> None:
-    with pytest.raises(ModelFolderError, match=r"got model 'digitz', expected a ready model \(digits\)"):
+    with pytest.raises(ModelFolderError, match=r"got model 'digitz', expected a ready model \(digits, fashion\)"):
         load_model("digitz")
 
 
@@ -97,7 +179,7 @@ def test_data_comes_from_a_file(tmp_path: Path) -> None:
     path.write_bytes(b"no archive")
     with pytest.raises(DataError, match="cannot read"):
         load_data(str(path))
-    with pytest.raises(DataError, match="expected one of digits or an existing .npz"):
+    with pytest.raises(DataError, match="expected one of digits, fashion or an existing .npz"):
         load_data("mnist")
 
 

@@ -38,7 +38,17 @@ def test_macs_of_the_default_shape_by_hand() -> None:
 
 def test_macs_of_vit_b_are_the_published_ones() -> None:
     # arXiv 2312.10193 counts 17.56 G for ViT-B/16: FFN 11.15 G, projections 5.58 G, attention 0.72 G.
-    config = ViTConfig(224, 16, 3, 768, 12, 12, 3072, 1000, class_token=True)
+    config = ViTConfig(
+        image_size=224,
+        patch_size=16,
+        channels=3,
+        width=768,
+        depth=12,
+        heads=12,
+        ffn_width=3072,
+        classes=1000,
+        class_token=True,
+    )
     with torch.device("meta"):
         layers = ViT(config).layers()
     for kind, published in (("ffn", 11.15), ("projections", 5.58), ("attention", 0.72)):
@@ -92,7 +102,7 @@ def test_an_adapted_model_with_all_learners_is_the_dense_one(class_token: bool) 
     torch.manual_seed(1)
     dense = ViT(dataclasses.replace(TINY, class_token=class_token)).eval()
     images = torch.rand(8, 1, 4, 4)
-    adaptive = adapt(dense, ACMConfig(learners=4), images).eval()
+    adaptive = adapt(dense, {"pixels": images}, acm=ACMConfig(learners=4)).eval()
     torch.testing.assert_close(adaptive(images, price(0.0)).logits, dense(images).logits, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(adaptive(images, price(1.0)).logits, dense(images).logits, atol=1e-3)
 
@@ -101,7 +111,7 @@ def test_adapted_projections_keep_the_largest_components() -> None:
     torch.manual_seed(1)
     dense = ViT(TINY).eval()
     images = torch.rand(8, 1, 4, 4)
-    adaptive = adapt(dense, ACMConfig(learners=4, projections=True), images).eval()
+    adaptive = adapt(dense, {"pixels": images}, acm=ACMConfig(learners=4, projections=True)).eval()
     source, part = dense.blocks[0].projections.query, adaptive.blocks[0].projections.query  # type: ignore[union-attr]
     product = sum(part.w1[n] @ part.w2[n] for n in range(4))
     u, s, vt = torch.linalg.svd(source.weight.T)
@@ -110,13 +120,13 @@ def test_adapted_projections_keep_the_largest_components() -> None:
 
 def test_only_a_dense_model_is_adapted() -> None:
     with pytest.raises(ValueError, match="adaptive already"):
-        adapt(ViT(with_acm()), ACMConfig(), torch.rand(2, 1, 4, 4))
+        adapt(ViT(with_acm()), {"pixels": torch.rand(2, 1, 4, 4)}, acm=ACMConfig())
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"image_size": 5, "patch_size": 2}, "must be multiples"),
+        ({"image_size": 5, "patch_size": 2}, "must be a multiple"),
         ({"acm": ACMConfig(learners=5), "ffn_width": 32}, "no multiple of 5 learners"),
     ],
 )

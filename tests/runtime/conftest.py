@@ -1,11 +1,11 @@
-"""The tiny bundle of ``fixtures/tiny`` in a folder of the test's own, and ways to alter it."""
+"""The bundles of ``fixtures`` in a folder of the test's own, and ways to alter them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from adaptrt.runtime.bundle import TensorSpec, read_bundle
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
-TINY = Path(__file__).parent / "fixtures" / "tiny"
+FIXTURES = Path(__file__).parent / "fixtures"
+TINY = FIXTURES / "tiny"
 
 
 @pytest.fixture
@@ -28,6 +29,30 @@ def tiny(tmp_path: Path) -> Path:
     folder = tmp_path / "bundle"
     shutil.copytree(TINY, folder)
     return folder
+
+
+@pytest.fixture
+def exits(tmp_path: Path) -> Path:
+    """A copy of the bundle of three stages."""
+    return Path(shutil.copytree(FIXTURES / "exits", tmp_path / "exits"))
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    """A copy of the bundle of two stages that drop tokens."""
+    return Path(shutil.copytree(FIXTURES / "tokens", tmp_path / "tokens"))
+
+
+@pytest.fixture(scope="session")
+def exits_model() -> AdaptiveModel:
+    """``exits``, loaded once; its budget is never set."""
+    return load(FIXTURES / "exits", threads=1)
+
+
+@pytest.fixture(scope="session")
+def tokens_model() -> AdaptiveModel:
+    """``tokens``, loaded once; its budget is never set."""
+    return load(FIXTURES / "tokens", threads=1)
 
 
 @pytest.fixture
@@ -87,6 +112,16 @@ class RecordingBackend:
         batch = len(feeds["x"])
         return {"logits": np.zeros((batch, 3), np.float32), "macs_fraction": np.repeat(feeds["price"], batch)}
 
+    def run_values(self, feeds: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
+        found = self.run(feeds)
+        return [found[name] for name in outputs]
+
+    def to_value(self, array: Any) -> Any:
+        return array
+
+    def to_array(self, value: Any) -> Any:
+        return value
+
 
 @pytest.fixture(scope="session")
 def recording() -> Callable[..., tuple[AdaptiveModel, RecordingBackend]]:
@@ -94,6 +129,6 @@ def recording() -> Callable[..., tuple[AdaptiveModel, RecordingBackend]]:
 
     def make(folder: Path = TINY) -> tuple[AdaptiveModel, RecordingBackend]:
         backend = RecordingBackend()
-        return AdaptiveModel(read_bundle(folder), backend), backend
+        return AdaptiveModel(read_bundle(folder), [backend]), backend
 
     return make

@@ -57,7 +57,18 @@ def test_unknown_kind():
         Budget("latency", 8.0)
 
 
+def test_hard():
+    assert Budget.fraction(0.5, hard=True).hard and not Budget.fraction(0.5).hard
+    assert Budget.macs(2e9, hard=True) != Budget.macs(2e9)
+    assert Budget("full", hard=True) == Budget.full()
+    for wrong in (1, 0, None, "yes", np.True_):
+        with pytest.raises(BudgetError, match=r"got hard=.*; expected True \(each sample\) or False"):
+            Budget.fraction(0.5, hard=wrong)
+
+
 def test_reads_well():
+    assert str(Budget.fraction(0.5, hard=True)) == "0.5 of the dense work for each sample"
+    assert str(Budget.macs(2e9, hard=True)) == "2e+09 MACs for each sample"
     assert str(Budget.fraction(0.5)) == "0.5 of the dense work"
     assert str(Budget.macs(2e9)) == "2e+09 MACs per sample"
     assert str(Budget.full()) == "full"

@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptrt.runtime import BackendError, BundleError, load
-from adaptrt.runtime import model as model_module
+from adaptrt.runtime import BackendError, BundleError, load, loading
 from adaptrt.runtime.bundle import read_bundle
 from adaptrt.runtime.external_data import external_locations
 
@@ -146,7 +145,7 @@ def no_engine(monkeypatch):
     def never(*_args, **_keywords):
         raise AssertionError("the model reached the engine")
 
-    monkeypatch.setattr(model_module, "create_backend", never)
+    monkeypatch.setattr(loading, "create_backend", never)
 
 
 @pytest.fixture

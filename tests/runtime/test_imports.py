@@ -83,6 +83,14 @@ except BackendError as error:
 def test_everything_public_is_listed():
     import adaptrt.runtime as runtime
 
-    assert set(runtime.__all__) >= {"load", "Budget", "Result", "AdaptiveModel", "Bundle", "OperatingPoint"}
+    assert set(runtime.__all__) >= {
+        "load",
+        "Budget",
+        "Result",
+        "AdaptiveModel",
+        "Bundle",
+        "Decisions",
+        "OperatingPoint",
+    }
     for name in runtime.__all__:
         assert getattr(runtime, name).__doc__

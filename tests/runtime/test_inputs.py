@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from adaptrt.runtime import Budget, BudgetError, InputError
+from adaptrt.runtime.bundle import Knob
+from adaptrt.runtime.inputs import knob_arrays
 
 F32 = np.zeros((2, 4), np.float32)
 WRONG_INPUTS = {
@@ -76,7 +78,9 @@ def test_no_samples_where_the_outputs_shape_is_unknown(recording, edit, tiny):
 @pytest.mark.parametrize(
     "knobs",
     [{"price": 1.5}, {"price": -0.1}, {"price": float("nan")}, {"price": float("inf")}, {"price": "0.5"},
-     {"price": None}, {"price": True}, {"price": np.array([0.5])}, {"heat": 0.5}, {"x": 0.5}, 0.5, [0.5]],
+     {"price": None}, {"price": True}, {"price": np.array([[0.5]])}, {"price": np.array(["0.5"])}, {"heat": 0.5},
+     {"x": 0.5}, 0.5, [0.5], {"price": [0.5, 0.5]}, {"price": []}, {"price": [True]}, {"price": [[0.5]]},
+     {"price": 10**400}, {"price": {0.5}}],
     ids=repr,
 )  # fmt: skip
 def test_wrong_knobs(model, x, knobs):
@@ -88,6 +92,30 @@ def test_wrong_knobs(model, x, knobs):
 @pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.25), np.float64(0.25)])
 def test_knob_values_of_every_kind(model, x, value):
     assert model.run({"x": x}, knobs={"price": value}).knobs == {"price": float(value)}
+
+
+@pytest.mark.parametrize("value", [[0.25], (0.25,), np.array([0.25]), np.array([0.25], np.float32)])
+def test_a_number_for_each_element(model, x, value):
+    result = model.run({"x": x}, knobs={"price": value})
+    assert result.knobs == {"price": [0.25]}
+    np.testing.assert_array_equal(
+        result.outputs["logits"], model.run({"x": x}, knobs={"price": 0.25}).outputs["logits"]
+    )
+
+
+@pytest.mark.parametrize("shape", [[], [1], [3], [2, 3]])
+@pytest.mark.parametrize("dtype", ["int32", "float32", "bool"])
+def test_knobs_of_every_shape(shape, dtype):
+    knob = Knob("k", dtype, shape, 0.0, 1.0, 1.0)
+    size = int(np.prod(shape))
+    for value in (0, 1, [0, 1] * 3):
+        value = value[:size] if isinstance(value, list) else value
+        array = knob_arrays([knob], {"k": value})["k"]
+        assert (array.shape, array.dtype, array.flags.writeable) == (tuple(shape), dtype, False)
+        np.testing.assert_array_equal(array.reshape(-1), np.broadcast_to(np.array(value, dtype), size))
+    assert knob_arrays([knob], {})["k"].all()
+    with pytest.raises(InputError, match=f"got {size + 1} values, expected {size}"):
+        knob_arrays([knob], {"k": [0] * (size + 1)})
 
 
 def test_no_knobs_named_stand_at_their_defaults(model, x):

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptrt.runtime import BackendError, Budget, BundleError, load
-from adaptrt.runtime import model as model_module
+from adaptrt.runtime import BackendError, Budget, BundleError, load, loading
 from adaptrt.runtime.external_data import external_locations
 
 onnx = pytest.importorskip("onnx", reason="builds models with the onnx package, which is not installed here")
@@ -34,6 +33,15 @@ def test_the_fixture_is_what_its_script_makes(make_fixture, tmp_path):
     make_fixture.make(tmp_path)
     for name in ("model.onnx", "bundle.json"):
         assert (tmp_path / name).read_bytes() == (TINY / name).read_bytes(), f"run {make_fixture.__file__}"
+
+
+@pytest.mark.parametrize("name", ["exits", "tokens"])
+def test_the_fixtures_of_several_stages_are_what_their_script_makes(tmp_path, name):
+    from tests.runtime import make_staged_fixtures
+
+    getattr(make_staged_fixtures, f"make_{name}")(tmp_path / name)
+    for made in (tmp_path / name).iterdir():
+        assert made.read_bytes() == (HERE / "fixtures" / name / made.name).read_bytes(), "run make_staged_fixtures"
 
 
 @pytest.mark.parametrize("price", [0.0, 0.15, 0.5, 0.95, 1.0])
@@ -127,7 +135,7 @@ def test_weights_outside_never_reach_onnx_runtime(tiny, replace_model, monkeypat
     location = location.format(parent=tiny.parent)
     replace_model(tiny, build(place, location))
     assert external_locations((tiny / "model.onnx").read_bytes()) == {location}
-    monkeypatch.setattr(model_module, "create_backend", lambda *_, **__: pytest.fail("reached the engine"))
+    monkeypatch.setattr(loading, "create_backend", lambda *_, **__: pytest.fail("reached the engine"))
     with pytest.raises(BundleError, match="expected a relative path inside the bundle's folder"):
         load(tiny)
 

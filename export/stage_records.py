@@ -1,0 +1,157 @@
+"""What every stage says of every sample, recorded in one pass; all exit thresholds are then judged in numpy.
+
+A sample's result never depends on its batch-mates, so where it would have left under any thresholds, at
+which cost and with which prediction, follows from one run in which nobody leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from adaptrt.export.errors import CalibrationError
+from adaptrt.export.exit_thresholds import exits_taken
+from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, Bundle, KnobValue, TensorSpec
+
+if TYPE_CHECKING:
+    from adaptrt.models.data import Split
+
+Array = npt.NDArray[Any]
+Knobs = dict[str, KnobValue]
+"""Values to feed, by knob: one number, or a list of as many as the knob has."""
+
+BATCH = 64
+
+
+class StagedModel(Protocol):
+    """What calibration needs of a loaded bundle; ``adaptrt.runtime.AdaptiveModel`` is one."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """What ``bundle.json`` says."""
+        ...
+
+    def run(self, inputs: Mapping[str, Array], *, knobs: Any = None, decisions: bool = False) -> Any:
+        """Run a batch; see ``AdaptiveModel.run``."""
+        ...
+
+    def run_stages(self, inputs: Mapping[str, Array], *, knobs: Any = None) -> list[dict[str, Array]]:
+        """Run every stage on all samples; see ``AdaptiveModel.run_stages``."""
+        ...
+
+
+@dataclass(frozen=True)
+class StageRecords:
+    """What the stages said of n samples when nobody left.
+
+    Attributes:
+        confidence: float32 ``[stages, n]``; NaN in a bundle of one stage, which has none.
+        correct: Whether the stage's prediction is the label, bool ``[stages, n]``.
+        loss: Cross-entropy of the label in nats, float32 ``[stages, n]``, computed in float64.
+        macs_fraction: Share of the dense model's work up to the stage, float32 ``[stages, n]``.
+    """
+
+    confidence: npt.NDArray[np.float32]
+    correct: npt.NDArray[np.bool_]
+    loss: npt.NDArray[np.float32]
+    macs_fraction: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        shapes = {array.shape for array in (self.confidence, self.correct, self.loss, self.macs_fraction)}
+        if len(shapes) != 1 or self.confidence.ndim != 2 or not self.confidence.size:
+            raise ValueError(f"got records of shapes {sorted(shapes)}, expected one shape [stages, samples]")
+
+    @property
+    def stages(self) -> int:
+        """Number of stages."""
+        return len(self.confidence)
+
+    def outcome(self, thresholds: Sequence[float] | Array | None = None) -> Outcome:
+        """What the samples cost and give under exit thresholds ``[stages - 1]``; None: nobody leaves early."""
+        samples = np.arange(self.confidence.shape[1])
+        if thresholds is None:
+            exits = np.full(len(samples), self.stages - 1)
+        else:
+            exits = exits_taken(self.confidence, np.asarray(thresholds, np.float32))
+        return Outcome(
+            cost=float(self.macs_fraction[exits, samples].mean(dtype=np.float64)),
+            loss=float(self.loss[exits, samples].mean(dtype=np.float64)),
+            correct=self.correct[exits, samples],
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What samples cost and gave under some knobs.
+
+    Attributes:
+        cost: Mean share of the dense model's work.
+        loss: Mean cross-entropy in nats.
+        correct: Which samples are right, bool ``[n]``.
+    """
+
+    cost: float
+    loss: float
+    correct: npt.NDArray[np.bool_]
+
+    @property
+    def quality(self) -> float:
+        """Share of samples that are right."""
+        return int(self.correct.sum()) / len(self.correct)
+
+
+def record_stages(model: StagedModel, split: Split, knobs: Knobs) -> StageRecords:
+    """Run a bundle over a split once, exits off, in batches of ``BATCH``.
+
+    Raises:
+        CalibrationError: The split's inputs or labels do not fit the bundle, or its logits are no classes.
+        InputError: A knob does not take its value.
+    """
+    spec = model.bundle.inputs[0]
+    require_shape(spec, split)
+    batches: list[list[tuple[Array, ...]]] = []
+    for start in range(0, len(split), BATCH):
+        rows = slice(start, start + BATCH)
+        stages = model.run_stages({spec.name: split.inputs[rows]}, knobs=knobs)
+        batches.append([_judged(stage, split.labels[rows]) for stage in stages])
+    columns = [
+        np.stack([np.concatenate([batch[stage][part] for batch in batches]) for stage in range(len(batches[0]))])
+        for part in range(4)
+    ]
+    return StageRecords(*columns)
+
+
+def require_shape(spec: TensorSpec, split: Split) -> None:
+    """Check that a split's inputs fit an input of a bundle.
+
+    Raises:
+        CalibrationError: They do not.
+    """
+    got = split.inputs.shape
+    if len(got) != len(spec.shape) or any(
+        isinstance(size, int) and size != actual for size, actual in zip(spec.shape, got, strict=True)
+    ):
+        raise CalibrationError(
+            f"got inputs of shape {list(got)}, expected {spec.shape} as input {spec.name}; give data of that shape"
+        )
+
+
+def _judged(stage: Mapping[str, Array], labels: npt.NDArray[np.int64]) -> tuple[Array, ...]:
+    """Confidence, correctness, loss and work of one batch at one stage, each ``[B]``."""
+    logits = stage["logits"]
+    if logits.ndim != 2 or labels.max(initial=0) >= logits.shape[1]:
+        raise CalibrationError(
+            f"got labels up to {labels.max(initial=0)} for logits of shape {list(logits.shape)}, expected logits "
+            "[batch, classes] with a class for every label; give data with the model's labels"
+        )
+    if not np.isfinite(logits).all():
+        raise CalibrationError("got logits that are NaN or infinite, expected finite ones; mend the model")
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    loss = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
+    confidence = stage.get(CONFIDENCE_OUTPUT, np.full(len(labels), np.nan))
+    macs = stage[MACS_OUTPUT].astype(np.float32)
+    return confidence.astype(np.float32), logits.argmax(axis=1) == labels, loss.astype(np.float32), macs

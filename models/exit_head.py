@@ -1,0 +1,103 @@
+"""Exit heads: logits and a confidence at the end of a stage.
+
+Criteria, each a confidence of which higher is surer; a sample leaves where it is strictly above the
+stage's threshold:
+
+- ``max_softmax``: the largest probability (BranchyNet, MSDNet, arXiv 1703.09844).
+- ``entropy``: 1 - H / ln(classes) (BranchyNet, arXiv 1709.01686).
+- ``certainty``: a learned probability of being right (BERxiT, EACL 2021).
+- ``patience``: how many heads before this one, in a row, agree with it (PABEE, arXiv 2006.04152).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+CRITERIA = ("max_softmax", "entropy", "certainty", "patience")
+
+
+@dataclass(frozen=True)
+class ExitConfig:
+    """Where exit heads stand.
+
+    Attributes:
+        after: Numbers of blocks after which a head stands, ascending; the last head always follows all.
+        criterion: One of ``CRITERIA``.
+    """
+
+    after: tuple[int, ...]
+    criterion: str = "max_softmax"
+
+    def __post_init__(self) -> None:
+        if self.criterion not in CRITERIA:
+            raise ValueError(f"got exit criterion {self.criterion!r}, expected one of {', '.join(CRITERIA)}")
+        if not self.after or list(self.after) != sorted(set(self.after)) or self.after[0] < 1:
+            raise ValueError(f"got exits after blocks {list(self.after)}, expected ascending numbers from 1")
+
+    def require_depth(self, depth: int) -> None:
+        """Check that every head stands before the end.
+
+        Raises:
+            ValueError: One does not.
+        """
+        if self.after[-1] >= depth:
+            raise ValueError(f"got an exit after block {self.after[-1]} of {depth}, expected one before the last")
+
+
+class HeadOutput(NamedTuple):
+    """Output of an exit head.
+
+    Attributes:
+        logits: ``[B, classes]``.
+        confidence: float32 ``[B]``.
+        carried: What the criterion hands to the next head, by source name: nothing, or for patience
+            ``next_prediction`` int64 ``[B]`` and ``next_streak`` float32 ``[B]``.
+        certainty: Logit of the learned certainty, ``[B]``, for training; None for other criteria.
+    """
+
+    logits: Tensor
+    confidence: Tensor
+    carried: dict[str, Tensor]
+    certainty: Tensor | None
+
+
+class ExitHead(nn.Module):
+    """Linear classifier with a confidence. Features come normalised."""
+
+    def __init__(self, width: int, classes: int, criterion: str) -> None:
+        super().__init__()
+        self.width, self.classes, self.criterion = width, classes, criterion
+        self.classifier = nn.Linear(width, classes)
+        self.certainty = nn.Linear(width, 1) if criterion == "certainty" else None
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one sample."""
+        return self.width * (self.classes + int(self.certainty is not None))
+
+    def forward(self, features: Tensor, carried: dict[str, Tensor]) -> HeadOutput:
+        """Classify ``[B, D]``; ``carried`` has ``prediction`` and ``streak`` of the head before, if any."""
+        logits = self.classifier(features)
+        if self.certainty is not None:
+            certainty = self.certainty(features)[:, 0]
+            return HeadOutput(logits, torch.sigmoid(certainty), {}, certainty)
+        if self.criterion == "patience":
+            prediction = logits.argmax(1)
+            streak = torch.zeros_like(logits[:, 0])
+            if "prediction" in carried:
+                streak = torch.where(prediction == carried["prediction"], carried["streak"] + 1, streak)
+            return HeadOutput(logits, streak, {"next_prediction": prediction, "next_streak": streak}, None)
+        return HeadOutput(logits, _sureness(logits, self.criterion), {}, None)
+
+
+def _sureness(logits: Tensor, criterion: str) -> Tensor:
+    logarithms = logits.log_softmax(1)
+    if criterion == "max_softmax":
+        return logarithms.amax(1).exp()
+    entropy = -(logarithms.exp() * logarithms).sum(1)
+    return 1 - entropy / math.log(max(logits.shape[1], 2))  # a single class has no entropy

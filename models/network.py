@@ -1,0 +1,162 @@
+"""What export and calibration need of a network: named inputs, knobs, and stages that hand tensors on.
+
+A stage is a piece of the network between two exits. Its first inputs are the network's; every later
+stage takes *carried* tensors that the stage before gave out. A network without exits has one stage.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from adaptrt.models.gate import Decision
+from adaptrt.models.tokens import Selection
+
+Axis = int | str
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A named tensor; in ``shape`` a text names a dynamic axis, such as ``"batch"``."""
+
+    name: str
+    dtype: str
+    shape: tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class KnobSpec:
+    """A graph input that changes how much is computed; at its default everything runs."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    minimum: float
+    maximum: float
+    default: float
+
+
+@dataclass(frozen=True)
+class CarriedSpec:
+    """A tensor that a stage takes from the one before, which gives it out as ``source``."""
+
+    tensor: TensorSpec
+    source: str
+
+
+class StageOutput(NamedTuple):
+    """What one stage gives.
+
+    Attributes:
+        logits: ``[B, classes]`` of the head at the stage's end.
+        confidence: float32 ``[B]``, higher is surer; None in a network of one stage.
+        macs_fraction: float32 ``[B]``: share of the dense model's multiply-accumulates, all stages so far.
+        carried: For the next stage, by its source name; empty after the last.
+        decisions: What was decided, in order: one ``Decision`` per gate, one ``Selection`` per selector.
+        certainty: Logit of the learned certainty, ``[B]``, where there is one; for training.
+    """
+
+    logits: Tensor
+    confidence: Tensor | None
+    macs_fraction: Tensor
+    carried: dict[str, Tensor]
+    decisions: list[Decision | Selection]
+    certainty: Tensor | None = None
+
+
+class Network(nn.Module, abc.ABC):
+    """A network in one or several stages."""
+
+    @property
+    @abc.abstractmethod
+    def stage_names(self) -> list[str]:
+        """Names of the heads, one per stage: ``after_block_2``, ..., ``final``."""
+
+    @property
+    @abc.abstractmethod
+    def exit_criterion(self) -> str | None:
+        """How confidence is computed (see ``adaptrt.models.exit_head``); None with one stage."""
+
+    @property
+    def token_axis(self) -> Axis | None:
+        """How many tokens a sample has before any selection, or the input's axis that says so; None: no tokens."""
+        return None
+
+    @abc.abstractmethod
+    def input_specs(self) -> list[TensorSpec]:
+        """Inputs of the network, knobs not among them."""
+
+    @abc.abstractmethod
+    def example_inputs(self, batch: int) -> dict[str, Tensor]:
+        """Random inputs of a batch, by name."""
+
+    @abc.abstractmethod
+    def knob_specs(self) -> list[KnobSpec]:
+        """Graph inputs that change how much is computed."""
+
+    @abc.abstractmethod
+    def stage_knobs(self, stage: int) -> list[str]:
+        """Names of the knobs that a stage reads."""
+
+    @abc.abstractmethod
+    def carried_specs(self, stage: int) -> list[CarriedSpec]:
+        """What a stage takes from the one before; nothing for stage 0."""
+
+    @abc.abstractmethod
+    def selections_in(self, stage: int) -> int:
+        """How many token selections a stage makes; each has an output size that depends on the data."""
+
+    @abc.abstractmethod
+    def gates_in(self, stage: int) -> int:
+        """How many gates a stage has."""
+
+    @abc.abstractmethod
+    def run_stage(
+        self, stage: int, inputs: dict[str, Tensor], knobs: dict[str, Tensor], kept: list[Tensor] | None = None
+    ) -> StageOutput:
+        """Run one stage in evaluation or training.
+
+        Args:
+            stage: Its number, from 0.
+            inputs: The network's inputs for stage 0, the carried tensors for the others.
+            knobs: Values of the knobs that the stage reads; those left out are off.
+            kept: While tracing, one tensor per selection whose length stands for the number kept.
+        """
+
+    @abc.abstractmethod
+    def exit_modules(self) -> list[nn.Module]:
+        """What the network has for its exits only: early heads, and what the last one needs for its confidence."""
+
+    @abc.abstractmethod
+    def dense_macs(self) -> int:
+        """Multiply-accumulates of the dense network for one input."""
+
+    @abc.abstractmethod
+    def dense_parameters(self) -> int:
+        """Number of weights of the dense network."""
+
+    @property
+    @abc.abstractmethod
+    def adaptive(self) -> bool:
+        """Whether any module's work depends on its input or on a knob."""
+
+    @abc.abstractmethod
+    def unsplit(self) -> Network:
+        """The same network in one stage, without its early heads."""
+
+    def run_stages(self, inputs: dict[str, Tensor], knobs: dict[str, Tensor]) -> list[StageOutput]:
+        """Run all stages on all samples, nobody leaving."""
+        outputs: list[StageOutput] = []
+        for stage in range(len(self.stage_names)):
+            if stage:
+                given = {**outputs[-1].carried, "macs_fraction": outputs[-1].macs_fraction}
+                carried = self.carried_specs(stage)
+                inputs = {spec.tensor.name: given[spec.source] for spec in carried if spec.source in given}
+                if "next_presence" in given:  # in training, where nothing is cut out
+                    inputs["presence"] = given["next_presence"]
+            read = {name: value for name, value in knobs.items() if name in self.stage_knobs(stage)}
+            outputs.append(self.run_stage(stage, inputs, read))
+        return outputs

@@ -1,0 +1,240 @@
+"""Running a network stage after stage, while those samples leave that are sure enough.
+
+After each stage but the last, a sample leaves if the confidence of that stage's head is strictly above
+its threshold; one whose confidence is NaN is not confident and stays. What the others carry to the next
+stage is compacted to them. Where nobody leaves, the tensors go on as they are, without a copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adaptrt.runtime.backends import Backend, Value
+from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, Bundle, Carry
+from adaptrt.runtime.compaction import Compaction
+from adaptrt.runtime.decisions import DecisionRecorder
+from adaptrt.runtime.errors import BackendError
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One stage, and what goes into and comes out of it.
+
+    Attributes:
+        backend: that executes it.
+        file: its name, for messages.
+        given: the bundle's inputs and knobs that it takes.
+        fetched: its outputs that are always wanted.
+        decisions: those that are wanted on request.
+        carried: what the next stage takes from it; empty after the last.
+        compaction: of that.
+        later: the inputs with a batch axis that stages after this one take.
+    """
+
+    backend: Backend
+    file: str
+    given: tuple[str, ...]
+    fetched: tuple[str, ...]
+    decisions: tuple[str, ...]
+    carried: tuple[Carry, ...]
+    compaction: Compaction
+    later: tuple[str, ...]
+
+
+class StageSequence:
+    """The stages of one bundle; immutable, so any number of threads may run it.
+
+    Args:
+        bundle: what the stages carry and put out.
+        backends: one for each stage, in order.
+        batch: the axis that counts samples; None where their number is fixed.
+    """
+
+    def __init__(self, bundle: Bundle, backends: Sequence[Backend], batch: str | None) -> None:
+        self._outputs = tuple(spec.name for spec in bundle.outputs)
+        confidence = [CONFIDENCE_OUTPUT] if len(backends) > 1 else []
+        self._told = tuple(dict.fromkeys([*self._outputs, *confidence]))
+        self._to_value = backends[0].to_value
+        names = [*(spec.name for spec in bundle.inputs), *(knob.name for knob in bundle.knobs)]
+        per_sample = [spec.name for spec in bundle.inputs if spec.shape[:1] == [batch]]
+        steps = []
+        for number, (stage, backend) in enumerate(zip(bundle.stages, backends, strict=True)):
+            after = bundle.stages[number + 1].carry if number + 1 < len(backends) else []
+            wanted = [*self._outputs, *(confidence if after else []), *(carry.source for carry in after)]
+            step = _Step(
+                backend=backend,
+                file=stage.file,
+                given=tuple(name for name in names if name in backend.inputs),
+                fetched=tuple(dict.fromkeys(wanted)),
+                decisions=tuple(stage.decisions),
+                carried=tuple(after),
+                compaction=Compaction.of(after),
+                later=tuple(name for name in per_sample if any(name in b.inputs for b in backends[number + 1 :])),
+            )
+            steps.append(step)
+        self._steps = tuple(steps)
+
+    def run(
+        self,
+        arrays: Mapping[str, Array],
+        samples: int,
+        thresholds: Sequence[float],
+        recorder: DecisionRecorder | None = None,
+    ) -> tuple[dict[str, Array], Array | None]:
+        """Run a batch.
+
+        Args:
+            arrays: inputs, already checked, and knobs.
+            samples: B, at least one.
+            thresholds: for each stage but the last, the confidence above which a sample leaves; infinity
+                lets none leave, and spares the comparison.
+            recorder: takes in the stages' decisions; None leaves them out.
+
+        Returns:
+            In the caller's order, every output of the bundle by name, [B, ...], and where there are
+            several stages the one at whose head each sample left, int64 [B].
+
+        Raises:
+            BackendError: an engine failed, or gave something that is not as the bundle says.
+        """
+        given = {name: self._to_value(array) for name, array in arrays.items()}
+        feeds: dict[str, Value] = {}
+        assembly = _Assembly(samples)
+        for step, threshold in zip(self._steps, (*thresholds, math.inf), strict=True):
+            for name in step.given:
+                feeds[name] = given[name]
+            got = _execute(step, feeds, recorder)
+            there = assembly.there
+            leaving = None
+            count = 0 if step.carried else there
+            if threshold != math.inf:
+                leaving = _array(step, got, CONFIDENCE_OUTPUT, there, rank=1) > threshold  # false for NaN
+                count = int(np.count_nonzero(leaving))
+            if count == there:
+                assembly.leave(step, self._part(step, got, there))
+                break
+            if leaving is not None and count:
+                assembly.leave(step, self._part(step, got, there), leaving)
+                feeds = self._compact(step, got, given, np.flatnonzero(~leaving), there, recorder)
+            else:
+                feeds = {carry.name: got[carry.source] for carry in step.carried}
+            del got  # what is not carried need not wait for the next stage
+            assembly.stage += 1
+        return assembly.outputs, assembly.exit if len(self._steps) > 1 else None
+
+    def run_all(self, arrays: Mapping[str, Array], samples: int) -> list[dict[str, Array]]:
+        """Run every stage on all samples, nobody leaving.
+
+        Args:
+            arrays: as in ``run``.
+            samples: as in ``run``.
+
+        Returns:
+            For each stage every output of the bundle by name, [B, ...], and where there are several
+            stages ``confidence`` float32 [B].
+
+        Raises:
+            BackendError: as ``run``.
+        """
+        given = {name: self._to_value(array) for name, array in arrays.items()}
+        carried: dict[str, Value] = {}
+        found = []
+        for step in self._steps:
+            feeds = {**carried, **{name: given[name] for name in step.given}}
+            names = tuple(dict.fromkeys([*step.fetched, *self._told]))
+            got = dict(zip(names, step.backend.run_values(feeds, names), strict=True))
+            found.append({name: _array(step, got, name, samples) for name in self._told})
+            carried = {carry.name: got[carry.source] for carry in step.carried}
+        return found
+
+    def _part(self, step: _Step, got: Mapping[str, Value], there: int) -> dict[str, Array]:
+        """The bundle's outputs at this stage, for all samples that reached it."""
+        return {name: _array(step, got, name, there) for name in self._outputs}
+
+    def _compact(
+        self,
+        step: _Step,
+        got: Mapping[str, Value],
+        given: dict[str, Value],
+        rows: Array,
+        there: int,
+        recorder: DecisionRecorder | None,
+    ) -> dict[str, Value]:
+        """What is carried on, and in ``given`` the inputs that later stages take, for ``rows`` alone."""
+        arrays = {c.name: _array(step, got, c.source, there, rank=len(c.shape)) for c in step.carried}
+        kept, width = step.compaction.apply(arrays, rows)
+        for name in step.later:
+            given[name] = self._to_value(step.backend.to_array(given[name])[rows])
+        if recorder is not None:
+            recorder.compact(rows, width)
+        return {name: self._to_value(array) for name, array in kept.items()}
+
+
+class _Assembly:
+    """The outputs of the samples that have left, in the caller's order.
+
+    Attributes:
+        stage: number of the stage that runs.
+        there: how many samples it runs on.
+        outputs: [B, ...] by name.
+        exit: int64 [B].
+    """
+
+    def __init__(self, samples: int) -> None:
+        self.stage = 0
+        self.there = samples
+        self.outputs: dict[str, Array] = {}
+        self.exit = np.empty(samples, np.int64)
+        self._rows: Array | None = None  # of the caller's samples those still there, if not all
+
+    def leave(self, step: _Step, part: dict[str, Array], leaving: Array | None = None) -> None:
+        """Take the outputs of those of the samples there that ``leaving``, bool [there], says; None: of all."""
+        if self._rows is None:
+            if leaving is None:
+                self.outputs = part
+                self.exit.fill(self.stage)
+                return
+            self._rows = np.arange(self.there)
+        samples = len(self.exit)
+        gone = self._rows if leaving is None else self._rows[leaving]
+        for name, array in part.items():
+            target = self.outputs.setdefault(name, np.empty((samples, *array.shape[1:]), array.dtype))
+            if target.shape[1:] != array.shape[1:]:
+                raise _wrong(step, name, array, ["batch", *target.shape[1:]])
+            target[gone] = array if leaving is None else array[leaving]
+        self.exit[gone] = self.stage
+        if leaving is not None:
+            self._rows = self._rows[~leaving]
+            self.there = len(self._rows)
+
+
+def _execute(step: _Step, feeds: Mapping[str, Value], recorder: DecisionRecorder | None) -> dict[str, Value]:
+    if recorder is None:
+        return dict(zip(step.fetched, step.backend.run_values(feeds, step.fetched), strict=True))
+    names = step.fetched + step.decisions
+    got = dict(zip(names, step.backend.run_values(feeds, names), strict=True))
+    recorder.record({name: step.backend.to_array(got[name]) for name in step.decisions})
+    return got
+
+
+def _array(step: _Step, got: Mapping[str, Value], name: str, there: int, *, rank: int | None = None) -> Array:
+    """An output on the host, with an entry for each sample that the stage ran on."""
+    array = step.backend.to_array(got[name])
+    if array.shape[:1] != (there,) or (rank is not None and array.ndim != rank):
+        raise _wrong(step, name, array, [there, "..."] if rank is None else [there, *["?"] * (rank - 1)])
+    return array
+
+
+def _wrong(step: _Step, name: str, array: Array, expected: Sequence[int | str]) -> BackendError:
+    sizes = ", ".join(map(str, expected))
+    return BackendError(
+        f"{step.file}: {name!r} came out as {array.dtype} {list(array.shape)}, expected [{sizes}]; "
+        "run `adaptrt verify` on the bundle, or export the model again"
+    )
