@@ -6,13 +6,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 NAME := $(notdir $(patsubst %/,%,$(MODEL)))
 
+# The weights of digits ship with the repository; those of fashion are trained before the first export.
+TRAINED := build/models/fashion
+SOURCE := $(if $(filter fashion,$(MODEL)),$(TRAINED),$(MODEL))
+WEIGHTS := $(if $(filter digits,$(MODEL)),models/weights/digits,build/models/$(NAME))
+FASHION_MNIST := $(or $(ADAPTRT_FASHION_MNIST),/usr/share/datasets/fashion-mnist)/train-images-idx3-ubyte.gz
+
 # Python 3.10 with ONNX Runtime 1.23 is what JetPack 6 can have; its tests run where 3.10 is found.
 PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/python; do \
 	"$$p" -c 'import sys, venv; print(sys.executable)' 2>/dev/null && break; done)
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export train test test-runtime-310 lint bench clean
+.PHONY: help export train test test-runtime-310 lint bench families early-exit clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -23,12 +29,20 @@ $(BIN)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	touch $@
 
-export: $(BIN)/.installed ## Export MODEL (default digits), prove parity, calibrate, measure, plot into build/MODEL
-	$(BIN)/adaptrt export $(MODEL) --output build/$(NAME)
+export: $(BIN)/.installed $(if $(filter fashion,$(MODEL)),$(TRAINED)/model.safetensors) ## Export MODEL (default digits), prove parity, calibrate, measure, plot into build/MODEL
+	$(BIN)/adaptrt export $(SOURCE) --output build/$(NAME)
 	$(BIN)/adaptrt bench build/$(NAME)
 
-train: $(BIN)/.installed ## Train the default model and write its weights to models/weights/digits
-	$(BIN)/adaptrt train digits --output models/weights/digits
+$(TRAINED)/model.safetensors: $(BIN)/.installed $(FASHION_MNIST)
+	$(BIN)/adaptrt train fashion --output $(TRAINED)
+
+$(FASHION_MNIST):
+	@command -v apt-get >/dev/null || { echo "got no $@, expected Fashion-MNIST's files; set ADAPTRT_FASHION_MNIST to a folder that has them" >&2; exit 2; }
+	$(if $(filter 0,$(shell id -u)),,sudo) apt-get install --yes dataset-fashion-mnist || \
+	{ $(if $(filter 0,$(shell id -u)),,sudo) apt-get update && $(if $(filter 0,$(shell id -u)),,sudo) apt-get install --yes dataset-fashion-mnist; }
+
+train: $(BIN)/.installed $(if $(filter fashion,$(MODEL)),$(FASHION_MNIST)) ## Train MODEL (digits or fashion); the weights of digits go to models/weights/digits
+	$(BIN)/adaptrt train $(MODEL) --output $(WEIGHTS)
 
 test: $(BIN)/.installed ## Run the tests, the runtime's once more under Python 3.10 where that is found
 	$(BIN)/python -m pytest
@@ -55,6 +69,14 @@ bench: $(BIN)/.installed ## Measure how closely time follows work (about 20 minu
 	$(BIN)/python -m adaptrt.bench.conditional_mlp --json build/bench/conditional_mlp.json
 	$(BIN)/python -m adaptrt.bench.end_to_end --json build/bench/end_to_end.json
 	$(BIN)/python -m adaptrt.bench.runtime_overhead --json build/bench/runtime_overhead.json
+
+families: $(BIN)/.installed $(FASHION_MNIST) ## Compare ACMs, exits, pruning, all three, EViT, ToMe and narrower networks on Fashion-MNIST (hours)
+	mkdir -p build/bench
+	$(BIN)/python -m adaptrt.bench.families --json build/bench/families.json --plot build/bench/families.png
+
+early-exit: $(BIN)/.installed ## Measure what leaving early saves (needs build/fashion)
+	mkdir -p build/bench
+	$(BIN)/python -m adaptrt.bench.early_exit $(TRAINED) build/fashion --json build/bench/early_exit.json
 
 clean: ## Remove what was built; environments and weights stay
 	rm -rf build

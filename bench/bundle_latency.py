@@ -15,19 +15,21 @@ from adaptrt.bench.errors import BenchError
 from adaptrt.bench.interleave import Case, Spread, Timing, interleave
 from adaptrt.bench.machine import describe_machine, describe_source
 from adaptrt.bench.result_json import write_json
-from adaptrt.bench.session_process import Array, Feed, SessionProcess
-from adaptrt.export.reference import GOLDEN_FILE, read_golden
-from adaptrt.runtime.bundle import Bundle, TensorSpec, read_bundle
+from adaptrt.bench.samples import batches_of, find_samples
+from adaptrt.bench.session_process import Array, BundleProcess, Feed, SessionProcess
+from adaptrt.runtime.bundle import Bundle, KnobValue, read_bundle
 from adaptrt.runtime.bundle_schema import MACS_OUTPUT, PRICE_KNOB
 from adaptrt.runtime.inputs import knob_arrays
 
-__all__ = ["BundleLatency", "LatencyRow", "measure_bundle", "write_json"]
+__all__ = ["BundleLatency", "LatencyRow", "measure_bundle", "open_bundle", "write_json"]
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is done, 0..1."""
 
 _DENSE = "dense"
 _SAMPLES = 16  # different samples timed where a batch holds fewer
+_EXIT_SAMPLES = 64  # where they may leave early: what one takes says little of the mean
+_EXIT_RUNS = 3  # of each of these in a turn
 _SECONDS = 30.0  # that one batch size may take, where rounds are not given
 _FEWEST, _MOST = 3, 25  # rounds then
 _LONG_SECONDS = 0.6  # a run this long does not notice that another process had the caches
@@ -39,7 +41,7 @@ class LatencyRow:
 
     Attributes:
         price: The price that was fed; None for a bundle without one.
-        knobs: All knob values that were fed.
+        knobs: All knob values that were fed; those not named stood at their defaults.
         macs_fraction: Mean share of the dense MACs on the held-out split.
         quality: On the held-out split; None where it was not measured.
         frontier: Whether no other point of the curve beats it on the calibration data.
@@ -51,7 +53,7 @@ class LatencyRow:
     """
 
     price: float | None
-    knobs: dict[str, float]
+    knobs: dict[str, KnobValue]
     macs_fraction: float
     quality: float | None
     frontier: bool
@@ -67,9 +69,11 @@ class BundleLatency:
 
     Attributes:
         name: The bundle's.
+        stages: Its number of stages; with several the runtime ran them, with one a plain session did.
         batches: Batch sizes.
         threads: Threads that one operator may use.
         rounds: Rounds per batch size.
+        samples: Per batch size, samples that were timed.
         inputs: What was fed: "given", "golden" (the bundle's own samples) or "random".
         rows: Operating points, cheapest first.
         dense: Per batch size, milliseconds of one call of the dense model; None if the bundle has none.
@@ -81,9 +85,11 @@ class BundleLatency:
     """
 
     name: str
+    stages: int
     batches: tuple[int, ...]
     threads: int
     rounds: dict[int, int]
+    samples: dict[int, int]
     inputs: str
     rows: tuple[LatencyRow, ...]
     dense: dict[int, Spread] | None
@@ -109,10 +115,12 @@ def measure_bundle(
     The adaptive and the dense graph have a process each, and take turns point by point, round by round.
     The work depends on the input, so a small batch is timed on several different samples (16 of them at
     batch 1), each run in turn: a round's time is the mean over these inputs, and reported are median
-    and quartiles over rounds.
+    and quartiles over rounds. Where samples may leave early it depends on the input more than anything
+    else: there they are 64, and a round's time is the mean over them of the median of three runs of each.
 
     Args:
-        folder: A calibrated bundle of one stage and one input.
+        folder: A calibrated bundle of one input. One of a single stage runs in a plain session, the stages
+            of others on the runtime.
         batches: Batch sizes.
         threads: Threads that one operator may use.
         points: Operating points, at least 2; see ``choose_points``.
@@ -131,17 +139,14 @@ def measure_bundle(
     folder, bundle = Path(folder), read_bundle(folder)
     if not batches or min(batches) < 1 or len(set(batches)) < len(batches):
         raise BenchError(f"got batches {list(batches)}, expected different sizes of at least 1")
-    if len(bundle.stages) != 1 or len(bundle.inputs) != 1:
-        raise BenchError(
-            f"bundle {bundle.name!r} has {len(bundle.stages)} stages and {len(bundle.inputs)} inputs, "
-            "expected one of each; measure another"
-        )
+    if len(bundle.inputs) != 1:
+        raise BenchError(f"bundle {bundle.name!r} has {len(bundle.inputs)} inputs, expected 1; measure another")
     chosen = choose_points(bundle, points)
-    samples, origin = _samples(folder, bundle, inputs)
+    samples, origin = find_samples(folder, bundle, inputs)
     machine = describe_machine()
     tell("loading the graphs", 0.0)
     with ExitStack() as stack:
-        adaptive = stack.enter_context(SessionProcess(folder / bundle.stages[0].file, threads=threads))
+        adaptive = stack.enter_context(open_bundle(folder, bundle, threads=threads))
         dense = None
         if bundle.dense.file is not None:
             dense = stack.enter_context(SessionProcess(folder / bundle.dense.file, threads=threads))
@@ -155,9 +160,11 @@ def measure_bundle(
             measured[batch] = measurement.run(batch, rounds, tell_batch)
     return BundleLatency(
         name=bundle.name,
+        stages=len(bundle.stages),
         batches=tuple(batches),
         threads=threads,
         rounds={batch: each.rounds for batch, each in measured.items()},
+        samples={batch: each.samples for batch, each in measured.items()},
         inputs=origin,
         rows=tuple(_row(index, point, measured, dense is not None) for index, point in enumerate(chosen)),
         dense={b: m.timings[_DENSE].seconds.scaled(1e3) for b, m in measured.items()} if dense else None,
@@ -169,11 +176,24 @@ def measure_bundle(
     )
 
 
+def open_bundle(folder: Path, bundle: Bundle, *, threads: int = 1) -> SessionProcess:
+    """A process that runs a bundle: as a plain session where it has one stage, else on the runtime.
+
+    Raises:
+        BenchError: It does not start.
+    """
+    if len(bundle.stages) > 1:
+        return BundleProcess(folder, threads=threads)
+    outputs = [spec.name for spec in bundle.outputs]
+    return SessionProcess(folder / bundle.stages[0].file, threads=threads, outputs=outputs)
+
+
 @dataclass(frozen=True)
 class _Measured:
-    """One batch size: rounds made, a timing for each point (by its index) and the dense graph, shares."""
+    """One batch size: rounds, samples timed, a timing for each point (by its index) and the dense graph, shares."""
 
     rounds: int
+    samples: int
     timings: Mapping[str, Timing]
     shares: list[float]
 
@@ -190,12 +210,13 @@ class _Measurement:
         dense: SessionProcess | None,
     ) -> None:
         self._input, self._samples = bundle.inputs[0].name, samples
+        self._exits = len(bundle.stages) > 1
         self._adaptive, self._dense = adaptive, dense
         self._knob_feeds: list[dict[str, str]] = []
         for index, point in enumerate(chosen):
             arrays = knob_arrays(bundle.knobs, point.knobs)
             adaptive.load({f"{name} {index}": array for name, array in arrays.items()})
-            self._knob_feeds.append({name: f"{name} {index}" for name in arrays})
+            self._knob_feeds.append({name: f"{name} {index}" for name in arrays if name in adaptive.inputs})
 
     def run(self, batch: int, rounds: int | None, tell: Callable[[float], None]) -> _Measured:
         """Measure all points and the dense graph at one batch size."""
@@ -207,9 +228,10 @@ class _Measurement:
         shares = [float(np.mean([self._adaptive.output(MACS_OUTPUT, feed).mean() for feed in own])) for own in points]
         once = cases[-1].process.time(cases[-1].feeds[:1], warm=1, runs=1)[0][0]
         warm = int(once < _LONG_SECONDS)
+        runs = _EXIT_RUNS if self._exits and len(feeds) > 1 else 1
         if rounds is None:
             # A guess is enough: all the points together take about two thirds of the dense time each.
-            round_seconds = once * (len(feeds) + warm) * len(cases) * 2 / 3
+            round_seconds = once * (len(feeds) * runs + warm) * len(cases) * 2 / 3
             rounds = max(_FEWEST, min(_MOST, round(_SECONDS / round_seconds)))
         done, total = 0, rounds * len(cases)
 
@@ -219,16 +241,12 @@ class _Measurement:
             tell(done / total)
 
         baseline = cases[-1].name
-        timings = interleave(cases, baseline=baseline, rounds=rounds, warm=warm, runs=1, on_turn=on_turn)
-        return _Measured(rounds, timings, shares)
+        timings = interleave(cases, baseline=baseline, rounds=rounds, warm=warm, runs=runs, on_turn=on_turn)
+        return _Measured(rounds, len(feeds) * batch, timings, shares)
 
     def _load(self, batch: int) -> list[Feed]:
         """Give both processes their inputs: one batch, or several small ones."""
-        count = max(1, _SAMPLES // batch)
-        have, wanted = len(self._samples), count * batch
-        # Spread over all samples, which may be sorted by class; repeated where there are too few.
-        picked = np.arange(wanted) * have // wanted if have >= wanted else np.arange(wanted) % have
-        parts = self._samples[picked].reshape(count, batch, *self._samples.shape[1:])
+        parts = batches_of(self._samples, batch, _EXIT_SAMPLES if self._exits else _SAMPLES)
         arrays = {f"input {index} of {batch}": part for index, part in enumerate(parts)}
         for process in (self._adaptive, self._dense):
             if process is not None:
@@ -243,7 +261,7 @@ def _silent(_what: str, _share: float) -> None:
 def _row(index: int, point: Point, measured: Mapping[int, _Measured], has_dense: bool) -> LatencyRow:
     timings = {batch: each.timings[str(index)] for batch, each in measured.items()}
     return LatencyRow(
-        price=point.knobs.get(PRICE_KNOB),
+        price=_price(point),
         knobs=point.knobs,
         macs_fraction=point.macs_fraction,
         quality=point.quality,
@@ -255,29 +273,6 @@ def _row(index: int, point: Point, measured: Mapping[int, _Measured], has_dense:
     )
 
 
-def _samples(folder: Path, bundle: Bundle, inputs: Array | None) -> tuple[Array, str]:
-    """Samples to feed and where they come from."""
-    spec = bundle.inputs[0]
-    if inputs is not None:
-        return _checked(np.asarray(inputs), spec), "given"
-    golden = folder / GOLDEN_FILE
-    if golden.is_file():
-        return _checked(read_golden(golden)[0].inputs, spec), "golden"
-    sizes = [size for size in spec.shape[1:] if isinstance(size, int)]
-    if len(sizes) != len(spec.shape) - 1 or np.dtype(spec.dtype).kind != "f":
-        raise BenchError(
-            f"cannot make noise for input {spec.name!r} ({spec.dtype} {spec.shape}) of {bundle.name!r}; give inputs"
-        )
-    return np.random.default_rng(0).random((_SAMPLES, *sizes)).astype(spec.dtype), "random"
-
-
-def _checked(samples: Array, spec: TensorSpec) -> Array:
-    fits = samples.ndim == len(spec.shape) and len(samples) > 0 and samples.dtype == np.dtype(spec.dtype)
-    if not fits or any(
-        isinstance(size, int) and size != got for size, got in zip(spec.shape[1:], samples.shape[1:], strict=True)
-    ):
-        raise BenchError(
-            f"got inputs {samples.dtype} {list(samples.shape)}, expected at least one sample of "
-            f"{spec.name!r}: {spec.dtype} {spec.shape}; give others"
-        )
-    return samples
+def _price(point: Point) -> float | None:
+    value = point.knobs.get(PRICE_KNOB)
+    return value[0] if isinstance(value, list) else value

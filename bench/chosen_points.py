@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from adaptrt.bench.errors import BenchError
 from adaptrt.runtime.budget import Budget
-from adaptrt.runtime.bundle import Bundle, CurvePoint
+from adaptrt.runtime.bundle import Bundle, CurvePoint, Knob, KnobValue
+from adaptrt.runtime.bundle_schema import PRICE_KNOB
+from adaptrt.runtime.chains import Canonical, OperatingPoint, canonical
 from adaptrt.runtime.operating_point import BudgetSolver
 
-HEADLINE_FRACTION = 0.6
-"""The budget that is always among the points, where the model can meet it."""
+HEADLINE_FRACTIONS = (0.5, 0.6)
+"""Budgets that are always among the points, where the model can meet them."""
 
 _NEAR_HEADLINE = 0.01
 
@@ -29,7 +33,7 @@ class Point:
         calibrated: Whether it is of the curve; else the runtime solved a budget for it.
     """
 
-    knobs: dict[str, float]
+    knobs: dict[str, KnobValue]
     macs_fraction: float
     quality: float | None
     frontier: bool
@@ -37,38 +41,114 @@ class Point:
 
 
 def choose_points(bundle: Bundle, count: int) -> list[Point]:
-    """Choose points of the curve spread evenly by share of work, cheapest first.
+    """Choose points spread evenly by share of work, cheapest first.
 
-    The cheapest and the one at which everything runs are among them, and one at 60% of the dense work,
-    solved by the runtime where no other is within 1% of it.
+    Of a curve along one price they are calibrated points. Of a curve of several settings they are what
+    the runtime solves budgets from the cheapest to the full one to, so that they are what a user gets; points for
+    hard budgets are not among them. The cheapest and the one at which everything runs always are, and
+    what the runtime runs at 50% and at 60% of the dense work, where no other is within 1% of it.
 
     Args:
         bundle: Calibrated.
-        count: How many, at least 2; all of a curve that has fewer.
+        count: How many, at least 2; fewer where several budgets get the same point.
 
     Raises:
-        BenchError: The bundle has no curve, or ``count`` is below 2.
+        BenchError: The bundle has no curve for soft budgets, or ``count`` is below 2.
     """
     if count < 2:
         raise BenchError(f"got {count} points, expected at least 2: the cheapest and everything running")
-    if not bundle.curve:
-        raise BenchError(f"bundle {bundle.name!r} has no calibrated curve; run `adaptrt calibrate` on it first")
-    chosen = [
-        Point(dict(point.knobs), point.macs_fraction, point.quality, point.frontier, calibrated=True)
-        for point in _spread_evenly(bundle.curve, _everything(bundle), count)
-    ]
-    if all(abs(point.macs_fraction - HEADLINE_FRACTION) > _NEAR_HEADLINE for point in chosen):
-        solved = BudgetSolver(bundle).solve(Budget.fraction(HEADLINE_FRACTION))
-        if solved.reachable:
-            chosen.append(Point(solved.knobs, solved.macs_fraction, solved.quality, frontier=False, calibrated=False))
+    soft = [point for point in bundle.curve if not point.hard]
+    if not soft:
+        raise BenchError(
+            f"bundle {bundle.name!r} has no calibrated curve for soft budgets; run `adaptrt calibrate` on it first"
+        )
+    solving = _Solving(bundle)
+    if any(point.setting for point in soft):
+        chosen = solving.spread(count)
+    else:
+        chosen = [of_curve(point, point.knobs) for point in _spread_evenly(soft, _everything(bundle, soft), count)]
+    for fraction in HEADLINE_FRACTIONS:
+        if all(abs(point.macs_fraction - fraction) > _NEAR_HEADLINE for point in chosen):
+            headline = solving.solve(Budget.fraction(fraction))
+            if headline is not None and all(headline.knobs != point.knobs for point in chosen):
+                chosen.append(headline)
     return sorted(chosen, key=lambda point: point.macs_fraction)
 
 
-def _everything(bundle: Bundle) -> CurvePoint:
+def points_at(bundle: Bundle, budgets: Sequence[Budget]) -> list[Point]:
+    """What the runtime runs under these budgets, each point once; budgets out of reach are left out.
+
+    Raises:
+        BudgetError: The bundle has no curve for one of them.
+    """
+    solving, found = _Solving(bundle), list[Point]()
+    for budget in budgets:
+        point = solving.solve(budget)
+        if point is not None and all(point.knobs != other.knobs for other in found):
+            found.append(point)
+    return found
+
+
+def of_curve(point: CurvePoint, knobs: Mapping[str, KnobValue]) -> Point:
+    """A calibrated point, fed by ``knobs``."""
+    return Point(dict(knobs), point.macs_fraction, point.quality, point.frontier, calibrated=True)
+
+
+class _Solving:
+    """Budgets to points: those of the curve with what was measured there, others with what is expected."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._knobs, self._solver = bundle.knobs, BudgetSolver(bundle)
+        self._measured: dict[tuple[Canonical, ...], CurvePoint] = {}
+        for point in bundle.curve:
+            key = _key(self._knobs, point.knobs)
+            if key not in self._measured or point.frontier:
+                self._measured[key] = point
+
+    def spread(self, count: int) -> list[Point]:
+        """Points at budgets spread evenly from the cheapest point to everything running."""
+        cheapest, full = self._solver.solve(Budget.fraction(0.0)), self._solver.solve(Budget.full())
+        between = np.linspace(cheapest.macs_fraction, full.macs_fraction, count)[1:-1]
+        solved = [cheapest, *(self._solver.solve(Budget.fraction(float(share))) for share in between), full]
+        found: list[Point] = []
+        for each in solved:
+            point = self._point(each)
+            if all(point.knobs != other.knobs for other in found):
+                found.append(point)
+        return found
+
+    def solve(self, budget: Budget) -> Point | None:
+        """What runs under a budget; None where it is out of reach."""
+        solved = self._solver.solve(budget)
+        return self._point(solved) if solved.reachable else None
+
+    def _point(self, solved: OperatingPoint) -> Point:
+        fed = _without_defaults(self._knobs, solved.knobs)
+        measured = self._measured.get(_key(self._knobs, solved.knobs))
+        if measured is not None:
+            return of_curve(measured, fed)
+        return Point(fed, solved.macs_fraction, solved.quality, frontier=False, calibrated=False)
+
+
+def _key(knobs: Sequence[Knob], values: Mapping[str, KnobValue]) -> tuple[Canonical, ...]:
+    """The same for values that the graph cannot tell apart."""
+    return tuple(canonical(values.get(knob.name, knob.default), knob) for knob in knobs)
+
+
+def _without_defaults(knobs: Sequence[Knob], values: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
+    """Without the knobs that stand at their defaults; the price always stays."""
+    return {
+        knob.name: values[knob.name]
+        for knob in knobs
+        if knob.name == PRICE_KNOB or canonical(values[knob.name], knob) != canonical(knob.default, knob)
+    }
+
+
+def _everything(bundle: Bundle, curve: Sequence[CurvePoint]) -> CurvePoint:
     """The point at which all knobs are at their defaults, or else the dearest."""
-    defaults = {knob.name: knob.default for knob in bundle.knobs}
-    at_default = [point for point in bundle.curve if {**defaults, **point.knobs} == defaults]
-    return max(at_default or bundle.curve, key=lambda point: point.macs_fraction)
+    default = _key(bundle.knobs, {})
+    at_default = [point for point in curve if _key(bundle.knobs, point.knobs) == default]
+    return max(at_default or curve, key=lambda point: point.macs_fraction)
 
 
 def _spread_evenly(curve: Sequence[CurvePoint], everything: CurvePoint, count: int) -> list[CurvePoint]:

@@ -239,7 +239,7 @@ def tabulate(result: Result) -> Table:
 @click.option("--quick", is_flag=True, help="Small sizes, few rounds: shows that it runs, measures nothing.")
 @json_option
 def main(tokens: tuple[int, ...], threads: tuple[int, ...], rounds: int, quick: bool, json_file: Path | None) -> None:
-    r"""Measure how closely the time of one ConditionalMLP follows its work.
+    """Measure how closely the time of one ConditionalMLP follows its work.
 
     ViT-B's FFN with four learners against the dense FFN, in ONNX Runtime: decisions binomial(4, share)
     and constant. Efficiency = share of the work / share of the dense time.
@@ -248,7 +248,7 @@ def main(tokens: tuple[int, ...], threads: tuple[int, ...], rounds: int, quick: 
     Examples:
       python -m adaptrt.bench.conditional_mlp
       python -m adaptrt.bench.conditional_mlp --tokens 197 --threads 1 --json ffn.json
-    """
+    """  # noqa: D301 - click takes the character, not its escape, for "do not rewrap"
     shape = FFNShape(64, 256) if quick else FFNShape()
     tokens, rounds = (tokens[:2], 3) if quick else (tokens, rounds)
     machine, rows = describe_machine(), []

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -17,16 +17,15 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from adaptrt import AdaptrtError
 from adaptrt.bench.result_json import write_json
 
-_WIDTH_IN_FILES = 120  # columns of a table that goes to a file or a pipe
+_WIDTH_IN_FILES = 140  # columns of a table that goes to a file or a pipe
 _INTERRUPTED = 130  # what shells report for Ctrl-C
 
 
-def _existing_folder(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
+def existing_folder(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
     """Refuse a file that could not be written before minutes are spent on what goes into it."""
     if file is not None and not file.parent.is_dir():
         raise click.BadParameter(f"{file.parent} is no folder; make it first, or name another file")
@@ -37,7 +36,7 @@ json_option = click.option(
     "--json",
     "json_file",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_existing_folder,
+    callback=existing_folder,
     help="Write the result here.",
 )
 """``--json FILE`` of every command."""
@@ -58,8 +57,8 @@ def show_progress() -> Iterator[Progress]:
         yield progress
 
 
-def show(table: Table, result: object, json_file: Path | None) -> None:
-    """Print a table to standard output and, if a file is named, write the result to it."""
+def show(table: RenderableType, result: object, json_file: Path | None) -> None:
+    """Print a table, or several, to standard output and, if a file is named, write the result to it."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH_IN_FILES)
@@ -68,8 +67,13 @@ def show(table: Table, result: object, json_file: Path | None) -> None:
         write_json(result, json_file)
 
 
-def run_command(command: click.Command) -> None:
-    """Run a command as this process: a user's mistake is one line and exit code 2, Ctrl-C is 130."""
+def run_command(command: click.Command, *, kept: str = "nothing was written") -> None:
+    """Run a command as this process: a user's mistake is one line and exit code 2, Ctrl-C is 130.
+
+    Args:
+        command: The command.
+        kept: What an interrupt leaves behind.
+    """
     try:
         command.main(standalone_mode=False)
     except click.ClickException as error:
@@ -79,5 +83,5 @@ def run_command(command: click.Command) -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted: nothing was written", err=True)
+        click.echo(f"interrupted: {kept}", err=True)
         sys.exit(_INTERRUPTED)

@@ -28,9 +28,9 @@ from adaptrt.bench.interleave import Case, Spread, interleave
 from adaptrt.bench.machine import describe_machine, describe_source
 from adaptrt.bench.session_process import Array, SessionProcess
 from adaptrt.export.bodies import attach_bodies
-from adaptrt.export.exporter import save_graph
+from adaptrt.export.graph_files import save_graph
 from adaptrt.export.teacher_forcing import force_decisions
-from adaptrt.export.trace import trace
+from adaptrt.export.trace import trace_dense, trace_stage
 from adaptrt.models.acm import ACMConfig
 from adaptrt.models.vit import ViT, ViTConfig
 
@@ -41,7 +41,7 @@ SHAPES = {
     "vit-s": ViTConfig(**_IMAGE, width=384, depth=12, heads=6, ffn_width=1536),  # type: ignore[arg-type]
     "vit-b": ViTConfig(**_IMAGE, width=768, depth=12, heads=12, ffn_width=3072),  # type: ignore[arg-type]
 }
-QUICK = ViTConfig(32, 8, 3, width=32, depth=2, heads=2, ffn_width=128, class_token=True)
+QUICK = ViTConfig(image_size=32, patch_size=8, channels=3, width=32, depth=2, heads=2, ffn_width=128, class_token=True)
 ADAPTED = {"ffn": ACMConfig(), "ffn+projections": ACMConfig(projections=True)}
 _BATCHES = (1, 16)
 _ROUNDS = {1: 25, 16: 7}  # of the default batches
@@ -108,10 +108,12 @@ def write_graphs(config: ViTConfig, folder: Path, tell: Callable[[str], None]) -
         tell(f"tracing {adapted}")
         torch.manual_seed(0)
         model = ViT(dataclasses.replace(config, acm=ADAPTED.get(adapted))).eval()
-        graph = trace(model)
         if model.adaptive:
-            attach_bodies(graph)
-            graph = force_decisions(graph)
+            stage = trace_stage(model, 0)
+            attach_bodies(stage.graph)
+            graph = force_decisions(stage.graph, stage.decisions)
+        else:
+            graph = trace_dense(model)
         file = folder / f"{adapted}.onnx"
         save_graph(graph, file)
         graphs[adapted] = (file, model)
@@ -166,7 +168,7 @@ def measure(
         network.process.load({"price": np.zeros(1, np.float32)})
         for share in SHARES:
             decisions = draw_decisions(network.model, batch, share, generator)
-            arrays = {f"forced_{index} {share}": k for index, k in enumerate(decisions)}
+            arrays = {f"forced_learners_{index} {share}": k for index, k in enumerate(decisions)}
             network.process.load(arrays)
             feed = {"pixels": "pixels", "price": "price", **{array.split()[0]: array for array in arrays}}
             case = Case(f"{network.adapted} {share}", network.process, [feed])
@@ -255,7 +257,7 @@ def main(
     quick: bool,
     json_file: Path | None,
 ) -> None:
-    r"""Measure how closely the time of whole vision transformers follows their work.
+    """Measure how closely the time of whole vision transformers follows their work.
 
     ViT-S and ViT-B shapes with random weights, FFNs as ACMs with four learners, and projections too,
     against the dense model in ONNX Runtime. Decisions are binomial(4, share). Efficiency = share of the
@@ -265,7 +267,7 @@ def main(
     Examples:
       python -m adaptrt.bench.end_to_end
       python -m adaptrt.bench.end_to_end --model vit-b --batch 1 --json vit-b.json
-    """
+    """  # noqa: D301 - click takes the character, not its escape, for "do not rewrap"
     machine = describe_machine()
     counts = {batch: 2 if quick else rounds_of(batch, rounds) for batch in batches}
     shapes = {"quick": QUICK} if quick else {name: SHAPES[name] for name in models}

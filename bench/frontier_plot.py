@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from adaptrt.bench.bundle_latency import BundleLatency, LatencyRow
-from adaptrt.bench.errors import BenchError
 from adaptrt.bench.interleave import Spread
-from adaptrt.export.staging import write_file
+from adaptrt.bench.pictures import GREY, check_picture, new_figure, save_picture, style_axes
 
 # Okabe and Ito's palette: distinct for the colour-blind; markers tell the series apart as well.
 _ADAPTIVE, _DENSE = "#0072B2", "#D55E00"
 _BATCHES = (("#009E73", "s"), ("#CC79A7", "D"), ("#0072B2", "^"), ("#E69F00", "v"), ("#56B4E9", "P"))
-_GREY, _DPI = "#666666", 150
-
-_UNDATED: dict[str, dict[str, None]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-}
-"""Formats, and what to leave out of each so that equal results give equal files."""
 
 
 def plot_frontier(result: BundleLatency, path: Path) -> None:
@@ -40,13 +28,11 @@ def plot_frontier(result: BundleLatency, path: Path) -> None:
         BenchError: ``path`` ends in something else.
         ExportError: The file cannot be written; an old one is untouched.
     """
-    kind = path.suffix.removeprefix(".").lower()
-    if kind not in _UNDATED:
-        raise BenchError(f"got picture {path}, expected one of .{', .'.join(_UNDATED)}; rename it")
-    figure = Figure(figsize=(7.2, 7.4), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    check_picture(path)
+    figure = new_figure(7.2, 7.4)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.25))
-    figure.suptitle(f"{result.name}: one file, every budget", fontsize=13, fontweight="bold")
+    what = "file" if result.stages == 1 else "bundle"
+    figure.suptitle(f"{result.name}: one {what}, every budget", fontsize=13, fontweight="bold")
     _draw_quality(top, result)
     _draw_latency(bottom, result)
     shares = [row.macs_fraction for row in result.rows]
@@ -54,12 +40,8 @@ def plot_frontier(result: BundleLatency, path: Path) -> None:
     bottom.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     bottom.set_xlabel("work: share of the dense model's multiply-accumulates")
     for axes in (top, bottom):
-        axes.grid(color="#dddddd", linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format=kind, dpi=_DPI, metadata=_UNDATED[kind])
-    write_file(path, picture.getvalue())
+        style_axes(axes)
+    save_picture(figure, path)
 
 
 def _draw_quality(axes: Axes, result: BundleLatency) -> None:
@@ -79,7 +61,7 @@ def _draw_quality(axes: Axes, result: BundleLatency) -> None:
         axes.axhline(result.dense_quality, color=_DENSE, linewidth=1.2, linestyle="--", zorder=1)
         axes.plot(1, result.dense_quality, "*", color=_DENSE, markersize=15, label="dense model", zorder=4)
     if not rows:
-        axes.text(0.5, 0.5, "not measured", color=_GREY, ha="center", va="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "not measured", color=GREY, ha="center", va="center", transform=axes.transAxes)
         axes.set_yticks([])
     elif metric == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
@@ -113,7 +95,7 @@ def _draw_latency(axes: Axes, result: BundleLatency) -> None:
         )
     if result.dense is not None:
         end = max(1.0, *(row.macs_fraction for row in result.rows))
-        axes.plot((0, end), (0, end), color=_GREY, linewidth=1.2, linestyle=":", label="time proportional to work")
+        axes.plot((0, end), (0, end), color=GREY, linewidth=1.2, linestyle=":", label="time proportional to work")
         axes.axhline(1, color=_DENSE, linewidth=1.2, linestyle="--", zorder=1)
         axes.plot(1, 1, "*", color=_DENSE, markersize=15, label="dense model", zorder=4)
         axes.set_ylim(bottom=0)
@@ -122,7 +104,7 @@ def _draw_latency(axes: Axes, result: BundleLatency) -> None:
         axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylabel("latency relative to the dense model" if result.dense else "latency (ms)")
     threads = f"{result.threads} thread" + "s" * (result.threads > 1)
-    axes.set_title(f"ONNX Runtime, CPU, {threads}", fontsize=9, color=_GREY, loc="right")
+    axes.set_title(f"ONNX Runtime, CPU, {threads}", fontsize=9, color=GREY, loc="right")
     axes.legend(loc="upper left", framealpha=0.95)
 
 

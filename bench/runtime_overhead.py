@@ -92,6 +92,11 @@ def measure_calls(model: AdaptiveModel, batch: int, calls: int) -> list[Row]:
     """
     if not isinstance(model.backend, OnnxRuntimeBackend):
         raise BenchError(f"got a {type(model.backend).__name__}, expected a model on ONNX Runtime")
+    if len(model.backends) > 1:
+        raise BenchError(
+            f"bundle {model.bundle.name!r} has {len(model.backends)} stages, expected 1, whose session is compared "
+            "with; adaptrt.bench.early_exit measures others"
+        )
     budget = Budget.fraction(0.5) if model.bundle.curve else Budget.full()
     model.budget = budget
     inputs = example_inputs(model.bundle, batch)

@@ -1,4 +1,4 @@
-"""One ONNX Runtime session per process: two in one process slow each other by their thread pools."""
+"""One model per process: two in one process slow each other by their thread pools."""
 
 from __future__ import annotations
 
@@ -25,28 +25,32 @@ _PATIENCE = 5.0  # seconds that a killed process gets to be gone
 
 
 class SessionProcess:
-    """A process that holds one session and times its runs; use it in a ``with`` statement.
+    """A process that holds one ONNX Runtime session and times its runs; use it in a ``with`` statement.
 
     The process ends with the block, whatever ends the block, and by itself when this one dies.
 
     Args:
         model: ONNX file.
         threads: Threads that one operator may use.
+        outputs: What a timed run fetches; None: every output.
 
     Raises:
         BenchError: The process or the session in it does not start.
     """
 
-    def __init__(self, model: Path, *, threads: int = 1) -> None:
+    _WORKER = "adaptrt.bench.session_worker"
+
+    def __init__(self, model: Path, *, threads: int = 1, outputs: Sequence[str] | None = None) -> None:
         if threads < 1:
             raise BenchError(f"got {threads} threads, expected at least 1")
         self.name = model.name
+        fetched = [part for name in outputs or () for part in ("--output", name)]
         self._folder = tempfile.TemporaryDirectory(prefix="adaptrt-bench-", ignore_cleanup_errors=True)
         self._stderr = (Path(self._folder.name) / "stderr").open("w+b")
         self._process: subprocess.Popen[str] | None = None
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "adaptrt.bench.session_worker", str(model), "--threads", str(threads)],
+                [sys.executable, "-m", self._WORKER, str(model), "--threads", str(threads), *fetched],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
@@ -161,3 +165,23 @@ class SessionProcess:
         text = " ".join(self._stderr.read().decode(errors="replace").split())
         said = f"…{text[-_STDERR_SHOWN:]}" if len(text) > _STDERR_SHOWN else text or "it printed nothing"
         return BenchError(f"the process of {self.name} {ending}, expected an answer: {said}")
+
+
+class BundleProcess(SessionProcess):
+    """A process that holds a bundle on ``adaptrt.runtime``; the stages of its network take turns in it.
+
+    Feeds name an array for the bundle's inputs and for any of its knobs, those of the host among them;
+    ``output`` knows ``exit`` as well.
+
+    Args:
+        folder: The bundle.
+        threads: Threads that one operator may use.
+
+    Raises:
+        BenchError: The process does not start, or the bundle does not load.
+    """
+
+    _WORKER = "adaptrt.bench.bundle_worker"
+
+    def __init__(self, folder: Path, *, threads: int = 1) -> None:
+        super().__init__(folder, threads=threads)

@@ -14,7 +14,8 @@ from adaptrt.runtime.bundle_schema import MACS_OUTPUT
 from adaptrt.runtime.inputs import InputContract
 
 if TYPE_CHECKING:
-    from adaptrt.runtime import AdaptiveModel, Budget, Bundle
+    from adaptrt.runtime import AdaptiveModel, Budget, Bundle, Decisions
+    from adaptrt.runtime.bundle import KnobValue
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +35,8 @@ class Predictions:
         knobs: Values fed.
         reachable: False where the budget is below the cheapest point.
         message: Says so in words.
+        exit: int64 ``[B]``, the stage at whose head each sample left; None for a bundle of one stage.
+        decisions: What was computed for each token, where that was asked for.
     """
 
     outputs: dict[str, Array]
@@ -41,9 +44,11 @@ class Predictions:
     latency_ms: float
     calls: int
     budget: Budget | None
-    knobs: dict[str, float]
+    knobs: dict[str, KnobValue]
     reachable: bool
     message: str | None
+    exit: npt.NDArray[np.int64] | None = None
+    decisions: Decisions | None = None
 
     @property
     def samples(self) -> int:
@@ -73,9 +78,11 @@ class Predictions:
         ]
 
     def encode(self) -> bytes:
-        """All outputs as the bytes of an ``.npz`` file."""
+        """All outputs as the bytes of an ``.npz`` file, with ``exit`` where there are several stages."""
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {**self.outputs, MACS_OUTPUT: self.macs_fraction}
+        if self.exit is not None:
+            arrays["exit"] = self.exit
         np.savez(buffer, **arrays)
         return buffer.getvalue()
 
@@ -85,8 +92,9 @@ def predict(
     inputs: Mapping[str, Array],
     *,
     budget: Budget | None,
-    knobs: Mapping[str, float] | None,
+    knobs: Mapping[str, KnobValue] | None,
     batch: int,
+    decisions: bool = False,
 ) -> Predictions:
     """Run all samples, at most ``batch`` in one call.
 
@@ -97,6 +105,7 @@ def predict(
         knobs: Values to feed instead.
         batch: Most samples in one call. Without effect where the bundle's batch is fixed, or an
             output does not have it as first axis.
+        decisions: Also tell what was computed for each token; of samples that fit into one call.
 
     Raises:
         InputError: An input or knob value is not what the bundle declares; checked for all samples
@@ -114,7 +123,7 @@ def predict(
             spec.name: inputs[spec.name][rows] if axis in spec.shape[:1] else inputs[spec.name]
             for spec in model.bundle.inputs
         }
-        results.append(model.run(fed, budget=budget, knobs=knobs))
+        results.append(model.run(fed, budget=budget, knobs=knobs, decisions=decisions))
     first = results[0]
     return Predictions(
         outputs={name: _joined([result.outputs[name] for result in results]) for name in first.outputs},
@@ -125,6 +134,8 @@ def predict(
         knobs=first.knobs,
         reachable=first.reachable,
         message=first.message,
+        exit=None if first.exit is None else _joined([result.exit for result in results if result.exit is not None]),
+        decisions=first.decisions if len(results) == 1 else None,
     )
 
 

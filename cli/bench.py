@@ -49,7 +49,8 @@ def bench(
 ) -> None:
     """Measure latency over the budget, beside the dense model's.
 
-    Points go from the cheapest to everything running; the dense model runs interleaved with them.
+    Points go from the cheapest to everything running; of a bundle with several settings they are what
+    the runtime runs under such budgets. The dense model runs interleaved with them.
     """
     if no_plot and plot is not None:
         raise click.UsageError("got --plot and --no-plot, expected one of them; leave one out")
@@ -111,10 +112,11 @@ def latency_table(result: BundleLatency) -> Table:
     from adaptrt.cli import tables
 
     metric, batches = result.quality_metric, result.batches
+    several = any(row.knobs.keys() - {"price"} for row in result.rows)
     per_batch = [heading for batch in batches for heading in (f"batch {batch}, ms", "x dense")]
     made = tables.table(
         f"{result.name}: latency over the budget, {result.threads} thread{'s' * (result.threads > 1)}",
-        *("budget", metric or "quality", "MACs", *per_batch, "price", "<frontier"),
+        *("budget", metric or "quality", "MACs", *per_batch, "<<knobs" if several else "price", "<frontier"),
     )
     for row in sorted(result.rows, key=lambda row: row.macs_fraction):
         cells = [tables.percent(row.macs_fraction), tables.quality(row.quality, metric)]
@@ -122,7 +124,10 @@ def latency_table(result: BundleLatency) -> Table:
         for batch in batches:
             cells.append(f"{row.latency_ms[batch].median:.3f}")
             cells.append(tables.NONE if row.ratio is None else f"{row.ratio[batch].median:.2f}")
-        cells.append(tables.NONE if row.price is None else f"{row.price:.4f}")
+        if several:
+            cells.append(tables.knob_text(row.knobs))
+        else:
+            cells.append(tables.NONE if row.price is None else f"{row.price:.4f}")
         made.add_row(*cells, tables.FRONTIER if row.frontier else "")
     made.add_section()
     cells = ["dense", tables.quality(result.dense_quality, metric), tables.count(result.dense_macs)]
@@ -131,5 +136,7 @@ def latency_table(result: BundleLatency) -> Table:
         cells += [dense or tables.NONE, "1.00" if dense else tables.NONE]
     made.add_row(*cells)
     made.caption = f"budget: share of the dense model's MACs; {tables.FRONTIER_CAPTION}"
+    if several:
+        made.caption += "; knobs not named stand at their defaults"
     made.caption_justify = "left"
     return made

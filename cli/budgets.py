@@ -14,23 +14,29 @@ _LARGEST_SHARE = 10.0
 """A plain number above this is meant as multiply-accumulates whose suffix was forgotten."""
 
 
-def parse_budget(text: str) -> Budget:
+def parse_budget(text: str, *, hard: bool = False) -> Budget:
     """``0.5`` or ``50%`` is a share of the dense work, ``90M`` multiply-accumulates, ``full`` everything.
 
+    Args:
+        text: As written.
+        hard: Whether it holds for every input, not only on average.
+
     Raises:
-        CommandError: It is none of these.
+        CommandError: It is none of these, or ``full`` and hard.
         BudgetError: The number is NaN, infinite or negative.
     """
     from adaptrt.runtime import Budget
 
     text = text.strip()
     if text.lower() == "full":
+        if hard:
+            raise CommandError("got --hard with budget full, expected a share or MACs; leave --hard out")
         return Budget.full()
     if text[-1:] in _SUFFIXES:
-        return Budget.macs(_number(text, text[:-1]) * _SUFFIXES[text[-1]])
+        return Budget.macs(_number(text, text[:-1]) * _SUFFIXES[text[-1]], hard)
     if text.endswith("%"):
-        return Budget.fraction(_number(text, text[:-1]) / 100)
-    budget = Budget.fraction(_number(text, text))
+        return Budget.fraction(_number(text, text[:-1]) / 100, hard)
+    budget = Budget.fraction(_number(text, text), hard)
     if budget.value > _LARGEST_SHARE:
         raise _unreadable(text)
     return budget

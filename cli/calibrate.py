@@ -17,19 +17,37 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 adaptrt calibrate build/digits --data digits
 adaptrt calibrate build/digits --data mine.npz --points 40
+adaptrt calibrate build/fashion --points 13 --evaluations 200
 """
 
 
 @click.command(cls=Verb, examples=_EXAMPLES)
 @click.argument("bundle", type=PATH)
 @click.option("--data", metavar="NAME|FILE.npz", help="Data set; default: the one the bundle was calibrated with.")
-@click.option("--points", type=click.IntRange(2, 10_000), default=25, show_default=True, help="Points of the curve.")
+@click.option(
+    "--points",
+    type=click.IntRange(2, 10_000),
+    default=25,
+    show_default=True,
+    help="Points of the curve; of each chain, where there are several.",
+)
+@click.option(
+    "--evaluations",
+    type=click.IntRange(1, 10_000),
+    default=120,
+    show_default=True,
+    help="Passes over the calibration data at most, where there is more to combine than one price.",
+)
 @json_option
-def calibrate(bundle: Path, data: str | None, points: int, as_json: bool) -> None:
-    """Sweep the price over data and store the curve in the bundle.
+def calibrate(bundle: Path, data: str | None, points: int, evaluations: int, as_json: bool) -> None:
+    """Sweep knobs over data and store the curve in the bundle.
 
-    An .npz file holds calibration_inputs, calibration_labels, test_inputs and test_labels: prices are
+    An .npz file holds calibration_inputs, calibration_labels, test_inputs and test_labels: knobs are
     chosen on the first two, the quality that is reported is measured on the others.
+
+    With several families (ACMs, token selection, exits) or hard budgets the curve has several chains:
+    one price for everything, each family alone, and the same work for every input. The passes that
+    they leave are spent on combinations of prices. Interrupted, run it again: finished passes are kept.
     """
     from adaptrt.cli import output
     from adaptrt.runtime.bundle import read_bundle
@@ -37,14 +55,18 @@ def calibrate(bundle: Path, data: str | None, points: int, as_json: bool) -> Non
     keep_on_interrupt("the bundle is as it was")
     content = read_bundle(bundle)
     from adaptrt.cli.progress import steps_shown
-    from adaptrt.export.calibrate import calibrate_bundle
+    from adaptrt.export.calibrate import calibrate_bundle, has_combinations
     from adaptrt.models.data import load_data
 
     splits = recorded_data(bundle, content) if data is None else load_data(data)
+    if has_combinations(content):
+        keep_on_interrupt("the bundle is as it was, finished passes are kept; run it again to go on")
     with steps_shown() as progress:
-        curve = calibrate_bundle(bundle, splits, points=points, progress=progress)
+        curve = calibrate_bundle(bundle, splits, points=points, evaluations=evaluations, progress=progress)
     if as_json:
-        output.show_json({"bundle": str(bundle), "data": splits.name if data is None else data, "curve": curve})
+        made = read_bundle(bundle, verify_hashes=False).data.get("evaluations", len(curve))
+        report = {"bundle": str(bundle), "data": splits.name if data is None else data, "evaluations": made}
+        output.show_json({**report, "curve": curve})
         return
     from adaptrt.cli import tables
 

@@ -13,6 +13,7 @@ _EXAMPLES = """
 adaptrt export digits
 adaptrt export models/weights/digits --output build/digits --points 40
 adaptrt export my_model --data mine.npz
+adaptrt export fashion --evaluations 200
 adaptrt export my_model --no-calibrate --debug
 """
 
@@ -22,7 +23,8 @@ adaptrt export my_model --no-calibrate --debug
 @click.option("--output", type=PATH, help="Folder of the bundle; default: build/NAME.")
 @click.option("--data", metavar="NAME|FILE.npz", help="Data to calibrate with; default: what it was trained on.")
 @click.option("--no-calibrate", is_flag=True, help="Leave the curve empty: no budgets until `adaptrt calibrate`.")
-@click.option("--points", type=click.IntRange(2, 10_000), default=25, show_default=True, help="Points of the curve.")
+@click.option("--points", type=click.IntRange(2, 10_000), default=25, show_default=True, help="Points of each chain.")
+@click.option("--evaluations", type=click.IntRange(1), help="Most passes over calibration data; default: 120.")
 @click.option("--debug", is_flag=True, help="Add the output `learners`: learners run per gate and token.")
 @json_option
 def export(
@@ -31,15 +33,20 @@ def export(
     data: str | None,
     no_calibrate: bool,
     points: int,
+    evaluations: int | None,
     debug: bool,
     as_json: bool,
 ) -> None:
     """Export MODEL, a ready model or a model folder, as a bundle.
 
     Traces it to ONNX, proves parity with torch, calibrates, and only then puts the bundle in its place.
+    A model with one price is calibrated in --points passes over the data; one with several knobs has several
+    chains of points, and combinations of its knobs are tried with the evaluations that are left.
     """
     if no_calibrate and data is not None:
         raise click.UsageError("got --data and --no-calibrate, expected one of them; leave one out")
+    if no_calibrate and evaluations is not None:
+        raise click.UsageError("got --evaluations and --no-calibrate, expected one of them; leave one out")
     from adaptrt.export.exporter import export_bundle
     from adaptrt.export.staging import check_replaceable
     from adaptrt.models.data import load_data
@@ -59,7 +66,15 @@ def export(
     from adaptrt.cli.progress import steps_shown
 
     with steps_shown() as progress:
-        report = export_bundle(source, folder, calibration=splits, debug=debug, points=points, progress=progress)
+        report = export_bundle(
+            source,
+            folder,
+            calibration=splits,
+            debug=debug,
+            points=points,
+            evaluations=evaluations,
+            progress=progress,
+        )
     if as_json:
         parity = {"passed": report.parity.passed, "rows": report.parity.rows}
         show_json({"bundle": str(folder), "parity": parity, "curve": report.curve})
@@ -68,5 +83,5 @@ def export(
 
     show(tables.parity_table(report.parity.rows))
     if report.curve:
-        show(tables.curve_table(report.curve, "accuracy", source.model.dense_macs()))
+        show(tables.curve_table(report.curve, "accuracy", source.model.dense_macs(), frontier_only=True))
     show(f"Bundle in {folder}")

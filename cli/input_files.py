@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-_ARRAY_FILES = (".npy", ".npz")
+ARRAY_FILES = (".npy", ".npz")
+"""How the name of a file with arrays ends; every other one is taken for an image."""
 
 
 def read_inputs(paths: Sequence[Path], specs: Sequence[TensorSpec]) -> dict[str, Array]:
@@ -28,7 +29,7 @@ def read_inputs(paths: Sequence[Path], specs: Sequence[TensorSpec]) -> dict[str,
     Raises:
         CommandError: A file is missing or damaged, lacks an input, or the bundle takes no images.
     """
-    if any(path.suffix.lower() in _ARRAY_FILES for path in paths):
+    if any(path.suffix.lower() in ARRAY_FILES for path in paths):
         if len(paths) > 1:
             raise CommandError(
                 f"got {len(paths)} files with {_first_array(paths)} among them, expected one .npy or .npz, "
@@ -47,7 +48,7 @@ def read_inputs(paths: Sequence[Path], specs: Sequence[TensorSpec]) -> dict[str,
 
 
 def _first_array(paths: Sequence[Path]) -> str:
-    return next(str(path) for path in paths if path.suffix.lower() in _ARRAY_FILES)
+    return next(str(path) for path in paths if path.suffix.lower() in ARRAY_FILES)
 
 
 def _read_arrays(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:

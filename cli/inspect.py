@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ adaptrt inspect build/digits --json
 @click.argument("bundle", type=PATH)
 @json_option
 def inspect(bundle: Path, as_json: bool) -> None:
-    """Show a bundle's inputs, outputs, knobs, files, ops and curve.
+    """Show a bundle's tensors, knobs, stages, files, ops and curve.
 
     Checks the bundle and the hash of every file first; needs no inference engine.
     """
@@ -57,8 +58,9 @@ def _sizes(folder: Path, bundle: Bundle) -> dict[str, int]:
 
 def _tensors(bundle: Bundle) -> Table:
     from adaptrt.cli import tables
+    from adaptrt.runtime.bundle_schema import THRESHOLDS_KNOB
 
-    made = tables.table("Tensors", "<kind", "<name", "<dtype", "<shape", "<remarks")
+    made = tables.table("Tensors", "<kind", "<name", "<dtype", "<shape", "<<remarks")
     for kind, specs in (("input", bundle.inputs), ("output", bundle.outputs)):
         for spec in specs:
             p, remark = spec.preprocessing, ""
@@ -68,7 +70,13 @@ def _tensors(bundle: Bundle) -> Table:
             made.add_row(kind, spec.name, spec.dtype, _shape(spec.shape), remark)
     for knob in bundle.knobs:
         remark = f"{knob.minimum:g} to {knob.maximum:g}, default {knob.default:g}"
+        if knob.name == THRESHOLDS_KNOB:
+            remark += ": none leaves early (of the host, in no graph)"
         made.add_row("knob", knob.name, knob.dtype, _shape(knob.shape), remark)
+    for number, stage in enumerate(bundle.stages):
+        for carry in stage.carry:
+            name = f"{carry.name} <- {carry.source}"
+            made.add_row("carried", name, carry.dtype, _shape(carry.shape), f"stage {number - 1} to {number}")
     return made
 
 
@@ -80,8 +88,10 @@ def _files(bundle: Bundle, sizes: dict[str, int]) -> Table:
     from adaptrt.cli import tables
 
     made = tables.table("Files", "<file", "<what", "size", "<sha256")
-    listed = [(stage, "stage" if stage.exit is None else f"stage, exit {stage.exit}") for stage in bundle.stages]
-    for stage, what in listed:
+    for number, stage in enumerate(bundle.stages):
+        what = "the network" if len(bundle.stages) == 1 else f"stage {number}"
+        if stage.exit is not None:
+            what += f", exit {stage.exit}"
         made.add_row(stage.file, what, tables.size(sizes[stage.file]), stage.sha256[:12])
         for data in stage.external_data:
             made.add_row(data.file, "weights", tables.size(sizes[data.file]), data.sha256[:12])
@@ -94,6 +104,7 @@ def _files(bundle: Bundle, sizes: dict[str, int]) -> Table:
 
 def _facts(bundle: Bundle) -> Table:
     from adaptrt.cli import tables
+    from adaptrt.runtime.bundle_schema import SNAPPING_SETTING
 
     made = tables.table("Facts", "<fact", "<value")
     made.add_row("dense MACs per sample", f"{bundle.dense.macs:,} ({tables.count(bundle.dense.macs)})")
@@ -102,8 +113,24 @@ def _facts(bundle: Bundle) -> Table:
         f"dense {bundle.quality_metric or 'quality'}",
         tables.quality(bundle.dense.quality, bundle.quality_metric),
     )
+    if bundle.exit_criterion is not None:
+        made.add_row("exit criterion", bundle.exit_criterion)
+    told = [name for stage in bundle.stages for name in stage.decisions]
+    if told:
+        gates, selections = (sum(name.startswith(kind) for name in told) for kind in ("learners_", "kept_"))
+        made.add_row("decisions told", f"{_count(gates, 'gate')}, {_count(selections, 'token selection')}")
     for op, learners in bundle.ops.items():
-        made.add_row(f"op adaptrt::{op}", f"{learners} learner{'s' * (learners > 1)}")
+        has_learners = op.startswith("Conditional")
+        made.add_row(f"op adaptrt::{op}", _count(learners, "learner") if has_learners else "no learners")
     for key, value in bundle.data.items():
         made.add_row(f"data {key}", str(value))
+    for (setting, hard), points in Counter((point.setting, point.hard) for point in bundle.curve).items():
+        if setting and not setting.startswith(SNAPPING_SETTING):
+            made.add_row(f"setting {setting}", _count(points, "point") + ", for hard budgets" * hard)
+    if sampled := sum(point.setting.startswith(SNAPPING_SETTING) for point in bundle.curve):
+        made.add_row("sampled combinations", _count(sampled, "point"))
     return made
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,18 @@ import click
 from adaptrt.cli.verb import PATH, Verb, json_option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from adaptrt.cli.batches import Predictions
+    from adaptrt.runtime.bundle import Bundle, KnobValue
 
 _EXAMPLES = """
 adaptrt run build/digits seven.png --budget 50%
 adaptrt run build/digits one.png two.png three.png --budget 90M
 adaptrt run build/digits pixels.npy --budget full --output out.npz
 adaptrt run build/digits inputs.npz --price 0.4 --threads 1 --json
+adaptrt run build/fashion shoe.png --budget 40% --hard
+adaptrt run build/fashion shoe.png --budget 40% --explain shoe_explained.png
 """
 _ROWS = 20
 """Samples listed in the table; --json and --output have all of them."""
@@ -30,31 +36,38 @@ _ROWS = 20
     metavar="SHARE|MACS|full",
     help="Work per sample on average: 0.5 or 50% of the dense model's, or MACs such as 90M; default: full.",
 )
+@click.option("--hard", is_flag=True, help="The budget holds for every sample, not only on average.")
 @click.option("--price", type=float, help="Feed this price instead of obeying a budget.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads per operator; default: one per core.")
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Most samples in one run.")
 @click.option("--top", type=click.IntRange(1, 100), default=3, show_default=True, help="Classes listed per sample.")
 @click.option("--output", type=PATH, help="Write all outputs to this .npz file.")
+@click.option("--explain", type=PATH, help="Draw what was decided for one image into this .png, .svg or .pdf file.")
 @json_option
 def run(
     bundle: Path,
     inputs: tuple[Path, ...],
     budget: str | None,
+    hard: bool,
     price: float | None,
     threads: int | None,
     batch: int,
     top: int,
     output: Path | None,
+    explain: Path | None,
     as_json: bool,
 ) -> None:
     """Run a bundle on array or image files, under a budget.
 
     A .npy file holds the input, an .npz file the inputs by name; several images make one batch.
     Images are stretched to the input's size and normalised as the bundle declares. The latency shown
-    is that of this run, first call included; `adaptrt bench` measures it properly.
+    is that of this run, first call included; `adaptrt bench` measures it properly. --explain draws which
+    tokens were kept, the learners run for each in every layer, and the exit taken.
     """
     if budget is not None and price is not None:
         raise click.UsageError("got --budget and --price, expected one of them; leave one out")
+    if hard and budget is None:
+        raise click.UsageError("got --hard without --budget, expected both; give the budget that is to hold")
     from adaptrt.cli.batches import predict
     from adaptrt.cli.budgets import parse_budget
     from adaptrt.cli.input_files import read_inputs
@@ -63,33 +76,66 @@ def run(
 
     if output is not None:
         check_output_file(output, (".npz",), inputs=inputs)
-    asked = Budget.full() if budget is None else parse_budget(budget)
+    if explain is not None:
+        check_output_file(explain, (".png", ".svg", ".pdf"), inputs=inputs)
+        check_explained(inputs)
+        importlib.import_module("matplotlib")  # missing, it is better missed before the run
+    asked = Budget.full() if budget is None else parse_budget(budget, hard=hard)
     model = load(bundle, threads=threads)
     arrays = read_inputs(inputs, model.bundle.inputs)
-    knobs = None if price is None else {"price": price}
-    found = predict(model, arrays, budget=None if knobs else asked, knobs=knobs, batch=batch)
+    knobs: dict[str, KnobValue] | None = None if price is None else {"price": price}
+    told = explain is not None and any(stage.decisions for stage in model.bundle.stages)
+    found = predict(model, arrays, budget=None if knobs else asked, knobs=knobs, batch=batch, decisions=told)
     if found.message is not None:
         note(f"note: {found.message}")
     if output is not None:
         from adaptrt.export.staging import write_file
 
         write_file(output, found.encode())
+    if explain is not None:
+        from adaptrt.cli.explanation import draw_explanation
+
+        draw_explanation(model.bundle, next(iter(arrays.values()))[0], found, explain, top=top)
     names = (
         [click.format_filename(path, shorten=True) for path in inputs]
         if len(inputs) == found.samples
         else [""] * found.samples
     )
     if as_json:
-        show_json(_describe(bundle, found, names, top))
+        show_json(_describe(bundle, model.bundle, found, names, top))
         return
-    _show(found, names, top)
+    _show(model.bundle, found, names, top)
+    from adaptrt.cli.output import show
+
     if output is not None:
-        from adaptrt.cli.output import show
-
         show(f"Outputs of {found.samples} samples in {output}")
+    if explain is not None:
+        show(f"What was decided for {names[0]} in {explain}")
 
 
-def _describe(bundle: Path, found: Predictions, names: list[str], top: int) -> dict[str, Any]:
+def check_explained(inputs: Sequence[Path]) -> None:
+    """Refuse to explain anything but one image.
+
+    Raises:
+        CommandError: There are several files, or one of arrays.
+    """
+    from adaptrt.cli.errors import CommandError
+    from adaptrt.cli.input_files import ARRAY_FILES
+
+    if len(inputs) != 1 or inputs[0].suffix.lower() in ARRAY_FILES:
+        got = f"{len(inputs)} files" if len(inputs) != 1 else repr(str(inputs[0]))
+        raise CommandError(f"got --explain with {got}, expected one image; give one PNG, JPEG or the like")
+
+
+def _exits(bundle: Bundle, found: Predictions) -> dict[str, int] | None:
+    """How many samples left at each head, by its name."""
+    if found.exit is None:
+        return None
+    exits = found.exit.tolist()
+    return {stage.exit or str(number): exits.count(number) for number, stage in enumerate(bundle.stages)}
+
+
+def _describe(folder: Path, bundle: Bundle, found: Predictions, names: list[str], top: int) -> dict[str, Any]:
     classes = found.classes(top)
     results = []
     for index in range(found.samples):
@@ -98,33 +144,40 @@ def _describe(bundle: Path, found: Predictions, names: list[str], top: int) -> d
             result["file"] = names[index]
         if classes is not None:
             result["classes"] = [{"class": label, "probability": p} for label, p in classes[index]]
+        if found.exit is not None:
+            result["exit"] = bundle.stages[found.exit[index]].exit
         results.append(result | {"macs_fraction": found.macs_fraction[index]})
+    budget = found.budget
     return {
-        "bundle": str(bundle),
+        "bundle": str(folder),
         "samples": found.samples,
-        "budget": None if found.budget is None else {"kind": found.budget.kind, "value": found.budget.value},
+        "budget": budget and {"kind": budget.kind, "value": budget.value, "hard": budget.hard},
         "knobs": found.knobs,
         "reachable": found.reachable,
         "message": found.message,
         "macs_fraction": found.mean_macs_fraction,
+        "exits": _exits(bundle, found),
         "latency_ms": found.latency_ms,
         "outputs": {name: list(array.shape) for name, array in found.outputs.items()},
         "results": results,
     }
 
 
-def _show(found: Predictions, names: list[str], top: int) -> None:
+def _show(bundle: Bundle, found: Predictions, names: list[str], top: int) -> None:
     from adaptrt.cli import tables
     from adaptrt.cli.output import show
 
     classes, rows = found.classes(top), min(found.samples, _ROWS)
     listed = 0 if classes is None else min(top, len(classes[0]) if classes else top)
     files = ["<file"] if any(names) else []
-    made = tables.table("", "sample", *files, *["class", "probability"] * listed, "of dense MACs")
+    exits = [] if found.exit is None else ["<exit"]
+    made = tables.table("", "sample", *files, *["class", "probability"] * listed, *exits, "of dense MACs")
     for index in range(rows):
         cells = [str(index), *([names[index]] if files else [])]
         for label, probability in classes[index] if classes is not None else ():
             cells += [str(label), tables.percent(probability)]
+        if found.exit is not None:
+            cells.append(str(bundle.stages[found.exit[index]].exit))
         made.add_row(*cells, tables.percent(float(found.macs_fraction[index])))
     if rows:
         show(made)
@@ -133,10 +186,13 @@ def _show(found: Predictions, names: list[str], top: int) -> None:
     if classes is None:
         show(*(f"output {name}: {array.dtype} {list(array.shape)}" for name, array in found.outputs.items()))
     budget = "" if found.budget is None else f"budget {found.budget}, "
-    knobs = ", ".join(f"{name} {value:.4g}" for name, value in found.knobs.items())
+    changed = tables.changed_knobs(found.knobs, bundle.knobs)
+    knobs = tables.knob_text(changed) if changed else "all knobs at their defaults"
     share = tables.percent(found.mean_macs_fraction)
     samples = f"{found.samples} {'sample' if found.samples == 1 else 'samples'}"
     show(
         f"{budget}{knobs}: {share} of the dense MACs on average over {samples}, "
         f"{found.latency_ms:.2f} ms in {found.calls} {'call' if found.calls == 1 else 'calls'}"
     )
+    if (taken := _exits(bundle, found)) is not None:
+        show("left at " + ", ".join(f"{name}: {count}" for name, count in taken.items()))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -10,7 +11,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from adaptrt.export.parity import ParityRow
-    from adaptrt.runtime.bundle import CurvePoint
+    from adaptrt.runtime.bundle import CurvePoint, Knob, KnobValue
 
 FRONTIER = "*"
 """Marks a point that no other beats on the calibration data; held-out numbers beside it may say otherwise."""
@@ -20,9 +21,18 @@ FRONTIER_CAPTION = f"{FRONTIER} on the frontier of the calibration data"
 NONE = "-"
 """Stands for a number that was not measured."""
 
+_KNOBS = {
+    "price": "price",
+    "token_price": "token_price",
+    "capacity": "capacity",
+    "keep": "keep",
+    "exit_thresholds": "exits",
+}
+"""The knobs in the order in which they are written, each with its name in a table; others come after these."""
+
 
 def table(title: str, *columns: str) -> Table:
-    """An empty table; a column whose heading starts with ``<`` is aligned left, the others right."""
+    """An empty table; a column whose heading starts with ``<`` is aligned left, with ``<<`` it may wrap as well."""
     made = Table(
         title=title,
         title_justify="left",
@@ -32,8 +42,8 @@ def table(title: str, *columns: str) -> Table:
         show_edge=False,
     )
     for heading in columns:
-        left = heading.startswith("<")
-        made.add_column(heading.removeprefix("<"), justify="left" if left else "right", no_wrap=True)
+        left, wraps = heading.startswith("<"), heading.startswith("<<")
+        made.add_column(heading.lstrip("<"), justify="left" if left else "right", no_wrap=not wraps)
     return made
 
 
@@ -62,44 +72,122 @@ def quality(value: float | None, metric: str | None) -> str:
     return f"{value:.2%}" if metric == "accuracy" else f"{value:.4g}"
 
 
+def knob_text(values: Mapping[str, KnobValue]) -> str:
+    """Knob values on one line, such as ``price 0.0312, exits 0.93/0.5``; equal numbers of one knob are written once."""
+    names = [name for name in _KNOBS if name in values] + [name for name in values if name not in _KNOBS]
+    return ", ".join(f"{_KNOBS.get(name, name)} {_numbers(values[name])}" for name in names) or NONE
+
+
+def changed_knobs(values: Mapping[str, KnobValue], knobs: Sequence[Knob]) -> dict[str, KnobValue]:
+    """Those knobs that do not stand at their defaults, and the price."""
+    defaults = {knob.name: knob.default for knob in knobs}
+    return {name: value for name, value in values.items() if name == "price" or not _all_are(value, defaults[name])}
+
+
+def _numbers(value: KnobValue) -> str:
+    numbers = value if isinstance(value, list) else [value]
+    written = [f"{number:.0f}" if float(number).is_integer() else f"{number:.4g}" for number in numbers]
+    return written[0] if len(set(written)) == 1 else "/".join(written)
+
+
+def _all_are(value: KnobValue, number: float) -> bool:
+    return all(own == number for own in (value if isinstance(value, list) else [value]))
+
+
 def parity_table(rows: Sequence[ParityRow]) -> Table:
-    """Torch against the exported graph, a row per price and batch size."""
+    """Torch against the exported graph, a row per setting of the knobs and batch size.
+
+    Of several knobs those are shown that were not the same in all rows, and are not off (below 0).
+    """
+    confidences = any(row.max_confidence_error for row in rows)
+    several = any(row.knobs.keys() - {"price"} for row in rows)
     made = table(
         "Parity with torch",
-        *(
-            "price",
-            "batch",
-            "samples",
-            "decisions",
-            "flips",
-            "ties",
-            "max logit error",
-            "max MACs error",
-            "agreement",
-        ),
+        *("<<knobs" if several else "price", "batch", "samples", "decisions", "flips", "ties", "max logit error"),
+        *(["max confidence error"] if confidences else []),
+        *("max MACs error", "agreement"),
     )
     for row in rows:
+        shown = {
+            name: value
+            for name, value in row.knobs.items()
+            if not _below_zero(value) and any(other.knobs.get(name) != value for other in rows)
+        }
         made.add_row(
-            *(f"{row.price:.4f}", str(row.batch), str(row.samples), str(row.decisions), str(row.flips)),
-            *(
-                str(row.ties),
-                f"{row.max_logit_error:.1e}",
-                f"{row.max_macs_error:.1e}",
-                percent(row.agreeing),
-            ),
+            (knob_text(shown) if shown else "everything runs") if several else f"{row.price:.4f}",
+            *(str(row.batch), str(row.samples), str(row.decisions), str(row.flips), str(row.ties)),
+            f"{row.max_logit_error:.1e}",
+            *([f"{row.max_confidence_error:.1e}"] if confidences else []),
+            *(f"{row.max_macs_error:.1e}", percent(row.agreeing)),
         )
     return made
 
 
-def curve_table(curve: Sequence[CurvePoint], metric: str | None, dense_macs: int) -> Table:
-    """Calibrated operating points, cheapest first: numbers of held-out data, the mark of calibration data."""
+def _below_zero(value: KnobValue) -> bool:
+    return all(number < 0 for number in (value if isinstance(value, list) else [value]))
+
+
+def curve_table(
+    curve: Sequence[CurvePoint], metric: str | None, dense_macs: int, *, frontier_only: bool = False
+) -> Table:
+    """Calibrated operating points: numbers of held-out data, the mark of calibration data.
+
+    Those of one setting together, the cheapest first.
+
+    Args:
+        curve: The points.
+        metric: What their quality is.
+        dense_macs: Of one sample.
+        frontier_only: Of a curve of several settings, leave out what is not on the frontier.
+    """
+    if any(point.setting or point.hard for point in curve):
+        marked = [point for point in curve if point.frontier] if frontier_only else curve
+        made = _settings_table(marked, metric, dense_macs)
+        if len(marked) < len(curve):
+            made.caption = f"{made.caption}; adaptrt inspect lists all {len(curve)} points"
+        return made
     knobs = list(dict.fromkeys(name for point in curve for name in point.knobs))
     made = table("Curve, measured on held-out data", *knobs, "of dense MACs", "MACs", metric or "quality", "<frontier")
     for point in sorted(curve, key=lambda point: point.macs_fraction):
-        made.add_row(
-            *(f"{point.knobs[name]:.4f}" if name in point.knobs else NONE for name in knobs),
-            *(percent(point.macs_fraction), count(point.macs_fraction * dense_macs)),
-            *(quality(point.quality, metric), FRONTIER if point.frontier else ""),
-        )
+        made.add_row(*(_cell(point.knobs.get(name)) for name in knobs), *_measured(point, metric, dense_macs))
     made.caption, made.caption_justify = FRONTIER_CAPTION, "left"
     return made
+
+
+def _settings_table(curve: Sequence[CurvePoint], metric: str | None, dense_macs: int) -> Table:
+    made = table(
+        "Curve, measured on held-out data",
+        *("<setting", "<budgets", "of dense MACs", "MACs", metric or "quality", "<frontier", "<<knobs"),
+    )
+    order = list(dict.fromkeys(_group(point) for point in curve))
+    ordered = sorted(curve, key=lambda point: (order.index(_group(point)), point.macs_fraction))
+    for (hard, _), points in groupby(ordered, key=_group):
+        for point in points:
+            made.add_row(
+                *(point.setting or NONE, "hard" if hard else "soft"),
+                *_measured(point, metric, dense_macs),
+                knob_text(point.knobs),
+            )
+        made.add_section()
+    made.caption, made.caption_justify = f"{FRONTIER_CAPTION}; hard: the same work for every input", "left"
+    return made
+
+
+def _group(point: CurvePoint) -> tuple[bool, str]:
+    """Chains apart, sampled points together."""
+    return point.hard, "" if point.setting.startswith("sample") else point.setting
+
+
+def _cell(value: KnobValue | None) -> str:
+    if value is None:
+        return NONE
+    return _numbers(value) if isinstance(value, list) else f"{value:.4f}"
+
+
+def _measured(point: CurvePoint, metric: str | None, dense_macs: int) -> list[str]:
+    return [
+        percent(point.macs_fraction),
+        count(point.macs_fraction * dense_macs),
+        quality(point.quality, metric),
+        FRONTIER if point.frontier else "",
+    ]

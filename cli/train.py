@@ -94,9 +94,10 @@ def train(
 
 
 def scaled(recipe: Recipe, factor: float) -> Recipe:
-    """A recipe with all its epochs multiplied, at least one each."""
-    names = ("dense_epochs", "distil_epochs", "gate_epochs", "joint_epochs")
-    return dataclasses.replace(recipe, **{name: max(1, round(getattr(recipe, name) * factor)) for name in names})
+    """A recipe with all its epochs multiplied, at least one of each that it has."""
+    names = ("dense_epochs", "distil_epochs", "gate_epochs", "exit_epochs", "joint_epochs")
+    epochs = {name: getattr(recipe, name) for name in names}
+    return dataclasses.replace(recipe, **{name: max(1, round(n * factor)) for name, n in epochs.items() if n})
 
 
 def _run(recipe: Recipe, weights: Path, checkpoints: Path) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def _run(recipe: Recipe, weights: Path, checkpoints: Path) -> dict[str, Any]:
     assert data.train is not None
     if any(checkpoints.glob("*.pt")):
         note(f"resuming from the checkpoints in {checkpoints}")
-    history = EpochHistory(checkpoints, len(data.train) // recipe.batch)
+    history = EpochHistory(checkpoints)
     with training_shown() as shown:
 
         def report(progress: Any) -> None:
@@ -136,9 +137,10 @@ def evaluation_table(evaluation: dict[str, Any]) -> Table:
     from adaptrt.cli import tables
 
     made = tables.table("Saved model", "price", "of dense MACs", "calibration accuracy", "test accuracy")
-    for row in [*evaluation["adaptive"], evaluation["dense"]]:
+    named = [(f"{row['price']:.2f}" if "price" in row else "none", row) for row in evaluation["adaptive"]]
+    for name, row in [*named, ("dense", evaluation["dense"])]:
         made.add_row(
-            f"{row['price']:.2f}" if "price" in row else "dense",
+            name,
             tables.percent(row["test"].get("macs_fraction", 1.0)),
             *(tables.quality(row[part]["accuracy"], "accuracy") for part in ("calibration", "test")),
         )

@@ -18,9 +18,9 @@ import adaptrt
 from adaptrt.cli.output import note, plain
 from adaptrt.models.data import DataSplits, Split
 from adaptrt.models.folder import LoadedModel
+from adaptrt.models.network import Network
 from adaptrt.models.phase import Progress
 from adaptrt.models.recipe import Recipe
-from adaptrt.models.vit import ViT
 
 _PRICES = 11
 _BATCH = 256
@@ -45,13 +45,12 @@ class EpochHistory:
 
     Args:
         folder: Of the checkpoints.
-        steps_per_epoch: Steps that make an epoch.
     """
 
     FILE = "epochs.jsonl"
 
-    def __init__(self, folder: Path, steps_per_epoch: int) -> None:
-        self._path, self._steps = folder / self.FILE, steps_per_epoch
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / self.FILE
         self._began = time.monotonic()
         content = self._path.read_bytes() if self._path.is_file() else b""
         self._line_start = "" if content.endswith(b"\n") or not content else "\n"
@@ -66,13 +65,14 @@ class EpochHistory:
         Raises:
             OSError: The file cannot be written.
         """
-        if progress.step % self._steps:
+        steps = progress.steps // progress.epochs
+        if progress.step % steps:
             return
         now = time.monotonic()
         epoch = Epoch(
             phase=progress.phase,
-            epoch=progress.step // self._steps,
-            epochs=progress.steps // self._steps,
+            epoch=progress.step // steps,
+            epochs=progress.epochs,
             loss=round(progress.loss, 5),
             accuracy=None if progress.accuracy is None else round(progress.accuracy, 5),
             seconds=round(now - self._began, 3),
@@ -135,35 +135,34 @@ def describe_run(recipe: Recipe, data: DataSplits) -> dict[str, Any]:
 
 
 def evaluate(saved: LoadedModel, data: DataSplits) -> dict[str, Any]:
-    """Accuracy and share of work of a saved model, dense and at prices from everything to nothing."""
+    """Accuracy and share of work of a saved model, dense and at prices from everything to nothing.
+
+    Nobody leaves early. A model without a price is measured once.
+    """
     splits = {"calibration": data.calibration, "test": data.test}
-    low, high = saved.model.price_limits()
-    adaptive = [
-        {
-            "price": round(float(price), 6),
-            **{part: _measure(saved.model, split, price) for part, split in splits.items()},
-        }
-        for price in np.linspace(low, high, _PRICES)
-    ]
+    scale = next((spec for spec in saved.model.knob_specs() if spec.name == "price"), None)
+    adaptive: list[dict[str, Any]] = []
+    for price in [None] if scale is None else np.linspace(scale.minimum, scale.maximum, _PRICES):
+        row = {} if price is None else {"price": round(float(price), 6)}
+        adaptive.append({**row, **{part: _measure(saved.model, split, price) for part, split in splits.items()}})
     dense = {}
     if saved.dense is not None:
-        dense = {part: _measure(saved.dense, split, None) for part, split in splits.items()}
+        for part, split in splits.items():
+            dense[part] = {"accuracy": _measure(saved.dense, split, None)["accuracy"]}
     return {"dense": dense, "adaptive": adaptive}
 
 
 @torch.no_grad()
-def _measure(model: ViT, split: Split, price: float | None) -> dict[str, float]:
-    fed = None if price is None else torch.tensor([price], dtype=torch.float32)
+def _measure(model: Network, split: Split, price: float | None) -> dict[str, float]:
+    knobs = {} if price is None else {"price": torch.tensor([price], dtype=torch.float32)}
+    (given,) = model.input_specs()
     correct, work = 0, 0.0
     for start in range(0, len(split), _BATCH):
         rows = slice(start, start + _BATCH)
-        out = model(torch.from_numpy(split.inputs[rows]), fed)
+        out = model.run_stages({given.name: torch.from_numpy(split.inputs[rows])}, knobs)[-1]
         correct += int((out.logits.argmax(1) == torch.from_numpy(split.labels[rows])).sum())
         work += float(out.macs_fraction.sum(dtype=torch.float64))
-    measured = {"accuracy": round(correct / len(split), 6)}
-    if price is not None:
-        measured["macs_fraction"] = round(work / len(split), 6)
-    return measured
+    return {"accuracy": round(correct / len(split), 6), "macs_fraction": round(work / len(split), 6)}
 
 
 def encode_log(log: dict[str, Any]) -> bytes:

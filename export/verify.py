@@ -31,7 +31,6 @@ def verify_bundle(folder: Path) -> ParityReport:
         for stage in bundle.stages
     ]
     defaults = {knob.name: np.full(knob.shape, knob.default, knob.dtype) for knob in bundle.knobs}
-    graphs, rows = StageGraphs(stages, defaults), []
-    for reference in read_golden(golden):
-        rows.append(compare(graphs, reference, tie=tie_allowed(reference, defaults)))
+    graphs = StageGraphs(stages, defaults)
+    rows = [compare(graphs, reference, tie=tie_allowed(reference, defaults)) for reference in read_golden(golden)]
     return ParityReport(rows).require(f"bundle {bundle.name!r}")

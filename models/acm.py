@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from adaptrt.models.conditional_mlp import ConditionalLinear, ConditionalMLP
@@ -63,7 +62,7 @@ class AdaptiveFFN(nn.Module):
 
         ``tokens`` says which of the T are padding (they run nothing), or absent in training.
         """
-        decision: Decision = self.gate(x, _per_token(price, tokens), _validity(tokens, capacity), capacity)
+        decision: Decision = self.gate(x, _per_token(price, tokens), tokens.valid, capacity, tokens.per_sample)
         if self.training:
             return self.learners.masked(x, decision.mask), decision._replace(present=_presence(tokens))
         return self.learners(x, decision.k), decision
@@ -116,13 +115,6 @@ class AdaptiveProjections(nn.Module):
 def _per_token(price: Tensor, tokens: Tokens) -> Tensor:
     """In training every sample has a price of its own, ``[B, 1]``: one for each of its tokens."""
     return price.repeat_interleave(tokens.per_sample, 0) if price.ndim == 2 else price
-
-
-def _validity(tokens: Tokens, capacity: Tensor | None) -> Tensor | None:
-    """Which tokens are no padding, ``[B, K]``; a capacity needs to know where samples end."""
-    if tokens.valid is not None or capacity is None:
-        return tokens.valid
-    return torch.ones_like(tokens.x[:, 0], dtype=torch.bool).reshape(-1, tokens.per_sample)
 
 
 def _presence(tokens: Tokens) -> Tensor | None:

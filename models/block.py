@@ -18,6 +18,8 @@ from adaptrt.models.tokens import Attention, Selection, Tokens
 
 MASKED = -1e9
 """Score of a key that is padding: large and finite, so that no row of a softmax is NaN."""
+_LARGEST_ABSENT = 5.0
+"""In training, how far the score of an absent key counts above the largest of the present ones."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,10 @@ class Block(nn.Module):
         if tokens.presence is None:
             probabilities = scores.softmax(-1)
         else:  # an absent token gets nothing, and its presence a gradient (DynamicViT, arXiv 2106.02034, eq. 11)
-            weight = (scores - scores.detach().amax(-1, keepdim=True)).exp() * tokens.presence[:, None, None]
+            presence = tokens.presence[:, None, None]
+            # The largest score of those present: an absent one must neither hide them nor grow without limit.
+            largest = torch.where(presence > 0.5, scores.detach(), MASKED).amax(-1, keepdim=True)
+            weight = (scores - largest).clamp(max=_LARGEST_ABSENT).exp() * presence
             probabilities = weight / weight.sum(-1, keepdim=True)
         attended: Tensor = probabilities.to(v.dtype) @ v
         return attended.transpose(1, 2).reshape(-1, width), Attention(probabilities, k)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adaptrt.models.conditional_mlp import first_learners
+from adaptrt.models.graph_sizes import scalar
 
 
 class Decision(NamedTuple):
@@ -100,61 +101,65 @@ class PriceGate(nn.Module):
         return log_gains - torch.log(-torch.expm1(log_gains))
 
     def forward(
-        self, x: Tensor, price: Tensor, valid: Tensor | None = None, capacity: Tensor | None = None
+        self,
+        x: Tensor,
+        price: Tensor,
+        valid: Tensor | None = None,
+        capacity: Tensor | None = None,
+        per_sample: int = 1,
     ) -> Decision:
         """Decide for every token.
 
         Args:
             x: Tokens, ``[T, D]``.
             price: float32 ``[1]``, or ``[T, 1]`` in training.
-            valid: bool ``[B, K]`` with B * K = T, false for padding, which runs nothing; None: all are
-                valid and, for a capacity, of one sample.
+            valid: bool ``[B, K]`` with B * K = T, false for padding, which runs nothing; None: all are valid.
             capacity: int32 ``[1]``: exactly that many learners run per sample, those of most gain, ties
-                to the lower token and learner; -1 leaves it to the price. Needs ``valid``.
+                to the lower token and learner; -1, or None, leaves it to the price.
+            per_sample: K, read for a capacity.
         """
         if self.training:
             return self._sampled(x, price)
         threshold = price if self.cost == 1 else price * self.cost
         gains = torch.exp(self.log_gains(x))
-        runs, margin = gains > threshold, gains - threshold
-        if capacity is not None:
-            assert valid is not None
-            runs, margin = self._within(gains, valid, capacity, runs, margin)
+        # No price is below 0: padding runs nothing.
+        priced = gains if valid is None else torch.where(valid.reshape(-1, 1), gains, -1.0)
+        if capacity is None:
+            runs, margin = priced > threshold, gains - threshold
+        else:
+            runs, margin = self._within(priced, threshold, capacity, per_sample)
         k = runs.to(torch.int32).sum(1, dtype=torch.int32)
         if self.at_least:
             k = k.clamp(min=self.at_least)
-        if valid is not None:
-            k = k * valid.reshape(-1).to(torch.int32)
+            if valid is not None:
+                k = k * valid.reshape(-1).to(torch.int32)
         return Decision(k, margin, first_learners(k, self.learners).to(x.dtype), gains)
 
-    def _within(
-        self, gains: Tensor, valid: Tensor, capacity: Tensor, runs: Tensor, margin: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Let the ``capacity`` largest gains of each sample run; what the price decided where that is off.
+    def _within(self, gains: Tensor, threshold: Tensor, capacity: Tensor, per_sample: int) -> tuple[Tensor, Tensor]:
+        """Let the ``capacity`` largest gains of each sample run; what the price decides where that is off.
 
-        Gains fall along N, so of a token's learners always the first ones are among the largest.
+        The gain in the last place becomes the threshold, and as many of its equals run as there is room
+        for. That is found by value, not by position: engines differ in how their TopK breaks ties. Gains
+        fall along N, so of a token's learners always the first ones are among the largest; padding has
+        gains below 0.
         """
-        by_sample = gains.reshape(valid.shape[0], -1)
-        allowed = valid[:, :, None].expand(-1, -1, self.learners).reshape(by_sample.shape)
-        ranked = torch.where(allowed, by_sample, -1.0)
-        # By value, not by position: engines differ in how their TopK breaks ties.
+        ranked = gains.reshape(-1, per_sample * self.learners)
+        off = capacity < 0
         # A row more: the TopK of ONNX Runtime 1.23 kills the process where it gets none.
         spare = torch.cat([ranked, ranked.new_zeros(1, ranked.shape[1])])
         descending = spare.topk(ranked.shape[1], dim=1).values[:-1]
-        last = (capacity.to(torch.int64) - 1).clamp(min=0, max=ranked.shape[1] - 1)
-        cut = descending.index_select(1, last)
-        higher, level = ranked > cut, ranked == cut
-        before = level.to(torch.int32).cumsum(1, dtype=torch.int32) - level.to(torch.int32)
-        left = capacity - higher.sum(1, keepdim=True, dtype=torch.int32)
-        within = (higher | (level & (before < left))) & allowed
-        off = capacity < 0
+        last = (capacity - 1).clamp(min=0).minimum(scalar(ranked.shape[1] - 1))
+        cut = torch.where(off, threshold, descending.index_select(1, last).clamp(min=0.0))
+        higher, level = ranked > cut, (ranked == cut).to(torch.int32)
+        left = capacity - higher.sum(1, keepdim=True, dtype=torch.int32)  # below 0 where it is off
+        within = higher | ((level != 0) & (level.cumsum(1, dtype=torch.int32) <= left))
+        margin = gains - threshold
         if not torch.onnx.is_in_onnx_export():
             worst_in = torch.where(within, ranked, 2.0).amin(1, keepdim=True)
             best_out = torch.where(within, -1.0, ranked).amax(1, keepdim=True)
             distance = ranked - torch.where(within, best_out, worst_in)
             margin = torch.where(off, margin, distance.reshape(gains.shape))
-        # Not torch.where: ONNX Runtime has none for truth values.
-        return (runs & off) | (within.reshape(gains.shape) & ~off), margin
+        return within.reshape(gains.shape), margin
 
     def _sampled(self, x: Tensor, price: Tensor) -> Decision:
         """Decide with one noise per token, so that the sampled learners stay the first k."""
@@ -205,13 +210,19 @@ class ArgmaxGate(nn.Module):
         return self.BOUND * torch.tanh(raw / self.BOUND)
 
     def forward(
-        self, x: Tensor, price: Tensor, valid: Tensor | None = None, capacity: Tensor | None = None
+        self,
+        x: Tensor,
+        price: Tensor,
+        valid: Tensor | None = None,
+        capacity: Tensor | None = None,
+        per_sample: int = 1,
     ) -> Decision:
         """Decide for every token; ``price`` is float32 ``[1]``, or ``[T, 1]`` in training.
 
         Raises:
             ValueError: A capacity is given: these scores have no order that it could follow.
         """
+        del per_sample
         if capacity is not None:
             raise ValueError("got a capacity for an argmax gate, expected none; use the price gate")
         scores = self.logits(x)

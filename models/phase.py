@@ -20,6 +20,10 @@ class CheckpointError(AdaptrtError):
     """A checkpoint that cannot be used."""
 
 
+class TrainingError(AdaptrtError):
+    """A training that does not converge."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a training run stands, reported after every step.
@@ -104,6 +108,7 @@ def run_phase(
 
     Raises:
         CheckpointError: The checkpoint is damaged or belongs to another model.
+        TrainingError: The loss is NaN or infinite.
     """
     steps_per_epoch = len(labels) // batch
     if not steps_per_epoch:
@@ -129,7 +134,13 @@ def run_phase(
             result.loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(phase.trained.parameters(), 1.0)
             optimizer.step()
-            loss_sum += float(result.loss.detach())
+            loss = float(result.loss.detach())
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"got a loss of {loss} in step {done + 1} of phase {phase.name}, expected a finite one; lower the "
+                    "learning rate, the checkpoint of the last epoch is kept"
+                )
+            loss_sum += loss
             correct += result.correct or 0
             ran = done + 1 - first_epoch * steps_per_epoch
             report(

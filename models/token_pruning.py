@@ -62,13 +62,14 @@ def received(attention: Attention, tokens: Tokens, class_token: bool) -> Tensor:
 class PriceSelector(nn.Module):
     """Keeps the tokens whose gain exceeds the price.
 
-    ``gain_t = sigmoid(slope * log(n * score_t) - threshold)``, n the number of tokens and ``threshold``
+    ``gain_t = sigmoid(slope * log(n * score_t + 0.01) - threshold)``, n the number of tokens and ``threshold``
     learned, with a part that reads the class token: the decision is one threshold on the score, per
     layer and instance, that the price moves. A price of 0 keeps everything; 1 keeps the class token
     (or, without one, the best token) only.
     """
 
     TEMPERATURE = 0.8
+    LEAST_SHARE = 0.01  # of the mean attention: below it all tokens are alike, and gradients stay small
     LIMIT = 16.0  # beyond it the sigmoid of some engines is exactly 0 or 1
 
     def __init__(self, width: int, class_token: bool) -> None:
@@ -90,8 +91,9 @@ class PriceSelector(nn.Module):
             number = torch.full_like(score[:, :1], float(tokens.per_sample))
         grouped = tokens.grouped()
         sample = grouped[:, 0] if self.class_token else _mean(tokens)
-        sample = functional.layer_norm(sample, sample.shape[-1:])
-        relative = torch.log(score * number + 1e-6)
+        # A threshold that follows the sample slowly: its gradient sums over all tokens.
+        sample = functional.layer_norm(sample, sample.shape[-1:]) * sample.shape[-1] ** -0.5
+        relative = torch.log(score * number + self.LEAST_SHARE)
         gains: Tensor = self.log_slope.exp() * relative - self.threshold(sample)
         return gains.clamp(-self.LIMIT, self.LIMIT)
 
@@ -132,7 +134,8 @@ class PriceSelector(nn.Module):
 
     def _sampled(self, tokens: Tokens, score: Tensor, price: Tensor) -> tuple[Tokens, Selection]:
         with torch.autocast("cpu", enabled=False):
-            logits = self.logits(tokens._replace(x=tokens.x.float()), score.float())
+            # Attention learns from the task alone: through the logarithm its gradients would be large.
+            logits = self.logits(tokens._replace(x=tokens.x.float().detach()), score.float().detach())
         threshold = torch.logit(price.clamp(1e-4, 1 - 1e-4))
         margin = logits - threshold + self.TEMPERATURE * logistic_noise(logits)
         soft = torch.sigmoid(margin / self.TEMPERATURE)

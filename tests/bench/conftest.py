@@ -18,6 +18,7 @@ from adaptrt.models.acm import ACMConfig
 from adaptrt.models.data import DataSplits, Split
 from adaptrt.models.folder import LoadedModel
 from adaptrt.models.vit import ViT, ViTConfig
+from tests.staged_bundle import write_staged
 
 DOUBLING = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -61,3 +62,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(exported: Path, tmp_path: Path) -> Path:
     """A copy of the exported bundle."""
     return Path(shutil.copytree(exported, tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of two stages, gates and token selections; tests that change it copy it first."""
+    folder = tmp_path_factory.mktemp("bundles") / "staged"
+    write_staged(folder)
+    return folder

@@ -16,6 +16,7 @@ from adaptrt.bench.frontier_plot import plot_frontier
 from adaptrt.bench.interleave import Spread
 from adaptrt.runtime import load
 from adaptrt.runtime.bundle import BUNDLE_FILE, Bundle, encode_bundle, read_bundle
+from tests.staged_bundle import images
 
 Told = list[tuple[str, float]]
 
@@ -105,6 +106,28 @@ def test_without_a_dense_graph_there_are_no_ratios(bundle: Path) -> None:
     assert 3 <= result.rounds[2] <= 25
     plot_frontier(result, bundle / "frontier.png")
     json.loads(written(result, bundle))
+
+
+def test_a_bundle_of_several_stages_runs_on_the_runtime(staged: Path) -> None:
+    """Samples leave early in what is timed, and the share of work is that of the very samples."""
+    inputs = images(100, seed=3)
+    result = measure_bundle(staged, batches=(1, 5), points=4, rounds=1, inputs=inputs)
+    assert result.stages == 2 and result.samples == {1: 64, 5: 60}
+    model = load(staged, threads=1)
+    exits = []
+    for row in result.rows:
+        for batch, picked in ((1, np.arange(64) * 100 // 64), (5, np.arange(60) * 100 // 60)):
+            expected = model.run({"pixels": inputs[picked]}, knobs=row.knobs)
+            assert row.timed_macs_fraction[batch] == pytest.approx(expected.macs_fraction.mean(), abs=1e-5)
+        exits.append(set(expected.exit.tolist()))
+    assert exits[0] == {0} and {0, 1} in exits and exits[-1] == {1}
+    assert all(0 < s.median < math.inf for s in spreads(result))
+    assert result.rows[-1].knobs == {"price": 0.0} and result.rows[-1].price == 0.0
+    assert result.dense is not None
+
+
+def test_samples_of_one_stage_are_sixteen(result: BundleLatency) -> None:
+    assert result.stages == 1 and result.samples == {1: 16, 6: 12}
 
 
 @pytest.mark.parametrize(

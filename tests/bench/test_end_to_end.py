@@ -43,7 +43,7 @@ def test_the_ideal_share_is_what_the_graph_counts(
     file, model = graphs[adapted]
     decisions = draw_decisions(model, BATCH, share, np.random.default_rng(0))
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    feeds = {f"forced_{index}": k for index, k in enumerate(decisions)}
+    feeds = {f"forced_learners_{index}": k for index, k in enumerate(decisions)}
     feeds["pixels"] = np.zeros((BATCH, 3, QUICK.image_size, QUICK.image_size), np.float32)
     feeds["price"] = np.zeros(1, np.float32)
     (counted,) = session.run(["macs_fraction"], feeds)

@@ -32,3 +32,10 @@ def test_a_bundle_that_is_none(tmp_path):
 
     done = testing.CliRunner().invoke(main, [str(tmp_path)])
     assert isinstance(done.exception, BundleError)
+
+
+def test_several_stages_are_refused(staged):
+    from adaptrt.bench.errors import BenchError
+
+    done = testing.CliRunner().invoke(main, [str(staged), "--calls", "5", "--interpreters", "1"])
+    assert isinstance(done.exception, BenchError) and "2 stages, expected 1" in str(done.exception)

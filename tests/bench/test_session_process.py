@@ -7,18 +7,20 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 from adaptrt.bench.errors import BenchError
 from adaptrt.bench.session_process import SessionProcess
-from adaptrt.bench.session_worker import Worker, serve
+from adaptrt.bench.session_worker import Session, Worker, serve
 
 
 def ask(model: Path, *requests: object) -> list[dict[str, object]]:
     """Serve requests within this process."""
     answers = io.StringIO()
     lines = [request if isinstance(request, str) else json.dumps(request) for request in requests]
-    serve(Worker(model, threads=1), lines, answers)
+    serve(Worker(Session(model, threads=1)), lines, answers)
     return [json.loads(line) for line in answers.getvalue().splitlines()]
 
 
@@ -80,6 +82,25 @@ def test_senseless_requests_are_refused(
 ) -> None:
     with pytest.raises(BenchError, match="expected at least 1, 1 and 0"):
         process.time(feeds, warm=warm, runs=runs)
+
+
+def test_outputs_that_are_fetched(tmp_path: Path) -> None:
+    """An output that is not asked for costs no copy: a runtime does not fetch what it does not want."""
+    file = tmp_path / "two.onnx"
+    graph = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    two (float[rows, 3] x) => (float[rows, 3] y, float[rows, 3] z) { y = Add (x, x) z = Neg (x) }
+    """
+    onnx.save(onnx.parser.parse_model(graph), str(file))
+    fed = {"x": np.ones((2, 3), np.float32)}
+    assert len(Session(file, 1).prepare(fed)()) == 2  # type: ignore[arg-type]
+    (only,) = Session(file, 1, ["z"]).prepare(fed)()  # type: ignore[misc]
+    np.testing.assert_array_equal(only, -fed["x"])
+    with SessionProcess(file, outputs=["absent"]) as process:
+        process.load({"x": fed["x"]})
+        with pytest.raises(BenchError, match="absent"):
+            process.time([{"x": "x"}])
+    assert np.isfinite(Session(file, 1, ["y"]).output("z", fed)).all()
 
 
 def test_a_graph_that_does_not_load_is_named_with_the_reason(tmp_path: Path) -> None:

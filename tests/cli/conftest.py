@@ -24,6 +24,7 @@ from adaptrt.models.acm import ACMConfig
 from adaptrt.models.folder import save_model
 from adaptrt.models.recipe import Recipe
 from adaptrt.models.vit import ViT, ViTConfig
+from tests.staged_bundle import write_staged
 
 TINY = ViTConfig(width=32, depth=2, heads=2, ffn_width=64, acm=ACMConfig(learners=2))
 
@@ -117,6 +118,14 @@ def exported(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     result = invoke("export", model_folder, "--output", folder, "--points", 5, "--json")
     assert result.exit_code == 0, result.output
     return folder, json.loads(result.stdout)
+
+
+@pytest.fixture(scope="session")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of two stages, gates and token selections; tests that change it copy it first."""
+    folder = tmp_path_factory.mktemp("bundles") / "staged"
+    write_staged(folder)
+    return folder
 
 
 @pytest.fixture

@@ -29,6 +29,20 @@ def test_forms(text, budget):
 
 
 @pytest.mark.parametrize(
+    ("text", "budget"),
+    [("50%", Budget.fraction(0.5, hard=True)), ("90M", Budget.macs(90e6, hard=True)), ("1", Budget.fraction(1, True))],
+)
+def test_hard(text, budget):
+    assert parse_budget(text, hard=True) == budget
+    assert parse_budget(text) != budget
+
+
+def test_full_is_not_hard():
+    with pytest.raises(AdaptrtError, match=r"got --hard with budget full.*leave --hard out"):
+        parse_budget("full", hard=True)
+
+
+@pytest.mark.parametrize(
     "text",
     ["", " ", "half", "nan", "-1", "-0.5", "inf", "nan%", "-1M", "M", "%", "90000000", "1e9", "9Q", "0x1"],
 )

@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from tests.staged_bundle import images, write_staged
+
 
 @pytest.fixture
 def data_file(tmp_path):
@@ -32,9 +34,67 @@ def test_own_data(cli, bundle, data_file):
 
 def test_data_of_the_bundle_and_json(cli, bundle):
     report = json.loads(cli("calibrate", bundle, "--points", 2, "--json").stdout)
-    assert report["data"] == "digits"
+    assert report["data"] == "digits" and report["evaluations"] == 2
     assert [point["knobs"]["price"] for point in report["curve"]] == [1.0, 0.0]
     assert report["curve"] == json.loads((bundle / "bundle.json").read_text())["curve"]
+
+
+@pytest.fixture
+def staged(tmp_path):
+    """A bundle of all families, not calibrated, and data for it."""
+    folder, data = tmp_path / "staged", tmp_path / "images.npz"
+    write_staged(folder, calibrated=False)
+    arrays = {f"{part}_inputs": images(80, seed) for seed, part in enumerate(("calibration", "test"))}
+    labels = {name.replace("inputs", "labels"): np.arange(80) % 3 for name in arrays}
+    np.savez(data, **arrays, **labels)
+    return folder, data
+
+
+def test_all_families(cli, staged):
+    folder, data = staged
+    arguments = ("calibrate", folder, "--data", data, "--points", 4, "--evaluations", 30)
+    report = json.loads(cli(*arguments, "--json").stdout)
+    assert {"price", "acm", "tokens", "exits", "hard"} <= {point["setting"] for point in report["curve"]}
+    assert 10 < report["evaluations"] <= 30
+    assert report["curve"] == json.loads((folder / "bundle.json").read_text())["curve"]
+    result = cli(*arguments)
+    assert result.exit_code == 0
+    assert f"Curve of {len(report['curve'])} points" in result.stdout
+    assert "one price for everything (of 30 passes at most)" in result.stderr
+    assert f"calibrated in {report['evaluations']} passes" in result.stderr
+
+
+def test_too_few_evaluations(refused, contents, staged):
+    folder, data = staged
+    before = contents(folder)
+    line = refused("calibrate", folder, "--data", data, "--evaluations", 3)
+    assert "got at most 3 evaluations, expected at least" in line
+    assert contents(folder) == before
+    assert "--evaluations" in refused("calibrate", folder, "--data", data, "--evaluations", 0)
+
+
+def test_an_interrupted_search_goes_on(cli, contents, staged, monkeypatch):
+    folder, data = staged
+    evaluations = importlib.import_module("adaptrt.export.evaluations")
+    record, made = evaluations.record_stages, []
+
+    def interrupt(*args):
+        made.append(1)
+        if len(made) == 9:
+            raise KeyboardInterrupt
+        return record(*args)
+
+    monkeypatch.setattr(evaluations, "record_stages", interrupt)
+    before = contents(folder)
+    arguments = ("calibrate", folder, "--data", data, "--points", 4, "--evaluations", 30)
+    result = cli(*arguments)
+    assert result.exit_code == 130
+    assert "interrupted: the bundle is as it was, finished passes are kept; run it again to go on" in result.stderr
+    journal = "calibration.journal.jsonl"
+    assert {name: content for name, content in contents(folder).items() if journal not in name} == before
+    result = cli(*arguments)
+    assert result.exit_code == 0 and "going on from 8 finished passes" in result.stderr
+    assert not (folder / journal).exists()
 
 
 def test_bundle_calibrated_with_a_file(refused, cli, contents, bundle, data_file):

@@ -17,7 +17,7 @@ def test_json(exported):
     assert report["parity"]["passed"] is True
     rows = report["parity"]["rows"]
     assert {row["batch"] for row in rows} == {1, 2, 64}
-    assert len({row["price"] for row in rows}) >= 5
+    assert len({row["knobs"]["price"] for row in rows}) >= 5
     assert len(report["curve"]) == 5
     assert all(0 < point["macs_fraction"] < 1.2 for point in report["curve"])
     assert len(read_bundle(folder).curve) == 5
@@ -53,6 +53,48 @@ def test_curve_table(exported):
     assert prices == sorted(prices, reverse=True)  # cheapest first
     assert made.caption == "* on the frontier of the calibration data"
     show(made)
+
+
+def test_parity_table_names_what_differs():
+    """Several knobs are one column: those that vary, if they are on; a confidence has its own error."""
+    from adaptrt.cli.tables import parity_table
+    from adaptrt.export.parity import ParityRow
+
+    def row(confidence_error=0.0, **knobs):
+        return ParityRow(knobs, 2, 4, 100, 0, 1, 1e-6, confidence_error, 1e-8, 1.0, 0, 1e-6)
+
+    made = parity_table([row(price=0.25), row(price=0.5)])
+    assert [column.header for column in made.columns][:2] == ["price", "batch"]
+    assert list(made.columns[0].cells) == ["0.2500", "0.5000"]
+    assert "max confidence error" not in [column.header for column in made.columns]
+    off = {"capacity": [-1.0, -1.0], "scale": 2.0}
+    rows = [
+        row(price=0.0, **off),
+        row(3e-7, price=0.5, **off),
+        row(price=0.0, capacity=[8.0, 3.0], scale=2.0),
+    ]
+    made = parity_table(rows)
+    assert list(made.columns[0].cells) == ["price 0", "price 0.5", "price 0, capacity 8/3"]
+    assert made.columns[0].header == "knobs"
+    errors = next(column for column in made.columns if column.header == "max confidence error")
+    assert list(errors.cells) == ["0.0e+00", "3.0e-07", "0.0e+00"]
+    made = parity_table([row(capacity=[-1.0]), row(capacity=[2.0])])
+    assert list(made.columns[0].cells) == ["everything runs", "capacity 2"]
+
+
+def test_evaluations_reach_the_calibration(cli, model_folder, tmp_path, monkeypatch):
+    seen = {}
+    exporter = importlib.import_module("adaptrt.export.exporter")
+
+    def export_bundle(_source, folder, **settings):
+        seen.update(settings)
+        return exporter.ExportReport(folder, exporter.ParityReport([]), [])
+
+    monkeypatch.setattr(exporter, "export_bundle", export_bundle)
+    assert cli("export", model_folder, "--output", tmp_path / "b", "--evaluations", 77).exit_code == 0
+    assert seen["evaluations"] == 77
+    assert cli("export", model_folder, "--output", tmp_path / "b").exit_code == 0
+    assert seen["evaluations"] is None
 
 
 @pytest.mark.parametrize("verb_args", [["nowhere"], ["digit"]])
@@ -108,17 +150,21 @@ def test_model_without_data(refused, tmp_path, model_folder):
 
 @pytest.fixture
 def traced(monkeypatch, exported):
-    """Tracing gives the graph that was exported before, to save its time."""
+    """Tracing gives the graphs that were exported before, to save its time."""
     import onnx
 
-    graphs = {True: "model.onnx", False: "dense.onnx"}
+    from adaptrt.export.trace import TracedStage
 
-    def trace(model, **_settings):
-        graph = onnx.load(str(exported[0] / graphs[model.adaptive]))
-        del graph.functions[:]
-        return graph
+    folder = exported[0]
+    bundle = read_bundle(folder)
 
-    monkeypatch.setattr(importlib.import_module("adaptrt.export.exporter"), "trace", trace)
+    def trace_stages(_model, **_settings):
+        graph = onnx.load(str(folder / "model.onnx"))
+        return [TracedStage(graph, [], bundle.stages[0].decisions, "final", 10)], bundle.ops
+
+    exporter = importlib.import_module("adaptrt.export.exporter")
+    monkeypatch.setattr(exporter, "trace_stages", trace_stages)
+    monkeypatch.setattr(exporter, "trace_dense", lambda _model: onnx.load(str(folder / "dense.onnx")))
 
 
 @pytest.mark.usefixtures("traced")

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from adaptrt.runtime import Budget, load
+from tests.staged_bundle import images
 
 
 def _run(cli, *args):
@@ -22,7 +23,8 @@ def test_json_is_what_the_runtime_computes(cli, exported, pixels):
     logits = expected.outputs["logits"].astype(np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert report["samples"] == 5 and len(report["results"]) == 5
-    assert report["budget"] == {"kind": "fraction", "value": 0.8}
+    assert report["budget"] == {"kind": "fraction", "value": 0.8, "hard": False}
+    assert report["exits"] is None and "exit" not in report["results"][0]
     assert report["knobs"] == expected.knobs
     assert report["macs_fraction"] == pytest.approx(float(expected.macs_fraction.mean()))
     for row, result in enumerate(report["results"]):
@@ -142,6 +144,7 @@ def test_array_that_does_not_fit(refused, exported, tmp_path, array, match):
 
 def test_wrong_batch(refused, bundle, edit, pixels):
     edit(bundle, lambda content: content["inputs"][0].update(shape=[2, 1, 8, 8]))
+    edit(bundle, lambda content: content["stages"][0].update(decisions=[]))  # they need a named axis
     assert "expected float32 [2, 1, 8, 8]" in refused("run", bundle, pixels)
 
 
@@ -180,3 +183,50 @@ def test_needs_neither_torch_nor_onnx(python, main_code, exported, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["samples"] == 1
     assert out.is_file()
+
+
+@pytest.fixture
+def staged_pixels(tmp_path):
+    path = tmp_path / "staged.npy"
+    np.save(path, images(9))
+    return path
+
+
+@pytest.mark.parametrize("batch", [2, 64])
+def test_exits_taken(cli, staged, staged_pixels, tmp_path, batch):
+    out = tmp_path / "out.npz"
+    args = [staged, staged_pixels, "--budget", "85%", "--batch", batch, "--output", out]
+    report = _run(cli, *args)
+    expected = load(staged).run({"pixels": images(9)}, budget=Budget.fraction(0.85))
+    names = [("after_block_1", "final")[stage] for stage in expected.exit]
+    assert set(names) == {"after_block_1", "final"}
+    assert [result["exit"] for result in report["results"]] == names
+    assert report["exits"] == {name: names.count(name) for name in ("after_block_1", "final")}
+    with np.load(out) as arrays:
+        np.testing.assert_array_equal(arrays["exit"], expected.exit)
+    table = cli("run", *args)
+    assert table.exit_code == 0
+    lines = [line for line in table.stdout.splitlines() if "%" in line]
+    assert [name in line for name, line in zip(names, lines, strict=False)] == [True] * 9
+    taken = report["exits"]
+    assert f"left at after_block_1: {taken['after_block_1']}, final: {taken['final']}" in table.stdout
+    assert "exits 0." in table.stdout and "capacity" not in table.stdout  # knobs at their defaults are not named
+
+
+def test_no_samples_take_no_exit(cli, staged, tmp_path):
+    np.save(tmp_path / "none.npy", images(9)[:0])
+    assert _run(cli, staged, tmp_path / "none.npy")["exits"] == {"after_block_1": 0, "final": 0}
+
+
+def test_hard_budget_holds_for_every_sample(cli, refused, staged, exported, staged_pixels, pixels):
+    report = _run(cli, staged, staged_pixels, "--budget", "85%", "--hard")
+    assert report["budget"] == {"kind": "fraction", "value": 0.85, "hard": True}
+    shares = [result["macs_fraction"] for result in report["results"]]
+    assert np.ptp(shares) < 1e-6 and shares[0] <= 0.85
+    assert report["knobs"]["capacity"] == [1.0, 1.0]
+    text = cli("run", staged, staged_pixels, "--budget", "850", "--hard").stderr
+    assert "error" in text  # a number without a suffix is no MACs
+    table = cli("run", staged, staged_pixels, "--budget", "0.85k", "--hard").stdout
+    assert "850 MACs for each sample" in table and "capacity 1" in table
+    assert "--hard with budget full" in refused("run", staged, staged_pixels, "--budget", "full", "--hard")
+    assert "capacity" in refused("run", exported[0], pixels, "--budget", "50%", "--hard")

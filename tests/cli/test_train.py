@@ -178,18 +178,18 @@ def test_scaled_epochs():
 
 
 def test_history_survives_a_torn_line(capsys, tmp_path):
-    history = EpochHistory(tmp_path, 2)
+    history = EpochHistory(tmp_path)
     for step in range(1, 5):
-        history.record(Progress("dense", step, 6, 1.0 / step, None, 0.0))
+        history.record(Progress("dense", step, 6, 1.0 / step, None, 0.0, 3))
     with (tmp_path / EpochHistory.FILE).open("a") as file:
         file.write('{"phase": "den')
-    resumed = EpochHistory(tmp_path, 2)
+    resumed = EpochHistory(tmp_path)
     [phase] = resumed.phases()
     assert phase["epoch"] == [1, 2] and phase["loss"] == [0.5, 0.25]
     assert "accuracy" not in phase
     assert "1 unreadable line in" in capsys.readouterr().err
-    resumed.record(Progress("dense", 6, 6, 0.125, None, 0.0))
-    [phase] = EpochHistory(tmp_path, 2).phases()
+    resumed.record(Progress("dense", 6, 6, 0.125, None, 0.0, 3))
+    [phase] = EpochHistory(tmp_path).phases()
     assert phase["epoch"] == [1, 2, 3]  # the new line is not glued to the torn one
 
 
@@ -205,12 +205,12 @@ def test_history_survives_a_torn_line(capsys, tmp_path):
 )
 def test_history_of_anything_is_ignored(capsys, tmp_path, content):
     (tmp_path / EpochHistory.FILE).write_bytes(content)
-    history = EpochHistory(tmp_path, 1)
+    history = EpochHistory(tmp_path)
     assert history.phases() == []
     note = capsys.readouterr().err
     assert note.startswith("note: ") and EpochHistory.FILE in note and note.count("\n") == 1
     history.record(Progress("dense", 1, 1, 0.5, 0.25, 0.0))
-    [phase] = EpochHistory(tmp_path, 1).phases()
+    [phase] = EpochHistory(tmp_path).phases()
     assert phase["loss"] == [0.5] and phase["accuracy"] == [0.25]
 
 

@@ -1,0 +1,90 @@
+"""The child of ``BundleProcess``: a whole bundle on the runtime, answering the lines of ``session_worker``.
+
+``python -m adaptrt.bench.bundle_worker FOLDER --threads N``. A feed names an array for the bundle's
+inputs and for those knobs that do not stand at their defaults, ``exit_thresholds`` among them. Outputs
+are the bundle's and ``exit``, the stage at whose head each sample left.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from adaptrt.bench.session_worker import Array, serve_process
+from adaptrt.runtime import AdaptiveModel, Budget, load
+from adaptrt.runtime.bundle import CurvePoint, KnobValue
+from adaptrt.runtime.bundle_schema import MACS_OUTPUT
+
+EXIT_OUTPUT = "exit"
+
+
+class BundleRunner:
+    """One bundle, as an application runs it.
+
+    A model whose only calibrated point has the knobs that are fed stands for each setting of them: its
+    calls cost what a user's do, whose budget was set once, and not what solving for it does.
+
+    Args:
+        folder: The bundle.
+        threads: Threads that one operator may use.
+    """
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._model = load(folder, threads=threads)
+        self._knobs = {knob.name for knob in self._model.bundle.knobs}
+        self._pinned: dict[str, AdaptiveModel] = {}
+
+    def describe(self) -> dict[str, list[str]]:
+        """Names of the bundle's inputs and knobs, and of its outputs."""
+        bundle = self._model.bundle
+        return {
+            "inputs": [spec.name for spec in bundle.inputs] + [knob.name for knob in bundle.knobs],
+            "outputs": [*(spec.name for spec in bundle.outputs), *([EXIT_OUTPUT] * (len(bundle.stages) > 1))],
+        }
+
+    def prepare(self, feed: Mapping[str, Array]) -> Callable[[], object]:
+        """A call of the model."""
+        model, inputs = self._split(feed)
+        return partial(model.run, inputs)
+
+    def output(self, name: str, feed: Mapping[str, Array]) -> Array:
+        """Run once and give one output.
+
+        Raises:
+            ValueError: There is none of that name.
+        """
+        model, inputs = self._split(feed)
+        result = model.run(inputs)
+        found: dict[str, Any] = {**result.outputs, MACS_OUTPUT: result.macs_fraction, EXIT_OUTPUT: result.exit}
+        if found.get(name) is None:
+            raise ValueError(f"got output {name!r}, expected one of {', '.join(self.describe()['outputs'])}")
+        return np.asarray(found[name])
+
+    def _split(self, feed: Mapping[str, Array]) -> tuple[AdaptiveModel, dict[str, Array]]:
+        knobs: dict[str, KnobValue] = {n: [float(v) for v in a.ravel()] for n, a in feed.items() if n in self._knobs}
+        key = repr(sorted(knobs.items()))
+        if key not in self._pinned:
+            only = CurvePoint(knobs=knobs, macs_fraction=0.0, quality=None, frontier=False)
+            bundle = msgspec.structs.replace(self._model.bundle, curve=[only])
+            pinned = AdaptiveModel(bundle, self._model.backends)
+            pinned.budget = Budget.fraction(0.0)
+            self._pinned[key] = pinned
+        return self._pinned[key], {name: array for name, array in feed.items() if name not in self._knobs}
+
+
+def main() -> None:
+    """Run one bundle."""
+    parser = argparse.ArgumentParser(description="One bundle answering JSON lines.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    serve_process(lambda chosen: BundleRunner(chosen.folder, chosen.threads), parser)
+
+
+if __name__ == "__main__":
+    main()
