@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adaptrt.models.acm import AdaptiveFFN, AdaptiveProjections
 from adaptrt.models.block import Block, EncoderConfig, Prices
-from adaptrt.models.exit_head import ExitHead
+from adaptrt.models.exit_head import ExitConfig, ExitHead
 from adaptrt.models.gate import ArgmaxGate, Decision, PriceGate
 from adaptrt.models.macs import Layer
 from adaptrt.models.network import CarriedSpec, KnobSpec, Network, StageOutput, TensorSpec
@@ -91,15 +91,9 @@ class Encoder(Network):
         return self.config.adaptive
 
     @property
-    def stage_names(self) -> list[str]:
-        """Names of the heads."""
-        early = () if self.config.exits is None else self.config.exits.after
-        return [*(f"after_block_{number}" for number in early), "final"]
-
-    @property
-    def exit_criterion(self) -> str | None:
-        """How confidence is computed."""
-        return None if self.config.exits is None else self.config.exits.criterion
+    def exits(self) -> ExitConfig | None:
+        """Where early heads stand."""
+        return self.config.exits
 
     def exit_modules(self) -> list[nn.Module]:
         """Early heads with their norms, and the last head's learned certainty."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from adaptrt.models.exit_head import ExitConfig
 from adaptrt.models.gate import Decision
 from adaptrt.models.tokens import Selection
 
@@ -72,13 +73,19 @@ class Network(nn.Module, abc.ABC):
 
     @property
     @abc.abstractmethod
-    def stage_names(self) -> list[str]:
-        """Names of the heads, one per stage: ``after_block_2``, ..., ``final``."""
+    def exits(self) -> ExitConfig | None:
+        """Where early heads stand; None: nowhere."""
 
     @property
-    @abc.abstractmethod
+    def stage_names(self) -> list[str]:
+        """Names of the heads, one per stage: ``after_block_2``, ..., ``final``."""
+        early = () if self.exits is None else self.exits.after
+        return [*(f"after_block_{number}" for number in early), "final"]
+
+    @property
     def exit_criterion(self) -> str | None:
         """How confidence is computed (see ``adaptrt.models.exit_head``); None with one stage."""
+        return None if self.exits is None else self.exits.criterion
 
     @property
     def token_axis(self) -> Axis | None:

@@ -132,15 +132,9 @@ class ResNet(Network):
         return self.config.adaptive
 
     @property
-    def stage_names(self) -> list[str]:
-        """Names of the heads."""
-        early = () if self.config.exits is None else self.config.exits.after
-        return [*(f"after_block_{number}" for number in early), "final"]
-
-    @property
-    def exit_criterion(self) -> str | None:
-        """How confidence is computed."""
-        return None if self.config.exits is None else self.config.exits.criterion
+    def exits(self) -> ExitConfig | None:
+        """Where early heads stand."""
+        return self.config.exits
 
     def exit_modules(self) -> list[nn.Module]:
         """Early heads, and the last head's learned certainty."""

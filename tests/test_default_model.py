@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adaptrt.export.exporter import ExportReport, export_bundle
-from adaptrt.export.parity import clear_samples
+from adaptrt.export.parity import TIE
 from adaptrt.export.reference import run_reference
 from adaptrt.models.data import DataSplits, load_data
 from adaptrt.models.registry import load_model, weights_folder
@@ -69,7 +69,8 @@ def test_a_sample_alone_and_in_a_batch_is_the_same(digits: ExportReport, data: D
     model = load(digits.bundle_folder)
     images = data.test.inputs[:64]
     price = model.operating_point(Budget.fraction(0.6)).knobs["price"]
-    clear = clear_samples(run_reference(load_model("digits").model, images, price).margin, 64)
+    assert isinstance(price, float)
+    clear = run_reference(load_model("digits").model, {"pixels": images}, {"price": price}).clear(TIE)
     together = model.run({"pixels": images}, knobs={"price": price})
     for index in range(64):
         alone = model.run({"pixels": images[index : index + 1]}, knobs={"price": price})
