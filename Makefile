@@ -30,7 +30,7 @@ $(BIN)/.installed: pyproject.toml
 	touch $@
 
 export: $(BIN)/.installed $(if $(filter fashion,$(MODEL)),$(TRAINED)/model.safetensors) ## Export MODEL (default digits), prove parity, calibrate, measure, plot into build/MODEL
-	$(BIN)/adaptrt export $(SOURCE) --output build/$(NAME)
+	$(BIN)/adaptrt export $(SOURCE) --output build/$(NAME) $(if $(filter fashion,$(MODEL)),--points 9 --evaluations 40)
 	$(BIN)/adaptrt bench build/$(NAME)
 
 $(TRAINED)/model.safetensors: $(BIN)/.installed $(FASHION_MNIST)

@@ -25,7 +25,7 @@ def _narrow(width: int) -> Recipe:
 
 
 def _only(**families: object) -> Recipe:
-    nothing: dict[str, object] = {"acm": None, "pruning": None, "exits": None, "hard_budgets": False}
+    nothing: dict[str, object] = {"acm": None, "pruning": None, "exits": None}
     return dataclasses.replace(BASE, **{**nothing, **families})  # type: ignore[arg-type]
 
 

@@ -15,6 +15,7 @@ adaptrt export models/weights/digits --output build/digits --points 40
 adaptrt export my_model --data mine.npz
 adaptrt export fashion --evaluations 200
 adaptrt export my_model --no-calibrate --debug
+adaptrt export build/models/fashion --output build/fashion --points 9 --evaluations 40
 """
 
 
@@ -25,6 +26,7 @@ adaptrt export my_model --no-calibrate --debug
 @click.option("--no-calibrate", is_flag=True, help="Leave the curve empty: no budgets until `adaptrt calibrate`.")
 @click.option("--points", type=click.IntRange(2, 10_000), default=25, show_default=True, help="Points of each chain.")
 @click.option("--evaluations", type=click.IntRange(1), help="Most passes over calibration data; default: 120.")
+@click.option("--hard-budgets", is_flag=True, help="Let budgets cost every input the same (--hard of `adaptrt run`).")
 @click.option("--debug", is_flag=True, help="Add the output `learners`: learners run per gate and token.")
 @json_option
 def export(
@@ -34,6 +36,7 @@ def export(
     no_calibrate: bool,
     points: int,
     evaluations: int | None,
+    hard_budgets: bool,
     debug: bool,
     as_json: bool,
 ) -> None:
@@ -71,6 +74,7 @@ def export(
             folder,
             calibration=splits,
             debug=debug,
+            hard_budgets=hard_budgets,
             points=points,
             evaluations=evaluations,
             progress=progress,

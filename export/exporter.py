@@ -17,6 +17,7 @@ from adaptrt.export.reference import GOLDEN_FILE, encode_golden, run_reference
 from adaptrt.export.staging import check_replaceable, staged_folder, write_file
 from adaptrt.export.trace import TracedStage, trace_dense
 from adaptrt.models.data import DataSplits
+from adaptrt.models.encoder import Encoder
 from adaptrt.models.folder import LoadedModel
 from adaptrt.models.network import Network
 from adaptrt.models.vit import ViT
@@ -58,6 +59,7 @@ def export_bundle(
     *,
     calibration: DataSplits | None,
     debug: bool = False,
+    hard_budgets: bool = False,
     points: int = POINTS,
     evaluations: int | None = None,
     progress: Progress | None = None,
@@ -71,6 +73,8 @@ def export_bundle(
         output: Folder of the bundle.
         calibration: Data to calibrate with; None leaves the curve empty.
         debug: Adds the output ``learners`` (int32 ``[B, L, T]``).
+        hard_budgets: Adds the knobs ``capacity`` and ``keep``, by which every input costs the same; the ranking that
+            they need costs a few percent of the time at batch 1, also where they are off.
         points: Points of the curve, of each chain where there are several families.
         evaluations: Passes over the calibration data at most, where there are several families.
         progress: Told what is being done.
@@ -85,6 +89,8 @@ def export_bundle(
     journal = output.with_name(f".{output.name}.calibration.jsonl")
     if not model.adaptive:
         raise ExportError(f"model {source.name!r} is dense, expected one with adaptive modules; adapt it first")
+    if hard_budgets:
+        _enable_hard_budgets(source)
     check_replaceable(output)
     if calibration is not None:
         for split in (calibration.calibration, calibration.test):
@@ -113,6 +119,18 @@ def export_bundle(
             write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
     journal.unlink(missing_ok=True)
     return ExportReport(output, parity, bundle.curve)
+
+
+def _enable_hard_budgets(source: LoadedModel) -> None:
+    model = source.model
+    if not isinstance(model, Encoder) or not (model.gates() or model.config.pruning):
+        raise ExportError(
+            f"got hard budgets for {source.name!r}, expected a model with ACMs or token selections; leave them out"
+        )
+    try:
+        model.enable_hard_budgets()
+    except ValueError as error:
+        raise ExportError(f"{source.name!r}: {error}") from error
 
 
 def describe_bundle(

@@ -25,7 +25,6 @@ def adapt(
     acm: ACMConfig | None = None,
     pruning: PruningConfig | None = None,
     exits: ExitConfig | None = None,
-    hard_budgets: bool = False,
 ) -> AnyEncoder:
     """Build the adaptive model of a trained dense one.
 
@@ -40,14 +39,13 @@ def adapt(
         acm: How to replace its layers; None leaves them.
         pruning: Where to select tokens; None keeps all.
         exits: Where heads stand; None leaves the last one only.
-        hard_budgets: Whether gates can be told how many learners run.
 
     Raises:
         ValueError: The model is adaptive already.
     """
     if dense.adaptive:
         raise ValueError("got a model that is adaptive already, expected a dense one")
-    config = dataclasses.replace(dense.config, acm=acm, pruning=pruning, exits=exits, hard_budgets=hard_budgets)
+    config = dataclasses.replace(dense.config, acm=acm, pruning=pruning, exits=exits)
     adaptive = type(dense)(config)
     own = adaptive.state_dict()
     own.update({name: value for name, value in dense.state_dict().items() if name in own})

@@ -62,6 +62,14 @@ class Encoder(Network):
         """Make one price steer several families: its map to the price of ``"acm"`` and of ``"tokens"``."""
         self.price_scales = nn.ModuleDict(scales)
 
+    def enable_hard_budgets(self) -> None:
+        """Let exports be told exact numbers of learners and tokens; needs no training.
+
+        Raises:
+            ValueError: Gates or selections are not of the kind that can be.
+        """
+        self.config = dataclasses.replace(self.config, hard_budgets=True)
+
     def clear_price_scales(self) -> None:
         """Let every family have a price on its own scale."""
         self.price_scales = nn.ModuleDict()

@@ -25,7 +25,6 @@ class Recipe:
         acm: How its layers are replaced; None: they are not.
         pruning: Where tokens are selected; None: nowhere.
         exits: Where exit heads stand; None: at the end only.
-        hard_budgets: Whether the model can be told exact numbers of learners and tokens.
         dense_epochs: Epochs of the dense model.
         distil_epochs: Epochs of phase 1, layer-wise distillation.
         gate_epochs: Epochs of phase 2, gates.
@@ -57,7 +56,6 @@ class Recipe:
     acm: ACMConfig | None = field(default_factory=lambda: ACMConfig(learners=2))
     pruning: PruningConfig | None = None
     exits: ExitConfig | None = None
-    hard_budgets: bool = False
     dense_epochs: int = 100
     distil_epochs: int = 5
     gate_epochs: int = 3

@@ -21,7 +21,6 @@ _FASHION = Recipe(
     acm=ACMConfig(learners=2),
     pruning=PruningConfig(blocks=(1, 2, 3)),
     exits=ExitConfig(after=(2, 4)),
-    hard_budgets=True,
     dense_epochs=8,
     distil_epochs=1,
     gate_epochs=1,

@@ -40,6 +40,7 @@ def select_tokens(
     keep_min: Tensor | int,
     keep_max: Tensor | int,
     *,
+    limits: str = "any",
     kept: Tensor | None = None,
 ) -> Selected:
     """Keep the tokens that are forced or whose score is above the threshold, between two limits.
@@ -56,6 +57,7 @@ def select_tokens(
         threshold: ``[B]``, compared in float32.
         keep_min: int64 ``[]`` or a number: at least so many stay, as far as there are valid ones.
         keep_max: int64 ``[]`` or a number: at most so many stay. Below ``keep_min`` it wins.
+        limits: "any", or "none": what is wanted stays, no limit is read. One file has one kind.
         kept: While exporting, a tensor ``[K]`` that stands for the number of tokens kept; else not read.
 
     Raises:
@@ -70,15 +72,17 @@ def select_tokens(
         y, index, count = torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::SelectTokens",
             inputs,
+            attrs={"limits": limits},
             dtypes=(x.dtype, torch.int32, torch.int32),
             shapes=((batch, size, width), (batch, size), (batch,)),
             version=OPSET_VERSION,
         )
         return Selected(y, index, count)
     wanted = valid & (forced | (score > threshold[:, None]))
-    limits = torch.stack([scalar(keep_min), scalar(keep_max)]).to(x.device)
-    count = torch.minimum(torch.maximum(wanted.sum(1), limits[0]), limits[1])
-    count = torch.minimum(count, valid.sum(1)).clamp(min=0)
+    count = wanted.sum(1)
+    if limits == "any":
+        least, most = torch.stack([scalar(keep_min), scalar(keep_max)]).to(x.device)
+        count = torch.minimum(torch.minimum(torch.maximum(count, least), most), valid.sum(1)).clamp(min=0)
     largest = int(count.max()) if len(count) else 0
     tokens = x.shape[1]
     place = torch.arange(largest, device=x.device)

@@ -125,7 +125,9 @@ class PriceSelector(nn.Module):
             forced = (torch.arange(count, device=gains.device) == 0)[None] & valid
         least, most = keep_limits(keep, count)
         threshold = price.expand(batch)
-        chosen = select_tokens(tokens.grouped(), gains, valid, forced, threshold, least, most, kept=kept)
+        # The class token always stays: without a number to keep, the price alone decides.
+        limits = "none" if self.class_token and keep is None else "any"
+        chosen = select_tokens(tokens.grouped(), gains, valid, forced, threshold, least, most, limits=limits, kept=kept)
         selected = _after(tokens, chosen.y, chosen.index, chosen.count)
         margin = torch.zeros_like(gains)
         if not torch.onnx.is_in_onnx_export():

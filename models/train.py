@@ -68,7 +68,6 @@ def train(recipe: Recipe, data: DataSplits, folder: Path, report: Report) -> tup
         acm=recipe.acm,
         pruning=recipe.pruning,
         exits=recipe.exits,
-        hard_budgets=recipe.hard_budgets,
     )
     if recipe.acm is not None:
         run(distil_phase(recipe, dense, adaptive), recipe.warm_samples)

@@ -40,14 +40,16 @@ import onnx.parser
 
 from adaptrt.ops.record import DOMAIN, ONNX_OPSET, Array, Case, Field, OpRecord, Tolerance
 
+LIMITS = ("any", "none")
 _FLOATS = ("float32", "float16")
 
-_BODY = """
+_WANTED = """
   zero = Constant <value = int64 {0}> ()
   one = Constant <value = int64 {1}> ()
   axis0 = Constant <value = int64[1] {0}> ()
   axis1 = Constant <value = int64[1] {1}> ()
   axis2 = Constant <value = int64[1] {2}> ()
+  nothing = Constant <value = float {0.0}> ()
   batch = Shape <start = 0, end = 1> (score)
   tokens = Shape <start = 1, end = 2> (score)
 
@@ -57,6 +59,9 @@ _BODY = """
   wanted = And (valid, asked)
   wanted_1 = Cast <to = 7> (wanted)
   wanted_n = ReduceSum <keepdims = 1> (wanted_1, axis1)
+"""
+
+_WITHIN_LIMITS = """
   valid_1 = Cast <to = 7> (valid)
   valid_n = ReduceSum <keepdims = 1> (valid_1, axis1)
   at_least = Max (wanted_n, keep_min)
@@ -94,7 +99,6 @@ _BODY = """
   left = Sub (count_r, sure_n)
 
   rival = Equal (tier, edge)
-  nothing = Constant <value = float {0.0}> ()
   number = Where (odd, nothing, score_r)
   lowest = ReduceMin <keepdims = 1> (number, axis1)
   key = Where (rival, number, lowest)
@@ -121,6 +125,14 @@ _BODY = """
 
   as_wanted = Slice (wanted, ranked, batch, axis0)
   kept = Concat <axis = 0> (kept_r, as_wanted)
+"""
+
+_AS_WANTED = """
+  count_n = Identity (wanted_n)
+  kept = Identity (wanted)
+"""
+
+_PACK = """
   kept_1 = Cast <to = 7> (kept)
   kept_before = CumSum <exclusive = 1> (kept_1, one)
   place = Where (kept, kept_before, tokens)
@@ -155,7 +167,14 @@ _BODY = """
 
 
 def reference(
-    x: Array, score: Array, valid: Array, forced: Array, threshold: Array, keep_min: Array, keep_max: Array
+    x: Array,
+    score: Array,
+    valid: Array,
+    forced: Array,
+    threshold: Array,
+    keep_min: Array,
+    keep_max: Array,
+    limits: str,
 ) -> tuple[Array, Array, Array]:
     """Select token by token, by sorting.
 
@@ -173,6 +192,7 @@ def reference(
         threshold: float32 ``[B]``.
         keep_min: int64 ``[]``; below 0 is as 0.
         keep_max: int64 ``[]``; below 0 is as 0.
+        limits: "any", or "none": neither limit is read, what is wanted stays. The body is then half as long.
 
     Returns:
         ``y[B, K, D]`` in the dtype of x, the kept tokens in their original order and 0 behind them;
@@ -186,6 +206,7 @@ def reference(
     SELECT_TOKENS.check_inputs(
         x=x, score=score, valid=valid, forced=forced, threshold=threshold, keep_min=keep_min, keep_max=keep_max
     )
+    _check_limits(limits)
     if keep_min > keep_max:
         raise ValueError(f"SelectTokens: keep_min is {keep_min}, expected at most keep_max, {keep_max}")
     chosen = []
@@ -193,6 +214,8 @@ def reference(
         tokens = [t for t in range(x.shape[1]) if valid[b, t]]
         wanted = sum(bool(forced[b, t]) or bool(score[b, t] > threshold[b]) for t in tokens)
         count = max(0, min(max(wanted, int(keep_min)), int(keep_max), len(tokens)))
+        if limits == "none":
+            count = wanted
 
         def rank(t: int, scores: Array = score[b], first: Array = forced[b]) -> tuple[bool, bool, float, int]:
             odd = bool(np.isnan(scores[t]))
@@ -208,13 +231,20 @@ def reference(
     return y, index, np.array([len(tokens) for tokens in chosen], np.int32)
 
 
-def body() -> onnx.FunctionProto:
-    """Give the portable body."""
+def body(limits: str) -> onnx.FunctionProto:
+    """Give the portable body, with or without what limits need."""
+    _check_limits(limits)
     inputs = "x, score, valid, forced, threshold, keep_min, keep_max"
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {ONNX_OPSET}]>\nSelectTokens ({inputs}) => (y, index, count)\n'
-    function = onnx.parser.parse_function(header + "{" + _BODY + "}")
+    text = _WANTED + (_WITHIN_LIMITS if limits == "any" else _AS_WANTED) + _PACK
+    function = onnx.parser.parse_function(header + "{" + text + "}")
     function.doc_string = "The tokens worth their price, packed to the front, in their order."
     return function
+
+
+def _check_limits(limits: str) -> None:
+    if limits not in LIMITS:
+        raise ValueError(f"SelectTokens: got limits {limits!r}, expected one of {', '.join(LIMITS)}")
 
 
 def make_inputs(case: Case, generator: np.random.Generator, dtype: str = "float32") -> dict[str, Array]:
@@ -257,8 +287,9 @@ def make_inputs(case: Case, generator: np.random.Generator, dtype: str = "float3
     return {"x": x, "score": score, "valid": valid, "forced": forced, "threshold": threshold, **limits}
 
 
-def _case(name: str, sizes: tuple[int, int, int], draw: str, keep_min: int, keep_max: int) -> Case:
-    return Case(name, dict(zip("BTD", sizes, strict=True)), draw, {"keep_min": keep_min, "keep_max": keep_max})
+def _case(name: str, sizes: tuple[int, int, int], draw: str, keep_min: int, keep_max: int, limits: str = "any") -> Case:
+    scalars = {"keep_min": keep_min, "keep_max": keep_max}
+    return Case(name, dict(zip("BTD", sizes, strict=True)), draw, scalars, {"limits": limits})
 
 
 _CASES = (
@@ -286,6 +317,10 @@ _CASES = (
     _case("no_token", (3, 0, 4), "random", 1, 9),
     _case("nothing_at_all", (0, 0, 4), "random", 1, 9),
     _case("many_tokens", (3, 700, 8), "padded", 1, 300),
+    _case("limits_not_read", (5, 23, 12), "odd_scores+holes+odd_x", 3, 4, "none"),
+    _case("nothing_wanted_no_limits", (4, 9, 5), "nothing_wanted", 2, 3, "none"),
+    _case("no_sample_no_limits", (0, 9, 4), "random", 1, 9, "none"),
+    _case("one_sample_no_limits", (1, 50, 16), "padded", 1, 50, "none"),
 )
 
 SELECT_TOKENS = OpRecord(
@@ -311,4 +346,5 @@ SELECT_TOKENS = OpRecord(
     make_inputs=make_inputs,
     cases=_CASES,
     tolerances={"float32": Tolerance(0.0, 0.0), "float16": Tolerance(0.0, 0.0)},
+    attributes={"limits": "any"},
 )

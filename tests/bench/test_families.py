@@ -36,12 +36,12 @@ from tests.staged_bundle import images, write_staged
 SMALL = ViTConfig(
     image_size=4, patch_size=2, width=16, depth=2, heads=2, ffn_width=32, classes=3, class_token=True
 )  # fmt: skip
-BASE = Recipe(data="fashion", vit=SMALL, acm=ACMConfig(learners=2), exits=ExitConfig((1,)), hard_budgets=True)
+BASE = Recipe(data="fashion", vit=SMALL, acm=ACMConfig(learners=2), exits=ExitConfig((1,)))
 FIXED = PruningConfig(blocks=(0, 1), rule="fixed")
 RECIPES = {
     "combined": dataclasses.replace(BASE, pruning=PruningConfig(blocks=(0,))),
-    "acm": dataclasses.replace(BASE, exits=None, hard_budgets=False),
-    "fixed": dataclasses.replace(BASE, acm=None, exits=None, hard_budgets=False, pruning=FIXED),
+    "acm": dataclasses.replace(BASE, exits=None),
+    "fixed": dataclasses.replace(BASE, acm=None, exits=None, pruning=FIXED),
     "narrow": dataclasses.replace(
         BASE, acm=None, exits=None, vit=dataclasses.replace(SMALL, width=8, ffn_width=16), dense_epochs=7
     ),

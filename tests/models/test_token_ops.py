@@ -23,7 +23,7 @@ SELECT, REDUCE = RECORDS["SelectTokens"], RECORDS["SegmentReduce"]
 def run_in_torch(record: OpRecord, inputs: dict[str, Array], attributes: Mapping[str, Any]) -> tuple[Array, ...]:
     tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
     if record is SELECT:
-        found = select_tokens(**tensors)
+        found = select_tokens(**tensors, **attributes)
         return found.y.numpy(), found.index.numpy(), found.count.numpy()
     y, n = segment_reduce(**tensors, **attributes)
     return y.numpy(), n.numpy()
