@@ -46,16 +46,15 @@ class _Stage(nn.Module):
         self.model, self.stage, self.debug = model, stage, debug
         self.input_names, self.knob_names = list(inputs), list(knobs)
 
+    def named(self, tensors: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Tensor]]:
+        """The stage's inputs and its knobs by name, and what stands for the numbers of tokens kept."""
+        first, second = len(self.input_names), len(self.input_names) + len(self.knob_names)
+        inputs = dict(zip(self.input_names, tensors[:first], strict=True))
+        return inputs, dict(zip(self.knob_names, tensors[first:second], strict=True)), list(tensors[second:])
+
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        names = [*self.input_names, *self.knob_names]
-        given = dict(zip(names, tensors, strict=False))
-        kept = list(tensors[len(names) :])
-        out = self.model.run_stage(
-            self.stage,
-            {name: given[name] for name in self.input_names},
-            {name: given[name] for name in self.knob_names},
-            kept,
-        )
+        inputs, knobs, kept = self.named(tensors)
+        out = self.model.run_stage(self.stage, inputs, knobs, kept)
         results = [out.logits, out.macs_fraction]
         if out.confidence is not None:
             results.append(out.confidence)
@@ -136,7 +135,8 @@ def trace_stage(model: Network, stage: int, *, debug: bool = False) -> TracedSta
     tensors = (*(example[spec.name] for spec in specs), *example_knobs, *dummies)
     module.eval()
     with torch.no_grad():
-        found = model.run_stage(stage, *_fed(module, tensors))
+        inputs, knob_values, _ = module.named(tensors)
+        found = model.run_stage(stage, inputs, knob_values)
     decisions = _decision_names(model, stage, found)
     outputs = ["logits", "macs_fraction"] + ["confidence"] * (found.confidence is not None)
     outputs += [*found.carried, *decisions] + ["learners"] * debug
@@ -156,12 +156,6 @@ def trace_dense(model: Network) -> onnx.ModelProto:
     shapes = tuple(_dynamic(spec, dimensions) for spec in specs)
     names = [spec.name for spec in specs]
     return _export(_Dense(model), tuple(example[name] for name in names), {"tensors": shapes}, names, ["logits"])
-
-
-def _fed(module: _Stage, tensors: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    names = [*module.input_names, *module.knob_names]
-    given = dict(zip(names, tensors, strict=False))
-    return {n: given[n] for n in module.input_names}, {n: given[n] for n in module.knob_names}
 
 
 def _example(spec: TensorSpec) -> Tensor:

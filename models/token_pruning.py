@@ -177,10 +177,7 @@ class FixedCountSelector(nn.Module):
         least, most = keep_limits(keep, count)
         everything = torch.full_like(score[:, 0], -1.0)
         chosen = select_tokens(tokens.grouped(), score.detach(), valid, forced, everything, least, most, kept=kept)
-        position = torch.arange(count, device=score.device, dtype=torch.int32)
-        real = torch.arange(chosen.index.shape[1], device=score.device)[None] < chosen.count[:, None]
-        is_kept = ((chosen.index[:, :, None] == position) & real[:, :, None]).any(1)
-        dropped = valid & ~is_kept
+        dropped = valid & ~kept_mask(chosen.index, chosen.count, count)
         segment = torch.where(dropped, 0, -1).to(torch.int32)
         fused, _ = segment_reduce(tokens.grouped(), segment, score, 1, "mean")
         selected = _after(tokens, chosen.y, chosen.index, chosen.count)
