@@ -30,7 +30,10 @@ _LARGEST_GOLDEN = 256 * 2**20  # bytes, unpacked
 
 @dataclass(frozen=True)
 class StageValues:
-    """What one stage gave: ``logits`` ``[B, classes]``, ``macs_fraction`` ``[B]``, ``confidence`` ``[B]`` or None."""
+    """What one stage gave: ``logits`` ``[B, classes]``, ``macs_fraction`` ``[B]``, ``confidence`` ``[B]``.
+
+    The last stage has no confidence: nobody has a choice there.
+    """
 
     logits: Floats
     macs_fraction: Floats
@@ -104,7 +107,9 @@ def run_reference(
         )
     values = [
         StageValues(
-            out.logits.numpy(), out.macs_fraction.numpy(), None if out.confidence is None else out.confidence.numpy()
+            out.logits.numpy(),
+            out.macs_fraction.numpy(),
+            None if out.confidence is None or out is stages[-1] else out.confidence.numpy(),
         )
         for out in stages
     ]

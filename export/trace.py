@@ -45,6 +45,7 @@ class _Stage(nn.Module):
         super().__init__()
         self.model, self.stage, self.debug = model, stage, debug
         self.input_names, self.knob_names = list(inputs), list(knobs)
+        self.last = stage == len(model.stage_names) - 1
 
     def named(self, tensors: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Tensor]]:
         """The stage's inputs and its knobs by name, and what stands for the numbers of tokens kept."""
@@ -56,7 +57,7 @@ class _Stage(nn.Module):
         inputs, knobs, kept = self.named(tensors)
         out = self.model.run_stage(self.stage, inputs, knobs, kept)
         results = [out.logits, out.macs_fraction]
-        if out.confidence is not None:
+        if out.confidence is not None and not self.last:
             results.append(out.confidence)
         results += out.carried.values()
         for decision in out.decisions:
@@ -106,7 +107,7 @@ def trace_stage(model: Network, stage: int, *, debug: bool = False) -> TracedSta
 
     Returns:
         A graph with the inputs and knobs that the stage reads; outputs ``logits``, ``macs_fraction``
-        float32 ``[batch]``, ``confidence`` where there are exits, what it hands on, and its decisions.
+        float32 ``[batch]``, ``confidence`` where another stage follows, what it hands on, and its decisions.
         Nodes of adaptive modules are in the domain ``adaptrt`` and have no bodies yet.
 
     Raises:
@@ -138,7 +139,7 @@ def trace_stage(model: Network, stage: int, *, debug: bool = False) -> TracedSta
         inputs, knob_values, _ = module.named(tensors)
         found = model.run_stage(stage, inputs, knob_values)
     decisions = _decision_names(model, stage, found)
-    outputs = ["logits", "macs_fraction"] + ["confidence"] * (found.confidence is not None)
+    outputs = ["logits", "macs_fraction"] + ["confidence"] * (not module.last)
     outputs += [*found.carried, *decisions] + ["learners"] * debug
     names = [*(spec.name for spec in specs), *(spec.name for spec in knobs), *kept_names]
     graph = _export(module, tensors, {"tensors": tuple(shapes)}, names, outputs)

@@ -96,8 +96,8 @@ class ExitHead(nn.Module):
 
 
 def _sureness(logits: Tensor, criterion: str) -> Tensor:
-    logarithms = logits.log_softmax(1)
     if criterion == "max_softmax":
-        return logarithms.amax(1).exp()
+        return logits.softmax(1).amax(1)
+    logarithms = logits.log_softmax(1)
     entropy = -(logarithms.exp() * logarithms).sum(1)
     return 1 - entropy / math.log(max(logits.shape[1], 2))  # a single class has no entropy

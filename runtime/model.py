@@ -174,7 +174,7 @@ class AdaptiveModel:
 
         Returns:
             For each stage every output of the bundle by name, ``macs_fraction`` up to there among them,
-            and where there are several stages ``confidence``, float32 [B].
+            and for all but the last one ``confidence``, float32 [B].
 
         Raises:
             InputError: an input or knob value is not what the bundle declares.
@@ -184,9 +184,9 @@ class AdaptiveModel:
         feeds, sizes = self._contract.check(inputs)
         empty = self._empty(sizes) if 0 in sizes.values() else None
         if empty is not None:
-            if len(self._backends) > 1:
-                empty.setdefault(CONFIDENCE_OUTPUT, np.empty(0, np.float32))
-            return [{name: array.copy() for name, array in empty.items()} for _ in self._backends]
+            early = {CONFIDENCE_OUTPUT: np.empty(0, np.float32)}
+            stages = [{**early, **empty} for _ in self._backends[1:]] + [empty]
+            return [{name: array.copy() for name, array in stage.items()} for stage in stages]
         feeds.update(plan.feeds)
         if self._alone is not None:
             return [self._alone.run(feeds)]

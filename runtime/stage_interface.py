@@ -67,7 +67,7 @@ def _outputs(bundle: Bundle, number: int) -> list[TensorSpec]:
     """All outputs that a stage's graph must have."""
     batch = batch_axis(bundle) or "?"
     outputs = [*bundle.outputs]
-    if len(bundle.stages) > 1:
+    if number + 1 < len(bundle.stages):
         outputs.append(TensorSpec(CONFIDENCE_OUTPUT, "float32", [batch]))
     for name in bundle.stages[number].decisions:
         outputs += [TensorSpec(name, "int32", ["?"] * _DECISION_RANKS[name.partition("_")[0]])]

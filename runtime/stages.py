@@ -31,7 +31,9 @@ class _Step:
         backend: that executes it.
         file: its name, for messages.
         given: the bundle's inputs and knobs that it takes.
-        fetched: its outputs that are always wanted.
+        told: its outputs of the bundle, and its confidence if another stage follows.
+        fetched: these and what the next stage takes.
+        handed: what is wanted of it where nobody can leave.
         decisions: those that are wanted on request.
         carried: what the next stage takes from it; empty after the last.
         compaction: of that.
@@ -41,7 +43,9 @@ class _Step:
     backend: Backend
     file: str
     given: tuple[str, ...]
+    told: tuple[str, ...]
     fetched: tuple[str, ...]
+    handed: tuple[str, ...]
     decisions: tuple[str, ...]
     carried: tuple[Carry, ...]
     compaction: Compaction
@@ -59,20 +63,21 @@ class StageSequence:
 
     def __init__(self, bundle: Bundle, backends: Sequence[Backend], batch: str | None) -> None:
         self._outputs = tuple(spec.name for spec in bundle.outputs)
-        confidence = [CONFIDENCE_OUTPUT] if len(backends) > 1 else []
-        self._told = tuple(dict.fromkeys([*self._outputs, *confidence]))
         self._to_value = backends[0].to_value
         names = [*(spec.name for spec in bundle.inputs), *(knob.name for knob in bundle.knobs)]
         per_sample = [spec.name for spec in bundle.inputs if spec.shape[:1] == [batch]]
         steps = []
         for number, (stage, backend) in enumerate(zip(bundle.stages, backends, strict=True)):
             after = bundle.stages[number + 1].carry if number + 1 < len(backends) else []
-            wanted = [*self._outputs, *(confidence if after else []), *(carry.source for carry in after)]
+            told = [*self._outputs, *([CONFIDENCE_OUTPUT] if after else [])]
+            handed = [carry.source for carry in after]
             step = _Step(
                 backend=backend,
                 file=stage.file,
                 given=tuple(name for name in names if name in backend.inputs),
-                fetched=tuple(dict.fromkeys(wanted)),
+                told=tuple(told),
+                fetched=tuple(dict.fromkeys([*told, *handed])),
+                handed=tuple(dict.fromkeys(handed or told)),
                 decisions=tuple(stage.decisions),
                 carried=tuple(after),
                 compaction=Compaction.of(after),
@@ -110,7 +115,8 @@ class StageSequence:
         for step, threshold in zip(self._steps, (*thresholds, math.inf), strict=True):
             for name in step.given:
                 feeds[name] = given[name]
-            got = _execute(step, feeds, recorder)
+            # Where nobody can leave, nobody reads what the head says: each output fetched costs microseconds.
+            got = _execute(step, feeds, step.handed if threshold == math.inf else step.fetched, recorder)
             there = assembly.there
             leaving = None
             count = 0 if step.carried else there
@@ -137,8 +143,8 @@ class StageSequence:
             samples: as in ``run``.
 
         Returns:
-            For each stage every output of the bundle by name, [B, ...], and where there are several
-            stages ``confidence`` float32 [B].
+            For each stage every output of the bundle by name, [B, ...], and for all but the last one
+            ``confidence`` float32 [B].
 
         Raises:
             BackendError: as ``run``.
@@ -148,9 +154,8 @@ class StageSequence:
         found = []
         for step in self._steps:
             feeds = {**carried, **{name: given[name] for name in step.given}}
-            names = tuple(dict.fromkeys([*step.fetched, *self._told]))
-            got = dict(zip(names, step.backend.run_values(feeds, names), strict=True))
-            found.append({name: _array(step, got, name, samples) for name in self._told})
+            got = dict(zip(step.fetched, step.backend.run_values(feeds, step.fetched), strict=True))
+            found.append({name: _array(step, got, name, samples) for name in step.told})
             carried = {carry.name: got[carry.source] for carry in step.carried}
         return found
 
@@ -215,10 +220,12 @@ class _Assembly:
             self.there = len(self._rows)
 
 
-def _execute(step: _Step, feeds: Mapping[str, Value], recorder: DecisionRecorder | None) -> dict[str, Value]:
+def _execute(
+    step: _Step, feeds: Mapping[str, Value], wanted: tuple[str, ...], recorder: DecisionRecorder | None
+) -> dict[str, Value]:
     if recorder is None:
-        return dict(zip(step.fetched, step.backend.run_values(feeds, step.fetched), strict=True))
-    names = step.fetched + step.decisions
+        return dict(zip(wanted, step.backend.run_values(feeds, wanted), strict=True))
+    names = wanted + step.decisions
     got = dict(zip(names, step.backend.run_values(feeds, names), strict=True))
     recorder.record({name: step.backend.to_array(got[name]) for name in step.decisions})
     return got

@@ -168,15 +168,17 @@ def test_every_stages_word_on_every_sample(exits_model):
     inputs = exits_inputs(20)
     stages = exits_model.run_stages(inputs, knobs={"price": 0.5, "exit_thresholds": [0.0, 0.0]})
     samples, _ = expected_exits(inputs, (NEVER, NEVER), price=0.5)
-    assert [sorted(stage) for stage in stages] == [["confidence", "logits", "macs_fraction"]] * 3
+    early = ["confidence", "logits", "macs_fraction"]
+    assert [sorted(stage) for stage in stages] == [early, early, early[1:]]
     for number, stage in enumerate(stages):
         np.testing.assert_allclose(stage["logits"], [s.logits[number] for s in samples], atol=1e-5)
-        np.testing.assert_allclose(stage["confidence"], [s.confidence[number] for s in samples], atol=1e-6)
+        if number < 2:
+            np.testing.assert_allclose(stage["confidence"], [s.confidence[number] for s in samples], atol=1e-6)
         np.testing.assert_allclose(stage["macs_fraction"], [s.macs_fraction[number] for s in samples], atol=1e-6)
     empty = exits_model.run_stages(exits_inputs(0))
-    assert [{name: array.shape for name, array in stage.items()} for stage in empty] == [
-        {"logits": (0, 3), "macs_fraction": (0,), "confidence": (0,)}
-    ] * 3
+    shapes = {"logits": (0, 3), "macs_fraction": (0,)}
+    early = shapes | {"confidence": (0,)}
+    assert [{name: array.shape for name, array in stage.items()} for stage in empty] == [early, early, shapes]
 
 
 def test_one_stages_word(model, x):
