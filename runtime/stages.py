@@ -19,6 +19,7 @@ from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, Bundle, Carry
 from adaptrt.runtime.compaction import Compaction
 from adaptrt.runtime.decisions import DecisionRecorder
 from adaptrt.runtime.errors import BackendError
+from adaptrt.runtime.single_sample import SingleSample
 
 Array = np.ndarray[Any, Any]
 
@@ -85,6 +86,7 @@ class StageSequence:
             )
             steps.append(step)
         self._steps = tuple(steps)
+        self._single = SingleSample(bundle, backends, batch or "") if SingleSample.fits(bundle, batch) else None
 
     def run(
         self,
@@ -109,6 +111,10 @@ class StageSequence:
         Raises:
             BackendError: an engine failed, or gave something that is not as the bundle says.
         """
+        if samples == 1 and recorder is None and self._single is not None:
+            found = self._single.run(arrays, thresholds)
+            if found is not None:
+                return found
         given = {name: self._to_value(array) for name, array in arrays.items()}
         feeds: dict[str, Value] = {}
         assembly = _Assembly(samples)

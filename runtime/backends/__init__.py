@@ -67,6 +67,16 @@ class Backend(Protocol):
             BackendError: the engine failed.
         """
 
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None] | None:
+        """A call that executes on these very arrays, contiguous and of the exact sizes, as often as it is made.
+
+        It may raise BackendError. None where the engine does not work on the host's memory.
+
+        Args:
+            inputs: for every input of the graph where to read it.
+            outputs: for those outputs that are wanted, where to write them.
+        """
+
     def to_value(self, array: Array) -> Value:
         """An array as the engine takes it. It is read while the value is in use, and never changed."""
 

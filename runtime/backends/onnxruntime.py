@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -57,8 +58,11 @@ class OnnxRuntimeBackend:
         if threads is not None:
             options.intra_op_num_threads = _check_threads(threads)
         if not program.alone:
-            # Threads that spin in one stage's pool would take the cores from the next: 3.5 times as slow.
-            options.add_session_config_entry("session.force_spinning_stop", "1")
+            if _shares_memory(runtime):
+                options.add_session_config_entry("session.use_env_allocators", "1")
+            if threads != 1:
+                # Threads that spin in one stage's pool would take the cores from the next: 3.5 times as slow.
+                options.add_session_config_entry("session.force_spinning_stop", "1")
         if program.data_folder is not None:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(program.data_folder)
@@ -109,6 +113,34 @@ class OnnxRuntimeBackend:
         except Exception as error:  # as above
             raise self._failed(feeds, error) from error
 
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None] | None:
+        """An IO binding over the arrays' memory.
+
+        Raises:
+            BackendError: it does not take them.
+        """
+        if self.session.get_providers() != [_CPU]:
+            return None
+        held = {name: np.ascontiguousarray(array) for name, array in {**inputs, **outputs}.items()}
+        if any(held[name] is not array for name, array in {**inputs, **outputs}.items()):
+            raise ValueError("got arrays that are not contiguous, expected buffers to bind")
+        binding, execute = self.session.io_binding(), self.session.run_with_iobinding
+        try:
+            for name, array in inputs.items():
+                binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+            for name, array in outputs.items():
+                binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        except Exception as error:  # as above
+            raise self._failed(inputs, error) from error
+
+        def run() -> None:
+            try:
+                execute(binding)
+            except Exception as error:  # as above
+                raise self._failed(held, error) from error
+
+        return run
+
     def to_value(self, array: Array) -> Value:
         """The array itself."""
         return array
@@ -134,6 +166,22 @@ def _import() -> ModuleType:
             "install adaptrt[cpu] or adaptrt[gpu], not both"
         ) from None
     return onnxruntime  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _shares_memory(runtime: ModuleType) -> bool:
+    """Make an arena for the sessions that run in turn, once per process; false where there can be none.
+
+    So one's tensors go where the other's were. With an arena each, a batch of 64 takes 5% longer, its
+    tensors never being in the caches.
+    """
+    kind = runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    try:
+        memory = runtime.OrtMemoryInfo("Cpu", kind, 0, runtime.OrtMemType.DEFAULT)
+        runtime.create_and_register_allocator(memory, None)
+    except Exception:  # as above; some builds have no arenas
+        return False
+    return True
 
 
 def _check_threads(threads: int) -> int:

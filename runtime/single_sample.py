@@ -1,0 +1,140 @@
+"""One sample through the stages, over buffers that are bound to the engines once.
+
+A single sample never splits a batch: it leaves or it goes on whole. Where all sizes are known beforehand,
+every stage can therefore read the buffers that the stage before wrote, without an array made or looked up
+in between. At batch 1 that is what a division into stages costs most: the work between two stages meets
+caches full of weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from adaptrt.runtime.backends import Backend
+from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, Bundle, TensorSpec
+
+Array = np.ndarray[Any, Any]
+
+
+class SingleSample:
+    """The stages of one bundle on one sample at a time; any number of threads may run it.
+
+    Args:
+        bundle: what the stages take, carry and put out.
+        backends: one for each stage, in order.
+        batch: the axis that counts samples.
+    """
+
+    def __init__(self, bundle: Bundle, backends: Sequence[Backend], batch: str) -> None:
+        self._bundle, self._backends, self._batch = bundle, tuple(backends), batch
+        self._idle: list[_Chain] = []  # as many as there were threads at once
+
+    @staticmethod
+    def fits(bundle: Bundle, batch: str | None) -> bool:
+        """Whether the bundle has several stages, and every size in it but the number of samples is fixed."""
+        carried = [TensorSpec(c.source, c.dtype, c.shape) for stage in bundle.stages for c in stage.carry]
+        return (
+            batch is not None
+            and len(bundle.stages) > 1
+            and all(
+                all(isinstance(size, int) or size == batch for size in spec.shape)
+                for spec in [*bundle.inputs, *bundle.outputs, *carried]
+            )
+        )
+
+    def run(self, arrays: Mapping[str, Array], thresholds: Sequence[float]) -> tuple[dict[str, Array], Array] | None:
+        """Run one sample.
+
+        Args:
+            arrays: as in ``StageSequence.run``.
+            thresholds: likewise.
+
+        Returns:
+            Its outputs, [1, ...], and the stage at whose head it left, int64 [1]; None if an engine does not
+            run on the host's memory.
+
+        Raises:
+            BackendError: an engine failed.
+        """
+        try:
+            chain = self._idle.pop()
+        except IndexError:
+            made = _Chain.make(self._bundle, self._backends, self._batch)
+            if made is None:
+                return None
+            chain = made
+        try:
+            return chain.run(arrays, thresholds)
+        finally:
+            self._idle.append(chain)
+
+
+class _Chain:
+    """All stages over one set of buffers.
+
+    Args:
+        given: for each input and knob its buffer.
+        stages: for each stage what runs it, and its outputs of the bundle.
+        confidences: for each stage but the last, float32 [1].
+    """
+
+    def __init__(
+        self,
+        given: dict[str, Array],
+        stages: list[tuple[Callable[[], None], dict[str, Array]]],
+        confidences: list[Array],
+    ) -> None:
+        self._given = tuple(given.items())
+        self._early = tuple((run, outputs, word) for (run, outputs), word in zip(stages, confidences, strict=False))
+        self._last = stages[-1]
+
+    @classmethod
+    def make(cls, bundle: Bundle, backends: Sequence[Backend], batch: str) -> _Chain | None:
+        """Bind every stage; None if one does not take the host's memory."""
+
+        def buffer(spec: TensorSpec) -> Array:
+            return np.zeros([1 if size == batch else int(size) for size in spec.shape], spec.dtype)
+
+        given = {spec.name: buffer(spec) for spec in bundle.inputs}
+        taken = {name for backend in backends for name in backend.inputs}
+        given |= {k.name: np.zeros(k.shape, k.dtype) for k in bundle.knobs if k.name in taken}
+        stages, confidences = [], []
+        carried: dict[str, Array] = {}
+        for number, backend in enumerate(backends):
+            after = bundle.stages[number + 1].carry if number + 1 < len(backends) else []
+            outputs = {spec.name: buffer(spec) for spec in bundle.outputs}
+            written = dict(outputs)
+            for carry in after:
+                if carry.source not in written:
+                    written[carry.source] = buffer(TensorSpec(carry.source, carry.dtype, carry.shape))
+            if after:
+                word = written.setdefault(CONFIDENCE_OUTPUT, np.zeros(1, np.float32))
+                confidences.append(word)
+            read = {name: array for name, array in {**given, **carried}.items() if name in backend.inputs}
+            run = backend.bind(read, written)
+            if run is None:
+                return None
+            stages.append((run, outputs))
+            carried = {carry.name: written[carry.source] for carry in after}
+        return cls(given, stages, confidences)
+
+    def run(self, arrays: Mapping[str, Array], thresholds: Sequence[float]) -> tuple[dict[str, Array], Array]:
+        """Run one sample; see ``SingleSample.run``."""
+        for name, buffer in self._given:
+            np.copyto(buffer, arrays[name])
+        for number, ((run, outputs, confidence), threshold) in enumerate(zip(self._early, thresholds, strict=True)):
+            run()
+            if threshold != math.inf and confidence[0] > threshold:  # false for NaN
+                return _copied(outputs), np.array([number])
+        run, outputs = self._last
+        run()
+        return _copied(outputs), np.array([len(self._early)])
+
+
+def _copied(outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """The caller's own: the next call writes over the buffers."""
+    return {name: array.copy() for name, array in outputs.items()}
