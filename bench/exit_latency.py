@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from adaptrt.bench.errors import BenchError
 from adaptrt.bench.interleave import Case, Spread, Timing, interleave
 from adaptrt.bench.machine import describe_machine, describe_source
 from adaptrt.bench.samples import batches_of, find_samples
-from adaptrt.bench.session_process import Array, BundleProcess, SessionProcess
+from adaptrt.bench.session_process import Array, BundleProcess, FreshProcess, SessionProcess
 from adaptrt.export.combinations import EXITS
 from adaptrt.models.data import Split
 from adaptrt.runtime import Budget
@@ -33,6 +34,7 @@ BATCHES = (1, 64)
 _DENSE, _UNSPLIT, _STAGES = "dense", "unsplit", "stages"
 _SPLIT_SAMPLES = 16  # different images where a batch holds fewer
 _SPLIT_RUNS = 3
+_WARM = 16  # every turn's process is new
 _SPLIT_ROUNDS, _EXIT_ROUNDS = 15, 5
 _CHECK_BATCH = 64
 _SAME = 1e-3  # largest difference of logits between both forms of one network
@@ -144,11 +146,15 @@ def measure(
     dense_file = require_exits(bundle)
     images, _ = find_samples(folder, bundle, split.inputs)
     points = _points(bundle, budgets)
+    outputs = [spec.name for spec in bundle.outputs]
     with ExitStack() as stack:
-        staged = stack.enter_context(BundleProcess(folder, threads=threads))
-        outputs = [spec.name for spec in bundle.outputs]
-        whole = stack.enter_context(SessionProcess(unsplit, threads=threads, outputs=outputs))
-        dense = stack.enter_context(SessionProcess(folder / dense_file, threads=threads))
+
+        def started(start: Callable[[], SessionProcess]) -> Started:
+            return Started(start, stack.enter_context(start()))
+
+        staged = started(partial(BundleProcess, folder, threads=threads))
+        whole = started(partial(SessionProcess, unsplit, threads=threads, outputs=outputs))
+        dense = started(partial(SessionProcess, folder / dense_file, threads=threads))
         bench = _Bench(bundle, staged, whole, dense, images, split.labels)
         bench.require_same()
         split_rows = bench.never_exiting(batches, rounds or _SPLIT_ROUNDS, on_turn)
@@ -167,15 +173,23 @@ def measure(
     )
 
 
+@dataclass(frozen=True)
+class Started:
+    """How a form of the network is started, and one process of it that is not timed but asked for results."""
+
+    start: Callable[[], SessionProcess]
+    held: SessionProcess
+
+
 class _Bench:
     """Three forms of one network in their processes: stages, one file, dense."""
 
     def __init__(
         self,
         bundle: Bundle,
-        staged: SessionProcess,
-        whole: SessionProcess,
-        dense: SessionProcess,
+        staged: Started,
+        whole: Started,
+        dense: Started,
         images: Array,
         labels: Array,
     ) -> None:
@@ -185,12 +199,11 @@ class _Bench:
 
     def require_same(self) -> None:
         """Check that both forms of the network compute the same where everything runs."""
-        for process in (self._staged, self._whole):
-            process.load({"check": self._images[:_CHECK_BATCH]})
-        logits = [
-            process.output("logits", {self._input: "check", **self._fed(process, {})})
-            for process in (self._staged, self._whole)
-        ]
+        logits = []
+        for process in (self._staged.held, self._whole.held):
+            knobs = self._knob_arrays(process, {})
+            process.load({self._input: self._images[:_CHECK_BATCH], **knobs})
+            logits.append(process.output("logits", {name: name for name in (self._input, *knobs)}))
         difference = float(np.abs(logits[0] - logits[1]).max()) if logits[0].shape == logits[1].shape else np.inf
         if not difference <= _SAME:
             raise BenchError(
@@ -214,14 +227,14 @@ class _Bench:
         for batch in batches:
             parts = batches_of(self._images, batch, _SPLIT_SAMPLES)
             arrays = {f"{index} of {batch}": part for index, part in enumerate(parts)}
-            for process in (self._staged, self._whole):
-                process.load(arrays)
             for setting, knobs in settings.items():
                 cases = [
-                    Case(name, process, [{self._input: array, **self._fed(process, knobs)} for array in arrays])
+                    self._case(name, process, arrays, knobs)
                     for name, process in ((_UNSPLIT, self._whole), (_STAGES, self._staged))
                 ]
-                timings = interleave(cases, baseline=_UNSPLIT, rounds=rounds, runs=_SPLIT_RUNS, on_turn=turn)
+                timings = interleave(
+                    cases, baseline=_UNSPLIT, rounds=rounds, warm=_WARM, runs=_SPLIT_RUNS, on_turn=turn
+                )
                 milliseconds = {name: timing.seconds.scaled(1e3) for name, timing in timings.items()}
                 ratio = timings[_STAGES].ratio
                 rows.append(SplitRow(setting, batch, milliseconds[_UNSPLIT], milliseconds[_STAGES], ratio, SPLIT_LIMIT))
@@ -230,12 +243,9 @@ class _Bench:
     def exiting(self, points: Sequence[tuple[str, Point]], rounds: int, on_turn: Turn) -> tuple[list[ExitRow], Spread]:
         """Time every image by itself at every point, beside the dense model."""
         arrays = {f"image {index}": image[None] for index, image in enumerate(self._images)}
-        for process in (self._staged, self._dense):
-            process.load(arrays)
-        cases = [Case(_DENSE, self._dense, [{self._input: name} for name in arrays])]
+        cases = [self._case(_DENSE, self._dense, arrays, {})]
         for index, (_, point) in enumerate(points):
-            fed = self._fed(self._staged, point.knobs)
-            cases.append(Case(str(index), self._staged, [{self._input: name, **fed} for name in arrays]))
+            cases.append(self._case(str(index), self._staged, arrays, point.knobs))
         done, total = 0, rounds * len(cases)
 
         def turn() -> None:
@@ -243,7 +253,7 @@ class _Bench:
             done += 1
             on_turn("exiting", done, total)
 
-        timings = interleave(cases, baseline=_DENSE, rounds=rounds, warm=4, runs=1, on_turn=turn)
+        timings = interleave(cases, baseline=_DENSE, rounds=rounds, warm=_WARM, runs=1, on_turn=turn)
         rows = [self._row(*pair, timings[str(index)]) for index, pair in enumerate(points)]
         return rows, timings[_DENSE].seconds.scaled(1e3)
 
@@ -264,27 +274,31 @@ class _Bench:
             limit=EXIT_LIMIT,
         )
 
+    def _case(self, name: str, process: Started, arrays: Mapping[str, Array], knobs: Mapping[str, KnobValue]) -> Case:
+        """All of ``arrays`` at some knobs, every turn in a process of its own."""
+        fed = self._knob_arrays(process.held, knobs)
+        fresh = FreshProcess(process.start, {**arrays, **fed})
+        return Case(name, fresh, [{self._input: array, **{knob: knob for knob in fed}} for array in arrays])
+
     def _results(self, knobs: dict[str, KnobValue]) -> tuple[Array, Array, Array]:
         """Share of work, exit and correctness of every image; batches give the same and take less time."""
-        fed = self._fed(self._staged, knobs)
+        process = self._staged.held
+        fed = self._knob_arrays(process, knobs)
+        feed = {name: name for name in (self._input, *fed)}
         found: list[list[Array]] = []
         for start in range(0, len(self._images), _CHECK_BATCH):
-            self._staged.load({"batch": self._images[start : start + _CHECK_BATCH]})
-            feed = {self._input: "batch", **fed}
-            count = len(self._images[start : start + _CHECK_BATCH])
-            logits = self._staged.output("logits", feed).reshape(count, -1)
+            images = self._images[start : start + _CHECK_BATCH]
+            process.load({self._input: images, **fed})
+            count = len(images)
+            logits = process.output("logits", feed).reshape(count, -1)
             right = logits.argmax(1) == self._labels[start : start + count]
-            found.append([self._staged.output(MACS_OUTPUT, feed), self._staged.output(EXIT_OUTPUT, feed), right])
+            found.append([process.output(MACS_OUTPUT, feed), process.output(EXIT_OUTPUT, feed), right])
         shares, exits, right = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return shares, exits, right
 
-    def _fed(self, process: SessionProcess, knobs: dict[str, KnobValue]) -> dict[str, str]:
-        """Load knob values where a process takes them, those not named at their defaults; names to feed."""
-        arrays = {n: a for n, a in knob_arrays(self._bundle.knobs, knobs).items() if n in process.inputs}
-        names = {name: f"{name} {array.tolist()}" for name, array in arrays.items()}
-        if arrays:
-            process.load({names[name]: array for name, array in arrays.items()})
-        return names
+    def _knob_arrays(self, process: SessionProcess, knobs: Mapping[str, KnobValue]) -> dict[str, Array]:
+        """Knob values that a process takes, those not named at their defaults."""
+        return {n: a for n, a in knob_arrays(self._bundle.knobs, knobs).items() if n in process.inputs}
 
 
 def require_exits(bundle: Bundle) -> str:

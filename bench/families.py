@@ -39,6 +39,7 @@ from adaptrt.runtime.bundle import read_bundle
 
 ROOT = Path("build/families")
 _BATCHES = (1, 64)
+_EVALUATIONS = 40
 _POINTS = 6
 _SAMPLES = 256
 _ROUNDS = 5
@@ -171,7 +172,13 @@ def tabulate(result: Result) -> Table:
 @click.option("--measure", "measuring", is_flag=True, help="Measure. With none of the three: all of them.")
 @click.option("--redraw", type=click.Path(path_type=Path), help="Show and draw this earlier result, and nothing else.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True)
-@click.option("--evaluations", type=click.IntRange(1), help="Passes of each calibration at most.")
+@click.option(
+    "--evaluations",
+    type=click.IntRange(1),
+    default=_EVALUATIONS,
+    show_default=True,
+    help="Passes of each calibration at most.",
+)
 @click.option("--points", type=click.IntRange(2), default=_POINTS, show_default=True, help="Points per network, about.")
 @click.option("--batch", "batches", type=click.IntRange(1), multiple=True, default=_BATCHES, show_default=True)
 @click.option("--samples", type=click.IntRange(1), default=_SAMPLES, show_default=True, help="Images to time.")
@@ -192,7 +199,7 @@ def main(
     measuring: bool,
     redraw: Path | None,
     precision: str,
-    evaluations: int | None,
+    evaluations: int,
     points: int,
     batches: tuple[int, ...],
     samples: int,
@@ -246,7 +253,7 @@ def _make(
     training: bool,
     exporting: bool,
     precision: str,
-    evaluations: int | None,
+    evaluations: int,
     measuring: Callable[..., Result] | None,
 ) -> Result | None:
     """Do what was asked for and is not done yet; the result if there was something to measure."""

@@ -7,7 +7,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -165,6 +166,29 @@ class SessionProcess:
         text = " ".join(self._stderr.read().decode(errors="replace").split())
         said = f"…{text[-_STDERR_SHOWN:]}" if len(text) > _STDERR_SHOWN else text or "it printed nothing"
         return BenchError(f"the process of {self.name} {ending}, expected an answer: {said}")
+
+
+@dataclass(frozen=True)
+class FreshProcess:
+    """A process that is started anew for every turn: one may be 5% faster than the next by where its memory lies.
+
+    Attributes:
+        start: Starts it.
+        arrays: What its feeds name.
+    """
+
+    start: Callable[[], SessionProcess]
+    arrays: Mapping[str, Array]
+
+    def time(self, feeds: Sequence[Feed], *, warm: int = 1, runs: int = 1) -> list[list[float]]:
+        """Time runs in a new process; see ``SessionProcess.time``.
+
+        Raises:
+            BenchError: It does not start, a run failed or it died.
+        """
+        with self.start() as process:
+            process.load(self.arrays)
+            return process.time(feeds, warm=warm, runs=runs)
 
 
 class BundleProcess(SessionProcess):

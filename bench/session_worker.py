@@ -67,8 +67,9 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Threads that spin after a run would slow the process whose turn is next.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if threads > 1:
+            # Threads that spin after a run would slow the process whose turn is next.
+            options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
