@@ -44,6 +44,9 @@ _FARTHEST = 8.0
 """Sampled prices are up to this factor away from the common one."""
 _EXIT_PRICES = 16
 """Exit prices tried per pass."""
+_WIDEST_LEAP = 1.5
+"""Neighbouring points of one pass are at most this many times further apart in work than evenly spread ones."""
+_HALVINGS = 24
 _LEAST_GAIN = 1e-3
 """A sampled point has to be better than every chain by this much, however certain it is."""
 
@@ -205,15 +208,49 @@ class _Families:
             # The passes differ, so that thresholds may rise with the price; work may not.
             lowered = never_rising(np.stack([before.thresholds, point.thresholds]))[-1]
             found[place] = self._point(COMMON, point.passed, lowered)
-        return self._with_everything(found[::-1])
+        return self._with_everything(found[::-1], points)
 
-    def _with_everything(self, chain: list[Point]) -> list[Point]:
+    def _with_everything(self, chain: list[Point], points: int) -> list[Point]:
         """A chain, and nobody leaving early at its dearest knobs."""
         dearest = chain[-1]
-        if self._exits is None or dearest.thresholds is None or (dearest.thresholds == self._exits.maximum).all():
+        if self._exits is None or dearest.thresholds is None:
             return chain
+        if (dearest.thresholds == self._exits.maximum).all():
+            return self._without_gaps(chain, points)
         never = np.full_like(dearest.thresholds, self._exits.maximum)
-        return [*chain, self._point(dearest.setting, dearest.passed, never)]
+        return self._without_gaps([*chain, self._point(dearest.setting, dearest.passed, never)], points)
+
+    def _without_gaps(self, chain: list[Point], points: int) -> list[Point]:
+        """A chain with more points where work leaps between two of one pass.
+
+        Confidences crowd together, so half-way between two thresholds is seldom half-way in work. Points in
+        between cost no pass, and keep the work that the runtime expects of interpolated thresholds true.
+        """
+        widest = _WIDEST_LEAP * (chain[-1].outcome.cost - chain[0].outcome.cost) / (points - 1)
+        found = chain[:1]
+        for after in chain[1:]:
+            before = found[-1]
+            low, high, leap = before.thresholds, after.thresholds, after.outcome.cost - before.outcome.cost
+            if low is not None and high is not None and before.passed == after.passed and (low <= high).all():
+                steps = math.ceil(leap / widest) if leap > 0 else 1
+                for step in range(1, steps):
+                    found.append(self._between(before, after, before.outcome.cost + step * leap / steps))
+            found.append(after)
+        return found
+
+    def _between(self, before: Point, after: Point, cost: float) -> Point:
+        """The dearest point not above a cost on the way from one point's thresholds to the other's."""
+        assert before.thresholds is not None and after.thresholds is not None
+        first, way = before.thresholds.astype(np.float64), after.thresholds.astype(np.float64) - before.thresholds
+
+        def at(share: float) -> Point:
+            return self._point(before.setting, before.passed, (first + share * way).astype(np.float32))
+
+        low, high = 0.0, 1.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if at(middle).outcome.cost <= cost else (low, middle)
+        return at(low)
 
     def _alone(self, setting: str, knob: str, points: int) -> list[Point]:
         """One family's price from the highest down, the other one off, nobody leaving early."""
@@ -243,7 +280,7 @@ class _Families:
             most=self._exits.maximum,
         ).chain(points)
         return [
-            self._with_everything([self._point(EXITS, self._off, thresholds) for thresholds in by_price]),
+            self._with_everything([self._point(EXITS, self._off, thresholds) for thresholds in by_price], points),
             [self._point(SHARES, self._off, choice.thresholds) for choice in by_share],
         ]
 

@@ -1,5 +1,6 @@
 """The search: chains with one rule each, bounded passes, samples only where they beat noise, resumable."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,28 @@ def test_what_going_on_does_not_improve_leaves_at_any_price_but_none() -> None:
         assert free.knobs["price"] == never.knobs["price"] == 0.0
         assert free.outcome.loss < never.outcome.loss and free.outcome.cost < never.outcome.cost
         assert never.knobs["exit_thresholds"] == [1.0]
+
+
+def test_between_two_points_of_a_pass_work_is_what_interpolation_says() -> None:
+    """Confidences that crowd together would make it leap."""
+
+    class Crowded(FakeModel):
+        """Nearly all samples are sure by between 0.90 and 0.91."""
+
+        def _stages(self, x: Any, knobs: Any) -> Any:
+            stages, made = super()._stages(x, knobs)
+            stages[0]["confidence"] = (0.9 + 0.01 * stages[0]["confidence"]).astype(np.float32)
+            return stages, made
+
+    evaluations = Evaluations(Crowded(EXITS), fake_data(300), limit=40, journal=Journal(None, ""))
+    chain = chains(search(evaluations, points=7))["exits"]
+    records = evaluations.calibration({})
+    widest = 1.5 * (chain[-1].outcome.cost - chain[0].outcome.cost) / 6
+    for before, after in itertools.pairwise(chain):
+        assert before.thresholds is not None and after.thresholds is not None
+        halfway = records.outcome((before.thresholds + after.thresholds) / 2)
+        assert before.outcome.cost - 1e-9 <= halfway.cost <= after.outcome.cost + 1e-9
+        assert 0 < after.outcome.cost - before.outcome.cost < widest + 3 / 300
 
 
 def test_a_price_of_selections_alone_is_called_so() -> None:
