@@ -89,16 +89,17 @@ def test_families_alone_leave_the_others_off() -> None:
     assert prices[0] == 4.0 and prices[-1] == 0.0 and prices == sorted(prices, reverse=True)
 
 
+class Overthinking(FakeModel):
+    """The second head is wrong about what the first is sure of."""
+
+    def _stages(self, x: Any, knobs: Any) -> Any:
+        stages, made = super()._stages(x, knobs)
+        sure = stages[0]["confidence"] > 0.9
+        stages[1]["logits"] = np.where(sure[:, None], 0.3 * stages[0]["logits"], stages[1]["logits"])
+        return stages, made
+
+
 def test_what_going_on_does_not_improve_leaves_at_any_price_but_none() -> None:
-    class Overthinking(FakeModel):
-        """The second head is wrong about what the first is sure of."""
-
-        def _stages(self, x: Any, knobs: Any) -> Any:
-            stages, made = super()._stages(x, knobs)
-            sure = stages[0]["confidence"] > 0.9
-            stages[1]["logits"] = np.where(sure[:, None], 0.3 * stages[0]["logits"], stages[1]["logits"])
-            return stages, made
-
     evaluations = Evaluations(Overthinking(PRICE, EXITS), fake_data(300), limit=40, journal=Journal(None, ""))
     found = chains(search(evaluations, points=7))
     for setting in ("price", "exits"):
@@ -109,19 +110,10 @@ def test_what_going_on_does_not_improve_leaves_at_any_price_but_none() -> None:
 
 
 def test_between_two_points_of_a_pass_work_is_what_interpolation_says() -> None:
-    """Confidences that crowd together would make it leap."""
-
-    class Crowded(FakeModel):
-        """Nearly all samples are sure by between 0.90 and 0.91."""
-
-        def _stages(self, x: Any, knobs: Any) -> Any:
-            stages, made = super()._stages(x, knobs)
-            stages[0]["confidence"] = (0.9 + 0.01 * stages[0]["confidence"]).astype(np.float32)
-            return stages, made
-
-    evaluations = Evaluations(Crowded(EXITS), fake_data(300), limit=40, journal=Journal(None, ""))
+    """Between not leaving where it helps and not leaving at all thresholds move little and work leaps."""
+    evaluations = Evaluations(Overthinking(PRICE, EXITS), fake_data(300), limit=40, journal=Journal(None, ""))
     chain = chains(search(evaluations, points=7))["exits"]
-    records = evaluations.calibration({})
+    records = evaluations.calibration(chain[0].passed)
     widest = 1.5 * (chain[-1].outcome.cost - chain[0].outcome.cost) / 6
     for before, after in itertools.pairwise(chain):
         assert before.thresholds is not None and after.thresholds is not None
