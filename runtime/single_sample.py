@@ -9,12 +9,12 @@ caches full of weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.backends import Backend
+from adaptrt.runtime.backends import Backend, Bound
 from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, Bundle, TensorSpec
 
 Array = np.ndarray[Any, Any]
@@ -78,19 +78,23 @@ class _Chain:
 
     Args:
         given: for each input and knob its buffer.
-        stages: for each stage what runs it, and its outputs of the bundle.
+        stages: each tied to the buffers, and its outputs of the bundle.
         confidences: for each stage but the last, float32 [1].
     """
 
     def __init__(
         self,
         given: dict[str, Array],
-        stages: list[tuple[Callable[[], None], dict[str, Array]]],
+        stages: list[tuple[Bound, dict[str, Array]]],
         confidences: list[Array],
     ) -> None:
         self._given = tuple(given.items())
-        self._early = tuple((run, outputs, word) for (run, outputs), word in zip(stages, confidences, strict=False))
-        self._last = stages[-1]
+        self._bound = tuple(bound for bound, _ in stages)
+        self._early = tuple(
+            (bound.run, outputs, confidence)
+            for (bound, outputs), confidence in zip(stages[:-1], confidences, strict=True)
+        )
+        self._last = self._bound[-1].run, stages[-1][1]
 
     @classmethod
     def make(cls, bundle: Bundle, backends: Sequence[Backend], batch: str) -> _Chain | None:
@@ -112,13 +116,12 @@ class _Chain:
                 if carry.source not in written:
                     written[carry.source] = buffer(TensorSpec(carry.source, carry.dtype, carry.shape))
             if after:
-                word = written.setdefault(CONFIDENCE_OUTPUT, np.zeros(1, np.float32))
-                confidences.append(word)
+                confidences.append(written.setdefault(CONFIDENCE_OUTPUT, np.zeros(1, np.float32)))
             read = {name: array for name, array in {**given, **carried}.items() if name in backend.inputs}
-            run = backend.bind(read, written)
-            if run is None:
+            bound = backend.bind(read, written)
+            if bound is None:
                 return None
-            stages.append((run, outputs))
+            stages.append((bound, outputs))
             carried = {carry.name: written[carry.source] for carry in after}
         return cls(given, stages, confidences)
 
@@ -126,13 +129,18 @@ class _Chain:
         """Run one sample; see ``SingleSample.run``."""
         for name, buffer in self._given:
             np.copyto(buffer, arrays[name])
-        for number, ((run, outputs, confidence), threshold) in enumerate(zip(self._early, thresholds, strict=True)):
+        stage = 0
+        try:
+            for threshold, (run, outputs, confidence) in zip(thresholds, self._early, strict=True):
+                run()
+                if threshold != math.inf and confidence[0] > threshold:  # false for NaN
+                    return _copied(outputs), np.array([stage])
+                stage += 1
+            run, outputs = self._last
             run()
-            if threshold != math.inf and confidence[0] > threshold:  # false for NaN
-                return _copied(outputs), np.array([number])
-        run, outputs = self._last
-        run()
-        return _copied(outputs), np.array([len(self._early)])
+        except Exception as error:  # an engine's exceptions share no base class
+            raise self._bound[stage].failed(error) from error
+        return _copied(outputs), np.array([stage])
 
 
 def _copied(outputs: Mapping[str, Array]) -> dict[str, Array]:

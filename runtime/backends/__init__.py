@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -35,6 +35,18 @@ class StageProgram:
     data_folder: Path | None
     outputs: tuple[str, ...]
     alone: bool = True
+
+
+class Bound(NamedTuple):
+    """A stage tied to the arrays that it reads and writes.
+
+    Attributes:
+        run: executes it, and raises what the engine raises: nothing stands between the two.
+        failed: what to raise instead.
+    """
+
+    run: Callable[[], object]
+    failed: Callable[[Exception], BackendError]
 
 
 class Backend(Protocol):
@@ -67,10 +79,10 @@ class Backend(Protocol):
             BackendError: the engine failed.
         """
 
-    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None] | None:
-        """A call that executes on these very arrays, contiguous and of the exact sizes, as often as it is made.
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound | None:
+        """Execution on these very arrays, contiguous and of the exact sizes, as often as wanted.
 
-        It may raise BackendError. None where the engine does not work on the host's memory.
+        None where the engine does not work on the host's memory.
 
         Args:
             inputs: for every input of the graph where to read it.

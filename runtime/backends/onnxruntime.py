@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.backends import Array, Provider, StageProgram, Value
+from adaptrt.runtime.backends import Array, Bound, Provider, StageProgram, Value
 from adaptrt.runtime.bundle_schema import TensorSpec
 from adaptrt.runtime.errors import BackendError, one_line
 
@@ -113,7 +113,7 @@ class OnnxRuntimeBackend:
         except Exception as error:  # as above
             raise self._failed(feeds, error) from error
 
-    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None] | None:
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound | None:
         """An IO binding over the arrays' memory.
 
         Raises:
@@ -121,8 +121,8 @@ class OnnxRuntimeBackend:
         """
         if self.session.get_providers() != [_CPU]:
             return None
-        held = {name: np.ascontiguousarray(array) for name, array in {**inputs, **outputs}.items()}
-        if any(held[name] is not array for name, array in {**inputs, **outputs}.items()):
+        held = {**inputs, **outputs}
+        if not all(array.flags.c_contiguous for array in held.values()):
             raise ValueError("got arrays that are not contiguous, expected buffers to bind")
         binding, execute = self.session.io_binding(), self.session.run_with_iobinding
         try:
@@ -133,13 +133,7 @@ class OnnxRuntimeBackend:
         except Exception as error:  # as above
             raise self._failed(inputs, error) from error
 
-        def run() -> None:
-            try:
-                execute(binding)
-            except Exception as error:  # as above
-                raise self._failed(held, error) from error
-
-        return run
+        return Bound(functools.partial(execute, binding), functools.partial(self._failed, held))
 
     def to_value(self, array: Array) -> Value:
         """The array itself."""
