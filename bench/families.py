@@ -7,17 +7,19 @@ narrower dense networks. What is there already is not made again, and an interru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import click
 import numpy as np
+from rich.console import Group
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from adaptrt.bench.console import existing_folder, json_option, run_command, show, show_progress
 from adaptrt.bench.errors import BenchError
+from adaptrt.bench.family_budgets import BUDGETS, accuracy_at
 from adaptrt.bench.family_latency import Contender, Times, measure_times
 from adaptrt.bench.family_networks import (
     FamilyNetwork,
@@ -30,7 +32,7 @@ from adaptrt.bench.family_networks import (
 from adaptrt.bench.family_plot import plot_families
 from adaptrt.bench.family_points import NetworkPoint, dense_macs, network_points
 from adaptrt.bench.family_recipes import BASE
-from adaptrt.bench.family_result import DenseNetwork, FamilyNetworkRows, FamilyRow, Result, read_result
+from adaptrt.bench.family_result import BudgetRow, DenseNetwork, FamilyNetworkRows, FamilyRow, Result, read_result
 from adaptrt.bench.machine import describe_machine, describe_source
 from adaptrt.bench.pictures import check_picture
 from adaptrt.models.data import DataSplits, load_data
@@ -121,9 +123,18 @@ def measure(
         rounds=rounds,
         dense=DenseNetwork(dense.quality, dense.macs, times.dense),
         networks=rows,
+        budgets=_at_budgets(networks, found),
         machine=machine,
         source=describe_source(),
     )
+
+
+def _at_budgets(networks: Sequence[FamilyNetwork], found: Mapping[str, Sequence[NetworkPoint]]) -> list[BudgetRow]:
+    """Every network at every budget."""
+    base = dense_macs(BASE.vit)
+    return [
+        BudgetRow(share, {n.name: accuracy_at(n, found[n.name], share, base) for n in networks}) for share in BUDGETS
+    ]
 
 
 def _row(point: NetworkPoint, times: Times, batches: Sequence[int], name: str, index: int, scale: float) -> FamilyRow:
@@ -140,8 +151,19 @@ def _row(point: NetworkPoint, times: Times, batches: Sequence[int], name: str, i
     )
 
 
-def tabulate(result: Result) -> Table:
-    """The result for a terminal."""
+def tabulate(result: Result) -> Group:
+    """The result for a terminal: every point, then all networks at the same budgets."""
+    table = Table(title="accuracy for at most so many of the dense network's MACs")
+    table.add_column("budget", justify="right")
+    for network in result.networks:
+        table.add_column(network.name, justify="right")
+    for row in result.budgets:
+        cells = [row.accuracy.get(network.name) for network in result.networks]
+        table.add_row(f"{row.fraction:.0%}", *("" if cell is None else f"{cell:.2%}" for cell in cells))
+    return Group(_tabulate_points(result), table)
+
+
+def _tabulate_points(result: Result) -> Table:
     threads = f"{result.threads} thread" + "s" * (result.threads > 1)
     table = Table(title=f"{result.data}: accuracy, work and latency, {threads}")
     per_batch = [heading for batch in result.batches for heading in (f"batch {batch}, ms", "x dense")]

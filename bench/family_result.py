@@ -53,6 +53,19 @@ class DenseNetwork:
 
 
 @dataclass(frozen=True)
+class BudgetRow:
+    """Every network at one budget.
+
+    Attributes:
+        fraction: Share of the dense network's multiply-accumulates that may be used.
+        accuracy: On test images, by network; None where it cannot do with so little.
+    """
+
+    fraction: float
+    accuracy: dict[str, float | None]
+
+
+@dataclass(frozen=True)
 class Result:
     """All that one run of the benchmark found.
 
@@ -66,6 +79,7 @@ class Result:
         rounds: Turns of each point.
         dense: The network that all are compared with.
         networks: The others.
+        budgets: All of them at the same budgets.
         machine: What it was measured on.
         source: Command and commit.
     """
@@ -79,6 +93,7 @@ class Result:
     rounds: int
     dense: DenseNetwork
     networks: list[FamilyNetworkRows]
+    budgets: list[BudgetRow]
     machine: dict[str, Any]
     source: dict[str, Any]
 

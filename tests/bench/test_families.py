@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from adaptrt.bench import families, family_networks, family_points, family_recipes
 from adaptrt.bench.errors import BenchError
 from adaptrt.bench.families import Shown, main, measure, tabulate
+from adaptrt.bench.family_budgets import BUDGETS, accuracy_at
 from adaptrt.bench.family_networks import FamilyNetwork, find_networks, keep_settings, require_recipe, train_network
 from adaptrt.bench.family_plot import plot_families
+from adaptrt.bench.family_points import NetworkPoint
 from adaptrt.bench.family_result import Result, read_result
 from adaptrt.bench.result_json import write_json
 from adaptrt.models.acm import ACMConfig
@@ -30,7 +32,7 @@ from adaptrt.models.exit_head import ExitConfig
 from adaptrt.models.recipe import Recipe
 from adaptrt.models.token_pruning import PruningConfig
 from adaptrt.models.vit import ViT, ViTConfig
-from adaptrt.runtime import load
+from adaptrt.runtime import Budget, load
 from tests.staged_bundle import images, write_staged
 
 SMALL = ViTConfig(
@@ -115,6 +117,26 @@ def test_every_network_is_measured_at_its_points(result: Result, root: Path) -> 
                 assert 0 < spread.low <= spread.median <= spread.high < math.inf
 
 
+def test_all_networks_at_the_same_budgets(result: Result, root: Path) -> None:
+    assert [row.fraction for row in result.budgets] == list(BUDGETS)
+    points = {network.name: network.points for network in result.networks}
+    for row in result.budgets:
+        assert list(row.accuracy) == list(RECIPES)
+        narrow = points["narrow"][0]
+        assert row.accuracy["narrow"] == (narrow.accuracy if narrow.macs_fraction <= row.fraction else None)
+        share = row.fraction * ViT(SMALL).dense_macs() / 1000  # the bundles written by hand say 1000
+        for name in ("combined", "acm"):
+            own = load(root / name / "bundle", threads=1).operating_point(Budget.fraction(share))
+            assert row.accuracy[name] == (own.quality if own.reachable else None)
+
+
+def test_between_two_counts_of_tokens_accuracy_is_on_the_line(tmp_path: Path) -> None:
+    fixed = FamilyNetwork("fixed", RECIPES["fixed"], tmp_path)
+    points = [NetworkPoint({}, share, right) for share, right in ((0.8, 0.85), (0.4, 0.7), (0.6, 0.9))]
+    found = [accuracy_at(fixed, points, fraction, 1000) for fraction in (0.39, 0.4, 0.5, 0.6, 0.7, 1.5)]
+    assert found == [None, pytest.approx(0.7), pytest.approx(0.8), 0.9, 0.9, 0.9]
+
+
 def test_what_was_said_of_the_run(result: Result) -> None:
     assert (result.data, result.test_images, result.timed_images) == ("fashion", 90, 20)
     assert result.dense.accuracy == 0.9 and set(result.dense.latency_ms) == {1, 4}
@@ -133,7 +155,9 @@ def test_result_survives_its_file_and_is_drawn(result: Result, tmp_path: Path) -
     assert back.networks[0].points[0].ratio[4].median == pytest.approx(
         result.networks[0].points[0].ratio[4].median, 1e-5
     )
-    assert tabulate(back).row_count == sum(len(network.points) for network in back.networks) + 1
+    points, budgets = tabulate(back).renderables
+    assert points.row_count == sum(len(network.points) for network in back.networks) + 1
+    assert budgets.row_count == len(BUDGETS) and len(budgets.columns) == 1 + len(RECIPES)
     plot_families(back, tmp_path / "families.png")
     header = (tmp_path / "families.png").read_bytes()[:24]
     width, height = (int.from_bytes(header[at : at + 4], "big") for at in (16, 20))

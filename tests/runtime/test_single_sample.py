@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,3 +116,25 @@ class _Failing:
 
     def run_with_iobinding(self, _binding):
         raise RuntimeError("out of luck")
+
+
+def test_stages_share_an_arena_where_the_engine_has_them():
+    from adaptrt.runtime.backends.onnxruntime import _shares_memory
+
+    def refuse(*_):
+        raise RuntimeError("no arenas here")
+
+    kinds = SimpleNamespace(ORT_ARENA_ALLOCATOR=0)
+    parts = {"OrtAllocatorType": kinds, "OrtMemType": SimpleNamespace(DEFAULT=0), "OrtMemoryInfo": lambda *_: None}
+    made = []
+    able = _Engine(create_and_register_allocator=lambda *_: made.append(1), **parts)
+    assert _shares_memory(able) and _shares_memory(able)
+    assert made == [1]  # once per process
+    assert not _shares_memory(_Engine(create_and_register_allocator=refuse, **parts))
+
+
+class _Engine:
+    """As much of the onnxruntime module as arenas need."""
+
+    def __init__(self, **parts):
+        self.__dict__.update(parts)
