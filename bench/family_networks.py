@@ -21,6 +21,7 @@ from adaptrt.models.folder import ADAPTIVE, load_folder, save_model
 from adaptrt.models.phase import Report
 from adaptrt.models.recipe import Recipe
 from adaptrt.models.registry import RECIPES, load_model, weights_folder
+from adaptrt.models.token_pruning import counts_at_share
 from adaptrt.models.train import train
 from adaptrt.runtime.bundle import BUNDLE_FILE, KnobValue
 
@@ -185,21 +186,15 @@ def keep_settings(network: FamilyNetwork, tokens: int, count: int) -> list[dict[
         count: How many settings.
 
     Returns:
-        Values of ``keep``: tokens that stay (EViT), or that are merged away (ToMe); the last one is empty.
+        Values of ``keep``: tokens that stay; the last one is empty, everything stays.
     """
-    pruning, own = network.recipe.pruning, int(network.recipe.vit.class_token)
+    pruning, class_token = network.recipe.pruning, network.recipe.vit.class_token
     assert pruning is not None
     low, high = network.recipe.keep_range
-    found: list[dict[str, KnobValue]] = []
-    for share in np.linspace(low, high, count)[:-1]:
-        there, numbers = tokens, list[float]()
-        for _ in pruning.blocks:
-            stay = max(1 + own, round(float(share) * there))
-            if pruning.rule == "merge":
-                stay = max(stay, there - (there - own) // 2)
-            numbers.append(float(there - stay if pruning.rule == "merge" else stay))
-            there = stay
-        found.append({"keep": list(numbers)})
+    found: list[dict[str, KnobValue]] = [
+        {"keep": [float(number) for number in counts_at_share(pruning, float(share), tokens, class_token)]}
+        for share in np.linspace(low, high, count)[:-1]
+    ]
     return [*found, {}]
 
 

@@ -43,6 +43,25 @@ class PruningConfig:
             raise ValueError(f"got pruning in blocks {list(self.blocks)}, expected ascending numbers from 0")
 
 
+def counts_at_share(config: PruningConfig, share: float, tokens: int, class_token: bool) -> list[int]:
+    """How many tokens stay after each selection that keeps that share of what it gets; the knob ``keep``.
+
+    Args:
+        config: Where tokens are selected. Merging keeps at least half of them, whatever the share.
+        share: In 0..1.
+        tokens: Before the first selection, the class token included.
+        class_token: Whether the first token always stays.
+    """
+    found = []
+    for _ in config.blocks:
+        staying = max(1 + int(class_token), round(share * tokens))
+        if config.rule == "merge":
+            staying = max(staying, tokens - (tokens - int(class_token)) // 2)
+        found.append(staying)
+        tokens = staying
+    return found
+
+
 def received(attention: Attention, tokens: Tokens, class_token: bool) -> Tensor:
     """Attention that each token receives, a mean over heads, ``[B, K]``.
 

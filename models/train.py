@@ -18,6 +18,7 @@ from adaptrt.models.distil import distil_phase, gate_phase
 from adaptrt.models.encoder import EncoderOutput
 from adaptrt.models.phase import CheckpointError, Phase, Report, StepResult, parameter_groups, run_phase
 from adaptrt.models.recipe import Recipe
+from adaptrt.models.token_pruning import counts_at_share
 from adaptrt.models.vit import ViT
 
 
@@ -218,13 +219,7 @@ def _draw_keep(recipe: Recipe, adaptive: ViT, generator: torch.Generator) -> Ten
     assert recipe.pruning is not None
     low, high = recipe.keep_range
     share = low + (high - low) * float(torch.rand(1, generator=generator))
-    numbers, tokens = [], adaptive.tokens
-    for _ in recipe.pruning.blocks:
-        staying = max(1 + int(adaptive.config.class_token), round(share * tokens))
-        if recipe.pruning.rule == "merge":
-            staying = max(staying, tokens - (tokens - int(adaptive.config.class_token)) // 2)
-        numbers.append(staying)
-        tokens = staying
+    numbers = counts_at_share(recipe.pruning, share, adaptive.tokens, adaptive.config.class_token)
     return torch.tensor(numbers, dtype=torch.int32)
 
 

@@ -308,14 +308,25 @@ def test_settings_of_static_networks(
         there = tokens
         for number in numbers:
             assert float(number).is_integer()
+            assert 1 + class_token <= number <= there
             if rule == "merge":
-                assert 0 <= number <= (there - class_token) // 2  # more than half cannot be merged at once
-                there -= int(number)
-            else:
-                assert 1 + class_token <= number <= there
-                there = int(number)
+                assert number >= there - (there - class_token) // 2  # more than half cannot be merged at once
+            there = int(number)
         left.append(there)
     assert left == sorted(left)
+
+
+@pytest.mark.parametrize("rule", ["fixed", "merge"])
+def test_networks_keep_as_many_tokens_as_they_are_told(rule: str) -> None:
+    config = dataclasses.replace(SMALL, image_size=8, pruning=PruningConfig(blocks=(0, 1), rule=rule))
+    recipe = dataclasses.replace(BASE, vit=SMALL, pruning=config.pruning, keep_range=(0.6, 1.0))
+    network, pixels = ViT(config).eval(), torch.rand(3, 1, 8, 8)
+    settings = keep_settings(FamilyNetwork("x", recipe, Path("x")), config.tokens, 5)
+    for setting in settings[:-1]:
+        wanted = setting["keep"]
+        assert isinstance(wanted, list)
+        out = network.run({"pixels": pixels}, {"keep": torch.tensor(wanted, dtype=torch.int32)})
+        assert [selection.count.tolist() for selection in out.selections] == [[int(number)] * 3 for number in wanted]
 
 
 def test_command_does_all_that_is_missing(
