@@ -89,7 +89,7 @@ def measure(
     missing = [network.name for network in networks if not network.exported]
     if missing:
         raise BenchError(f"networks {', '.join(missing)} are not exported; run with --train --export first")
-    calibrated = [network.file for network in networks if network.recipe.adapts and not network.static]
+    calibrated = [network.file for network in networks if network.calibrated]
     dense = read_bundle(calibrated[0], verify_hashes=False).dense if calibrated else None
     if dense is None or dense.file is None or dense.quality is None:
         raise BenchError("got no network with a calibrated bundle and its dense model, expected one; add combined")

@@ -28,7 +28,7 @@ def accuracy_at(network: FamilyNetwork, points: Sequence[NetworkPoint], fraction
         fraction: Share of the work of the dense network that all are compared with.
         base: Multiply-accumulates of that one for one image.
     """
-    if network.recipe.adapts and not network.static:
+    if network.calibrated:
         bundle = read_bundle(network.file, verify_hashes=False)
         point = BudgetSolver(bundle).solve(Budget.fraction(fraction * base / bundle.dense.macs))
         return point.quality if point.reachable else None

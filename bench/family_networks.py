@@ -69,6 +69,11 @@ class FamilyNetwork:
         return r.pruning is not None and r.pruning.rule != "price" and r.acm is None and r.exits is None
 
     @property
+    def calibrated(self) -> bool:
+        """Whether its bundle has a curve that budgets are solved on."""
+        return self.recipe.adapts and not self.static
+
+    @property
     def trained(self) -> bool:
         """Whether there is nothing left to train."""
         return self.ready is not None or (self.model / ADAPTIVE if self.recipe.adapts else self.file).is_file()

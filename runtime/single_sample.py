@@ -32,6 +32,7 @@ class SingleSample:
     def __init__(self, bundle: Bundle, backends: Sequence[Backend], batch: str) -> None:
         self._bundle, self._backends, self._batch = bundle, tuple(backends), batch
         self._idle: list[_Chain] = []  # as many as there were threads at once
+        self._bindable = True
 
     @staticmethod
     def fits(bundle: Bundle, batch: str | None) -> bool:
@@ -60,11 +61,14 @@ class SingleSample:
         Raises:
             BackendError: an engine failed.
         """
+        if not self._bindable:
+            return None
         try:
             chain = self._idle.pop()
         except IndexError:
             made = _Chain.make(self._bundle, self._backends, self._batch)
             if made is None:
+                self._bindable = False  # an engine does not change its memory: ask once, not at every call
                 return None
             chain = made
         try:
