@@ -46,7 +46,13 @@ def load_model(name_or_folder: str) -> LoadedModel:
         ModelFolderError: Neither is there, or the folder is incomplete or damaged.
     """
     if name_or_folder in RECIPES:
-        return load_folder(weights_folder(name_or_folder), name_or_folder)
+        shipped = weights_folder(name_or_folder)
+        if not shipped.is_dir():
+            raise ModelFolderError(
+                f"got model {name_or_folder!r}, whose weights do not ship, expected them in {shipped}; run "
+                f"`adaptrt train {name_or_folder} --output FOLDER` and name that folder"
+            )
+        return load_folder(shipped, name_or_folder)
     folder = Path(name_or_folder)
     if not folder.exists():
         raise ModelFolderError(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adaptrt.models import ACMConfig, ModelFolderError, ViT, load_folder, load_model, save_model
+from adaptrt.models import ACMConfig, ModelFolderError, ViT, load_folder, load_model, registry, save_model
 from adaptrt.models.data import DataError, Split, load_data
 from adaptrt.models.exit_head import ExitConfig
 from adaptrt.models.folder import ARCHITECTURES, AnyModel
@@ -186,3 +186,11 @@ def test_data_comes_from_a_file(tmp_path: Path) -> None:
 def test_labels_must_match_inputs() -> None:
     with pytest.raises(DataError, match="got 2 inputs and 3 labels"):
         Split(np.zeros((2, 1), np.float32), np.zeros(3, np.int64))
+
+
+def test_a_ready_model_without_its_weights_says_how_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "weights_folder", lambda name: tmp_path / name)
+    with pytest.raises(ModelFolderError, match="adaptrt train fashion --output FOLDER"):
+        registry.load_model("fashion")
