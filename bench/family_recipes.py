@@ -7,6 +7,7 @@ networks get the dense network's epochs and those further ones, from scratch.
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -15,13 +16,20 @@ from adaptrt.models.registry import RECIPES
 from adaptrt.models.token_pruning import PruningConfig
 
 BASE = RECIPES["fashion"]
-DENSE = "dense"
+_NARROW_RATE = 1e-3
+_SHAPES_DENSE = (
+    *("data", "vit", "dense_epochs", "dense_rate", "batch", "weight_decay", "label_smoothing", "augmentation"),
+    *("seed", "precision"),
+)
+"""Entries of a recipe that the dense network depends on."""
 
 
 def _narrow(width: int) -> Recipe:
     vit = dataclasses.replace(BASE.vit, width=width, ffn_width=4 * width, heads=2)
     epochs = BASE.dense_epochs + BASE.joint_epochs
-    return dataclasses.replace(BASE, vit=vit, acm=None, pruning=None, exits=None, dense_epochs=epochs)
+    return dataclasses.replace(
+        BASE, vit=vit, acm=None, pruning=None, exits=None, dense_epochs=epochs, dense_rate=_NARROW_RATE
+    )
 
 
 def _only(**families: object) -> Recipe:
@@ -45,9 +53,12 @@ def family_recipes() -> dict[str, Recipe]:
 
 
 def share_dense(folder: Path, recipe: Recipe, dense: Path) -> None:
-    """Start a network from the dense one that was trained in ``dense``, if it has the same shape and length."""
-    checkpoint = dense / "dense.pt"
-    same = (recipe.vit, recipe.dense_epochs) == (BASE.vit, BASE.dense_epochs)
-    if same and checkpoint.is_file() and not (folder / "dense.pt").exists():
+    """Start a network from the dense one that was trained in ``dense``, if it was trained as ``recipe`` says."""
+    checkpoint, own = dense / "dense.pt", dense / "recipe.json"
+    if (folder / "dense.pt").exists() or not (checkpoint.is_file() and own.is_file()):
+        return
+    wanted = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    trained = json.loads(own.read_bytes())
+    if all(trained.get(name) == wanted[name] for name in _SHAPES_DENSE):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(checkpoint, folder / "dense.pt")

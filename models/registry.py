@@ -22,6 +22,7 @@ _FASHION = Recipe(
     pruning=PruningConfig(blocks=(1, 2, 3)),
     exits=ExitConfig(after=(2, 4)),
     dense_epochs=8,
+    dense_rate=4e-4,
     distil_epochs=1,
     gate_epochs=1,
     warm_samples=8_000,
