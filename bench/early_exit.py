@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import onnx
 from rich.console import Group
 from rich.table import Table
 
@@ -20,7 +21,10 @@ from adaptrt.bench.errors import BenchError
 from adaptrt.bench.exit_latency import BATCHES, BUDGETS, Result, measure, require_exits
 from adaptrt.bench.interleave import Spread
 from adaptrt.export.graph_files import save_unsplit
+from adaptrt.export.scale_metadata import read_price_scales
 from adaptrt.models.data import Split, load_data
+from adaptrt.models.encoder import Encoder
+from adaptrt.models.network import Network
 from adaptrt.models.registry import load_model
 from adaptrt.runtime.bundle import read_bundle
 
@@ -106,6 +110,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="adaptrt-bench-") as scratch, show_progress() as progress:
         tasks = {"": progress.add_task("one file of all stages", total=None)}
         file = Path(scratch) / "unsplit.onnx"
+        _take_price_scales(source.model, folder)
         save_unsplit(source.model, file)
         progress.update(tasks[""], total=1, completed=1)
 
@@ -125,6 +130,13 @@ def main(
             on_turn=on_turn,
         )
     show(tabulate(result), result, json_file)
+
+
+def _take_price_scales(model: Network, folder: Path) -> None:
+    """Let one price mean in the network what it means in the bundle exported from it."""
+    if isinstance(model, Encoder):
+        first = read_bundle(folder, verify_hashes=False).stages[0].file
+        model.set_price_scales(read_price_scales(onnx.load(str(folder / first), load_external_data=False)))
 
 
 if __name__ == "__main__":

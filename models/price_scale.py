@@ -30,6 +30,7 @@ class PriceScale(nn.Module):
         knots, own = torch.tensor(prices, dtype=torch.float64), torch.tensor(values, dtype=torch.float64)
         if not (torch.diff(knots) > 0).all() or not (torch.diff(own) >= 0).all():
             raise ValueError("got knots that do not ascend, expected rising prices and values that never fall")
+        self.prices, self.values = tuple(map(float, prices)), tuple(map(float, values))
         self.maximum, self.first, self.last = float(prices[-1]), float(values[0]), float(values[-1])
         self.register_buffer("starts", knots[:-1].float(), persistent=False)
         self.register_buffer("widths", torch.diff(knots).float(), persistent=False)

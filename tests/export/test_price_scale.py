@@ -146,3 +146,29 @@ def test_savings_of_next_to_nothing_have_no_slope() -> None:
     scale = fit_price_scale(raw, cost, loss)
     well_formed(scale, 0.0, 1.0)
     assert scale.maximum < 10
+
+
+def test_a_network_takes_its_scales_back_from_its_graphs() -> None:
+    pytest.importorskip("torch")
+    from adaptrt.export.errors import ExportError
+    from adaptrt.export.evaluations import untold
+    from adaptrt.export.graph_files import trace_stages
+    from adaptrt.export.scale_metadata import read_price_scales
+    from adaptrt.models.price_scale import PriceScale as Module
+    from tests.export.test_families import VARIANTS, family_model
+
+    model = family_model(**VARIANTS["combined"])
+    model.set_price_scales({"acm": Module([0, 0.1, 2], [0, 0.4, 1]), "tokens": Module([0, 0.3, 0.7], [0, 0.2, 1])})
+    stages, _ = trace_stages(model, debug=False, progress=untold)
+    for stage in stages:
+        found = read_price_scales(stage.graph)
+        assert found.keys() == {"acm", "tokens"}
+        for family, scale in found.items():
+            own = model.price_scales[family]
+            assert (scale.prices, scale.values) == (own.prices, own.values)
+    entry = next(entry for entry in stages[0].graph.metadata_props if entry.key == "adaptrt.price_scales")
+    entry.value = entry.value.replace("2.0", "0.0")
+    with pytest.raises(ExportError, match="cannot be read .*ascend"):
+        read_price_scales(stages[0].graph)
+    model.clear_price_scales()
+    assert read_price_scales(trace_stages(model, debug=False, progress=untold)[0][0].graph) == {}
