@@ -5,13 +5,12 @@ In the graph itself they are constants that the exporter's optimiser folds and s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 import onnx
 from torch import nn
 
 from adaptrt.export.errors import ExportError
+from adaptrt.models.encoder import Encoder
 from adaptrt.models.price_scale import PriceScale
 
 SCALES_METADATA = "adaptrt.price_scales"
@@ -22,9 +21,10 @@ class _Knots(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     values: list[float]
 
 
-def scale_metadata(scales: Mapping[str, nn.Module]) -> dict[str, str]:
+def scale_metadata(model: nn.Module) -> dict[str, str]:
     """The entry that says how a network's prices are mapped, by family; none where it maps none."""
-    knots = {f: _Knots(list(s.prices), list(s.values)) for f, s in scales.items() if isinstance(s, PriceScale)}
+    scales = model.price_scales.items() if isinstance(model, Encoder) else ()
+    knots = {f: _Knots(list(s.prices), list(s.values)) for f, s in scales if isinstance(s, PriceScale)}
     return {SCALES_METADATA: msgspec.json.encode(knots).decode()} if knots else {}
 
 

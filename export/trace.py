@@ -16,7 +16,6 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.kept_tokens import resolve_kept
 from adaptrt.export.scale_metadata import scale_metadata
 from adaptrt.export.stage_graphs import StageFile
-from adaptrt.models.encoder import Encoder
 from adaptrt.models.gate import Decision
 from adaptrt.models.network import Network, StageOutput, TensorSpec
 from adaptrt.ops.record import IR_VERSION, ONNX_OPSET
@@ -147,7 +146,7 @@ def trace_stage(model: Network, stage: int, *, debug: bool = False) -> TracedSta
     graph = _export(module, tensors, {"tensors": tuple(shapes)}, names, outputs)
     resolve_kept(graph, kept_names)
     own = {STAGE_METADATA: f"{stage}/{stages}"} if stages > 1 else {}
-    onnx.helper.set_model_props(graph, own | scale_metadata(model.price_scales if isinstance(model, Encoder) else {}))
+    onnx.helper.set_model_props(graph, own | scale_metadata(model))
     carry = [Carry(c.tensor.name, c.source, c.tensor.dtype, list(c.tensor.shape)) for c in carried]
     return TracedStage(graph, carry, decisions, model.stage_names[stage], found.logits.shape[1])
 

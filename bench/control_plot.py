@@ -1,0 +1,56 @@
+"""The picture of the simulation: target, latency and quality over time, for every trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from adaptrt.bench.control_simulation import DEVICE, PERCENTILE, TARGET, simulate
+from adaptrt.bench.control_traces import TRACES
+from adaptrt.bench.pictures import GREY, check_picture, new_figure, save_picture, style_axes
+
+_COLORS = {"no control": "#999999", "fixed point": "#E69F00", "controller": "#0072B2"}
+_TOP = 2.4  # targets; spikes leave the picture
+
+
+def plot_control(path: Path, seed: int = 0) -> None:
+    """Draw one draw of every trace as ``.png``, ``.svg`` or ``.pdf``.
+
+    Raises:
+        BenchError: ``path`` ends in something else.
+        ExportError: The file cannot be written; an old one is untouched.
+    """
+    check_picture(path)
+    traces = [make(seed) for make in TRACES[1:]]
+    figure = new_figure(12, 6.4)
+    figure.suptitle(
+        f"A target of {TARGET:g} ms for {PERCENTILE:.0%} of the calls, while the device changes (simulation)",
+        fontweight="bold",
+    )
+    rows = figure.subplots(4, 3, sharex=True, height_ratios=[2, 1, 2, 1])
+    for index, trace in enumerate(traces):
+        top, bottom = rows[index // 3 * 2][index % 3], rows[index // 3 * 2 + 1][index % 3]
+        calls = np.arange(len(trace.work))
+        for rival, color in _COLORS.items():
+            run = simulate(trace, rival)
+            shown = np.minimum(run.milliseconds, _TOP * TARGET)
+            top.plot(calls, shown, ".", color=color, markersize=1.6, alpha=0.5)
+            quality = [DEVICE.quality(fraction) for fraction in run.fraction]
+            bottom.plot(calls, quality, color=color, linewidth=1.2, label=rival)
+        best = [DEVICE.quality(fraction) for fraction in DEVICE.oracle(trace, TARGET, PERCENTILE)]
+        bottom.plot(calls, best, color="#D55E00", linewidth=0.9, linestyle=":", label="oracle")
+        top.axhline(TARGET, color="black", linewidth=1)
+        top.set_title(trace.name, fontsize=10)
+        top.set_ylim(0, _TOP * TARGET)
+        for axes in (top, bottom):
+            style_axes(axes)
+            axes.tick_params(labelsize=8, colors=GREY)
+        if index % 3 == 0:
+            top.set_ylabel("ms", fontsize=9)
+            bottom.set_ylabel("quality", fontsize=9)
+    for axes in rows[-1]:
+        axes.set_xlabel("call", fontsize=9)
+    handles, labels = rows[1][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, markerscale=3)
+    save_picture(figure, path)

@@ -1,0 +1,1 @@
+"""Holding a physical budget by feedback: pure arithmetic, no clock inside."""

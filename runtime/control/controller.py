@@ -1,0 +1,174 @@
+"""Which share of work meets a target, call after call, while the device changes.
+
+Three things are told apart, each with a model of its own: what the device makes of the work (``DeviceModel``),
+how much work the inputs take (``WorkloadModel``), and what single calls scatter (``QuantileMargin``). The
+choice follows by solving them for the target. Time comes in as numbers: there is no clock inside.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from adaptrt.runtime.control.device_model import DeviceModel, Finding
+from adaptrt.runtime.control.margin import QuantileMargin
+from adaptrt.runtime.control.response_curve import ResponseCurve
+from adaptrt.runtime.control.workload import WorkloadModel
+from adaptrt.runtime.errors import BudgetError
+
+_LARGEST_RISE = 0.1  # of the curve's width per call; falling is not limited
+_DEAD_BAND = 0.01  # of the curve's width: smaller changes are noise
+_GRID = 256  # choices over the curve's width: an operating point is worked out once for each
+_COLD_CALLS = 3
+_COLD_MEMORY = 0.7
+_COLD_JUMP = 2.5
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to run next.
+
+    Attributes:
+        fraction: Share of the dense model's work to ask for.
+        expected: Response that half of such calls stay under, in the target's unit.
+        reachable: False where even the cheapest point is expected to miss the target.
+        cold: Which call after a pause it is, from 0; None for all later ones.
+        steered: Whether it lies between the cheapest and the dearest point, so that another could be chosen.
+    """
+
+    fraction: float
+    expected: float
+    reachable: bool
+    cold: int | None
+    steered: bool
+
+
+class LatencyController:
+    """Holds a percentile of the calls' latency, or energy, under a target. Not safe to share between threads.
+
+    Args:
+        target: Milliseconds or millijoules of a call, above 0.
+        curve: The profile, in the same unit.
+        percentile: Share of calls that are to stay under the target.
+        noise: Relative scatter of single calls in the profile.
+        cold: How much longer the first calls after a pause take, as a factor for each.
+        idle_after: Seconds without a call after which the next ones count as first ones.
+
+    Raises:
+        BudgetError: The target or the percentile is out of range.
+
+    For every call: ``choose`` before it, ``observe`` after it. A call whose measurement is lost may be left out, and
+    calls may overlap: each is observed with its own choice.
+    """
+
+    def __init__(
+        self,
+        target: float,
+        curve: ResponseCurve,
+        *,
+        percentile: float = 0.95,
+        noise: float = 0.05,
+        cold: tuple[float, ...] = (),
+        idle_after: float = 1.0,
+    ) -> None:
+        if not (math.isfinite(target) and target > 0):
+            raise BudgetError(f"got a target of {target!r}, expected a finite number above 0")
+        if not 0.5 <= percentile <= 0.999:
+            raise BudgetError(f"got percentile={percentile!r}, expected 0.5 to 0.999, such as 0.95")
+        self.target, self._curve = target, curve
+        self._device = DeviceModel(curve.at(curve.full), noise)
+        self._margin = QuantileMargin(percentile, noise)
+        self._workload = WorkloadModel()
+        self._cold = [*cold[:_COLD_CALLS], *[1.0] * (_COLD_CALLS - len(cold))]
+        self._idle_after = idle_after
+        self._width = max(curve.full - curve.cheapest, 1e-9)
+        self._last: float | None = None  # share chosen last
+        self._ended: float | None = None
+        self._since_idle = 0
+        self._pending: list[bool] = []  # of outliers: whether each missed the target
+
+    def choose(self, now: float, scale: float = 1.0) -> Choice:
+        """What to ask for, in a call that begins at ``now`` (seconds of any monotonic clock).
+
+        Args:
+            now: The time.
+            scale: What such a call takes over what the curve says, as for another batch size.
+        """
+        if self._ended is None or now - self._ended > self._idle_after or now < self._ended:
+            self._since_idle = 0
+        cold = self._since_idle if self._since_idle < _COLD_CALLS else None
+        curve, margin = self._curve, self._margin.factor
+        goal = self.target / (margin * self._cold_factor(cold) * scale)
+        wanted = curve.fraction_for(self._device.profiled_for(goal)) / self._workload.ratio
+        fraction = self._moved(min(max(wanted, curve.cheapest), curve.full))
+        return Choice(
+            fraction,
+            self._median(fraction, cold) * scale,
+            self._median(curve.cheapest, cold) * margin * scale <= self.target,
+            cold,
+            curve.cheapest < fraction < curve.full,
+        )
+
+    def observe(self, now: float, choice: Choice, done: float, measured: float, scale: float = 1.0) -> None:
+        """Take in a call.
+
+        Args:
+            now: When it ended, on the clock of ``choose``.
+            choice: What was chosen for it.
+            done: The share of work that was done.
+            measured: What it took, in the target's unit. What cannot be (NaN, infinite, 0 or less, as when a
+                clock jumps) is left out.
+            scale: As for ``choose``.
+        """
+        gone_back = self._ended is not None and now < self._ended
+        self._ended = now
+        if gone_back or not (0 < measured < math.inf and 0 < done < math.inf):
+            return
+        cold, expected = choice.cold, self._median(choice.fraction, choice.cold) * scale
+        if cold is not None:
+            self._cold[cold] = self._learn_cold(self._cold[cold], measured / expected * self._cold[cold])
+            self._since_idle = max(self._since_idle, cold + 1)
+            finding = Finding.ORDINARY
+        else:
+            finding = self._device.observe(self._curve.at(done), measured / scale)
+        self._workload.observe(choice.fraction, done)
+        self._correct_margin(finding, choice.steered, measured, expected)
+
+    def _correct_margin(self, finding: Finding, steered: bool, measured: float, expected: float) -> None:
+        """Outliers count once it is known that they are no step: the model answers for steps, not the margin."""
+        if finding is Finding.STEP:
+            self._pending.clear()
+            return
+        if steered:
+            self._pending.append(measured > self.target)
+        if finding is Finding.ORDINARY:
+            self._margin.observe(measured / expected)
+            for missed in self._pending:
+                self._margin.correct(missed)
+            self._pending.clear()
+
+    def _moved(self, wanted: float) -> float:
+        """The choice on its grid, no more than one step up, and where it was if it hardly differs."""
+        last, curve = self._last, self._curve
+        if last is not None:
+            if abs(wanted - last) < _DEAD_BAND * self._width:
+                return last
+            wanted = min(wanted, last + _LARGEST_RISE * self._width)
+        if wanted >= curve.full - self._width / _GRID:
+            self._last = curve.full
+        else:
+            steps = math.floor((wanted - curve.cheapest) / self._width * _GRID)
+            self._last = curve.cheapest + max(steps, 0) * self._width / _GRID
+        return self._last
+
+    def _median(self, fraction: float, cold: int | None) -> float:
+        """Expected response of a call at a share of work asked for."""
+        return self._device.predict(self._curve.at(fraction * self._workload.ratio)) * self._cold_factor(cold)
+
+    def _cold_factor(self, cold: int | None) -> float:
+        return 1.0 if cold is None else self._cold[cold]
+
+    @staticmethod
+    def _learn_cold(known: float, seen: float) -> float:
+        """One spike moves it by half at most."""
+        return _COLD_MEMORY * known + (1 - _COLD_MEMORY) * min(max(seen, known / _COLD_JUMP), known * _COLD_JUMP)
