@@ -55,7 +55,9 @@ class Budget:
             raise BudgetError(f"got a budget of kind {self.kind!r}; expected full, {', '.join(_UNITS)}")
         object.__setattr__(self, "value", _amount(self.kind, self.value))
         if self.kind in PHYSICAL and self.hard:
-            raise BudgetError(f"got a hard budget of kind {self.kind!r}; expected hard=False: a device promises nothing")
+            raise BudgetError(
+                f"got a hard budget of kind {self.kind!r}; expected hard=False: a device promises nothing"
+            )
         if self.kind in ("latency", "energy"):
             object.__setattr__(self, "percentile", _percentile(self.percentile))
         else:

@@ -50,4 +50,4 @@ def load(
         )
         engines.append(create_backend(backend, program, threads=threads, providers=providers))
     check_interfaces(bundle, engines, root)
-    return AdaptiveModel(bundle, engines)
+    return AdaptiveModel(bundle, engines, threads=threads)

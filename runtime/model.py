@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
 
 from adaptrt.runtime.backends import Backend
-from adaptrt.runtime.budget import Budget
+from adaptrt.runtime.budget import PHYSICAL, Budget
 from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, Bundle, KnobValue
 from adaptrt.runtime.chains import OperatingPoint, copy_knobs
+from adaptrt.runtime.control.physical_budgets import PhysicalBudgets
+from adaptrt.runtime.control.profile import SECONDS, DeviceKey, Profile, measure_profile, profiled_shares
+from adaptrt.runtime.control.profile_cache import ProfileCache, describe_device, hash_bundle
 from adaptrt.runtime.decisions import DecisionRecorder, Decisions
-from adaptrt.runtime.errors import InputError
+from adaptrt.runtime.errors import BudgetError, InputError
 from adaptrt.runtime.inputs import InputContract
-from adaptrt.runtime.plan import Planner
+from adaptrt.runtime.plan import Plan, Planner
 from adaptrt.runtime.stage_validation import batch_axis
 from adaptrt.runtime.stages import StageSequence
 
@@ -39,6 +42,8 @@ class Result:
         message: says so in words; None if there is nothing to say.
         exit: int64 [B], the stage at whose head each sample left, from 0; None for a bundle of one stage.
         decisions: what was computed for each token, where that was asked for.
+        expected_ms: milliseconds that half of such calls were expected to stay under, where the budget is one of
+            latency; None elsewhere.
     """
 
     outputs: dict[str, Array]
@@ -50,6 +55,7 @@ class Result:
     message: str | None
     exit: Array | None = None
     decisions: Decisions | None = None
+    expected_ms: float | None = None
 
 
 class AdaptiveModel:
@@ -58,7 +64,7 @@ class AdaptiveModel:
     A call sees one budget from beginning to end: its own, or the one that ``budget`` held when it began.
     """
 
-    def __init__(self, bundle: Bundle, backends: Sequence[Backend]) -> None:
+    def __init__(self, bundle: Bundle, backends: Sequence[Backend], *, threads: int | None = None) -> None:
         self._bundle = bundle
         self._backends = tuple(backends)
         self._contract = InputContract(bundle.inputs)
@@ -67,6 +73,8 @@ class AdaptiveModel:
         self._batch = batch_axis(bundle)
         self._stages = StageSequence(bundle, self._backends, self._batch)
         self._alone = self._backends[0] if len(self._backends) == 1 else None
+        self._threads = threads
+        self._physical = PhysicalBudgets(self._planner)
 
     @property
     def bundle(self) -> Bundle:
@@ -94,7 +102,20 @@ class AdaptiveModel:
 
     @budget.setter
     def budget(self, budget: Budget) -> None:
-        self._plan = self._planner.for_budget(budget)
+        self._plan = self._plan_for(budget)
+        self._physical.reset()
+
+    def _plan_for(self, budget: Budget) -> Plan:
+        """The plan under a budget; of one that depends on the device, what stands for it until a call."""
+        if not isinstance(budget, Budget) or budget.kind not in PHYSICAL:
+            return self._planner.for_budget(budget)
+        if budget.kind != "latency":
+            raise BudgetError(
+                f"got a budget of {budget}, but there is no power sensor that can be read, expected one; use "
+                "Budget.latency or Budget.fraction"
+            )
+        _, full = self._planner.shares
+        return self._planner.for_fraction(full, budget, reachable=True, message=None)
 
     def operating_point(self, budget: Budget | None = None) -> OperatingPoint:
         """What a call under ``budget`` (None: the model's own) would run, and what to expect of it.
@@ -102,7 +123,7 @@ class AdaptiveModel:
         Raises:
             BudgetError: as setting ``budget``.
         """
-        point = (self._plan if budget is None else self._planner.for_budget(budget)).point
+        point = (self._plan if budget is None else self._plan_for(budget)).point
         return OperatingPoint(copy_knobs(point.knobs), point.macs_fraction, point.quality, point.reachable)
 
     def run(
@@ -135,8 +156,15 @@ class AdaptiveModel:
         if knobs is not None:
             plan = self._planner.for_knobs(knobs, budget)
         else:
-            plan = self._plan if budget is None else self._planner.for_budget(budget)
+            plan = self._plan if budget is None else self._plan_for(budget)
         feeds, sizes = self._contract.check(inputs)
+        ticket = None
+        if plan.budget is not None and plan.budget.kind in PHYSICAL and 0 not in sizes.values():
+            samples = sizes[self._batch] if self._batch else 1
+            ticket = self._physical.begin(
+                plan.budget, inputs, samples, perf_counter(), own=budget is not None, profiler=self._profile_for
+            )
+            plan = ticket.plan
         recorder = self._recorder(sizes) if decisions else None
         feeds.update(plan.feeds)
         exits = None
@@ -150,6 +178,8 @@ class AdaptiveModel:
             outputs, exits = self._stages.run(feeds, sizes[self._batch or ""], plan.thresholds, recorder)
         latency_ms = (perf_counter() - start) * 1e3
         macs_fraction = outputs.pop(MACS_OUTPUT)
+        if ticket is not None:
+            self._physical.end(ticket, float(macs_fraction.mean()), latency_ms, perf_counter())
         point = plan.point
         return Result(
             outputs,
@@ -161,7 +191,61 @@ class AdaptiveModel:
             plan.message,
             exits,
             None if recorder is None else recorder.result(),
+            None if ticket is None else ticket.expected_ms,
         )
+
+    def profile(
+        self,
+        inputs: Mapping[str, Array],
+        *,
+        seconds: float = SECONDS,
+        progress: Callable[[float], None] = lambda _share: None,
+        cache: ProfileCache | None = None,
+    ) -> Profile:
+        """Measure what calls take on this device, keep it for later loads, and use it for latency budgets.
+
+        Without this the first call under a latency budget does it with its own inputs, unless the cache has a
+        profile of this bundle, engine, device, number of threads and batch size.
+
+        Args:
+            inputs: a batch like those to come.
+            seconds: to measure for, about; pauses come on top.
+            progress: told the share that is done.
+            cache: where to keep it; None takes the platform's folder for caches, or ``$ADAPTRT_CACHE``.
+
+        Raises:
+            InputError: an input is not what the bundle declares, or the batch is empty.
+            BudgetError: the bundle has no curve.
+            BackendError: an engine failed.
+        """
+        _, sizes = self._contract.check(inputs)
+        if 0 in sizes.values():
+            raise InputError("got an empty batch to profile, expected at least one sample; give some")
+        key = self._key(sizes[self._batch] if self._batch else 1)
+        cheapest, full = self._planner.shares
+
+        def call(share: float) -> tuple[float, float]:
+            result = self.run(inputs, budget=Budget.fraction(share))
+            return float(result.macs_fraction.mean()), result.latency_ms
+
+        points = [
+            (share, self._planner.for_budget(Budget.fraction(share)).point) for share in profiled_shares(cheapest, full)
+        ]
+        profile = measure_profile(
+            call, points, key, clock=perf_counter, sleep=sleep, seconds=seconds, progress=progress
+        )
+        (cache or ProfileCache()).store(profile)
+        self._physical.use(profile)
+        return profile
+
+    def _profile_for(self, inputs: Mapping[str, Array], batch: int) -> Profile:
+        """The cached profile for a batch size, or one measured now."""
+        found, _ = ProfileCache().load(self._key(batch))
+        return found if found is not None else self.profile(inputs)
+
+    def _key(self, batch: int) -> DeviceKey:
+        engine = self._backends[0].engine
+        return DeviceKey(hash_bundle(self._bundle), engine, describe_device(), None, self._threads, batch)
 
     def run_stages(
         self, inputs: Mapping[str, Array], *, knobs: Mapping[str, KnobValue] | None = None

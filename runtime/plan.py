@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +17,7 @@ from adaptrt.runtime.errors import BudgetError
 from adaptrt.runtime.inputs import knob_arrays
 from adaptrt.runtime.operating_point import BudgetSolver
 
-_PLANS_KEPT = 256
+_PLANS_KEPT = 512
 """Enough for every budget an app switches between; a controller that never repeats one stays bounded."""
 
 
@@ -50,6 +50,7 @@ class Planner:
         self._knobs = bundle.knobs
         self._solver = BudgetSolver(bundle)
         self._cached = lru_cache(maxsize=_PLANS_KEPT)(self._solve)
+        self._everything = self._solver.solve(Budget.full()).macs_fraction
         self._never = next((float(np.float32(k.maximum)) for k in bundle.knobs if k.name == THRESHOLDS_KNOB), math.inf)
 
     def for_budget(self, budget: Budget) -> Plan:
@@ -60,10 +61,30 @@ class Planner:
         """
         if not isinstance(budget, Budget):
             raise BudgetError(
-                f"got a budget of {budget!r}, expected a Budget; pass Budget.fraction(0.5), Budget.macs(2e9) "
+                f"got a budget of {budget!r}, expected a Budget; pass Budget.fraction(0.5), Budget.latency(8) "
                 "or Budget.full()"
             )
         return self._cached(budget)
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """The shares of the dense work between which budgets choose: the cheapest point's and everything's.
+
+        Raises:
+            BudgetError: the bundle has no curve.
+        """
+        cheapest = self._cached(Budget.fraction(0.0)).point.macs_fraction
+        return cheapest, max(cheapest, self._cached(Budget.full()).point.macs_fraction)
+
+    def for_fraction(self, fraction: float, budget: Budget, *, reachable: bool, message: str | None) -> Plan:
+        """The plan that runs a share of the dense work for the sake of another kind of budget.
+
+        Raises:
+            BudgetError: the bundle has no curve.
+        """
+        plan = self._cached(Budget.full() if fraction >= self._everything else Budget.fraction(fraction))
+        point = plan.point if plan.point.reachable == reachable else replace(plan.point, reachable=reachable)
+        return Plan(budget, point, plan.feeds, plan.thresholds, message, plan.lists)
 
     def for_knobs(self, knobs: Mapping[str, KnobValue], budget: Budget | None) -> Plan:
         """The plan that feeds given values; knobs that are not named stand at their defaults.

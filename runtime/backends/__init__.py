@@ -58,6 +58,10 @@ class Backend(Protocol):
     """
 
     @property
+    def engine(self) -> str:
+        """What executes it, with its version: what a profile holds for."""
+
+    @property
     def inputs(self) -> dict[str, TensorSpec]:
         """The graph's inputs as the engine sees them, knobs included."""
 

@@ -53,6 +53,7 @@ class LatencyController:
         noise: Relative scatter of single calls in the profile.
         cold: How much longer the first calls after a pause take, as a factor for each.
         idle_after: Seconds without a call after which the next ones count as first ones.
+        limits: The smallest and largest share of work to ask for; None takes the curve's ends.
 
     Raises:
         BudgetError: The target or the percentile is out of range.
@@ -70,6 +71,7 @@ class LatencyController:
         noise: float = 0.05,
         cold: tuple[float, ...] = (),
         idle_after: float = 1.0,
+        limits: tuple[float, float] | None = None,
     ) -> None:
         if not (math.isfinite(target) and target > 0):
             raise BudgetError(f"got a target of {target!r}, expected a finite number above 0")
@@ -81,7 +83,8 @@ class LatencyController:
         self._workload = WorkloadModel()
         self._cold = [*cold[:_COLD_CALLS], *[1.0] * (_COLD_CALLS - len(cold))]
         self._idle_after = idle_after
-        self._width = max(curve.full - curve.cheapest, 1e-9)
+        self._cheapest, self._full = limits or (curve.cheapest, curve.full)
+        self._width = max(self._full - self._cheapest, 1e-9)
         self._last: float | None = None  # share chosen last
         self._ended: float | None = None
         self._since_idle = 0
@@ -100,13 +103,13 @@ class LatencyController:
         curve, margin = self._curve, self._margin.factor
         goal = self.target / (margin * self._cold_factor(cold) * scale)
         wanted = curve.fraction_for(self._device.profiled_for(goal)) / self._workload.ratio
-        fraction = self._moved(min(max(wanted, curve.cheapest), curve.full))
+        fraction = self._moved(min(max(wanted, self._cheapest), self._full))
         return Choice(
             fraction,
             self._median(fraction, cold) * scale,
-            self._median(curve.cheapest, cold) * margin * scale <= self.target,
+            self._median(self._cheapest, cold) * margin * scale <= self.target,
             cold,
-            curve.cheapest < fraction < curve.full,
+            self._cheapest < fraction < self._full,
         )
 
     def observe(self, now: float, choice: Choice, done: float, measured: float, scale: float = 1.0) -> None:
@@ -149,16 +152,16 @@ class LatencyController:
 
     def _moved(self, wanted: float) -> float:
         """The choice on its grid, no more than one step up, and where it was if it hardly differs."""
-        last, curve = self._last, self._curve
+        last = self._last
         if last is not None:
             if abs(wanted - last) < _DEAD_BAND * self._width:
                 return last
             wanted = min(wanted, last + _LARGEST_RISE * self._width)
-        if wanted >= curve.full - self._width / _GRID:
-            self._last = curve.full
+        if wanted >= self._full - self._width / _GRID:
+            self._last = self._full
         else:
-            steps = math.floor((wanted - curve.cheapest) / self._width * _GRID)
-            self._last = curve.cheapest + max(steps, 0) * self._width / _GRID
+            steps = math.floor((wanted - self._cheapest) / self._width * _GRID)
+            self._last = self._cheapest + max(steps, 0) * self._width / _GRID
         return self._last
 
     def _median(self, fraction: float, cold: int | None) -> float:

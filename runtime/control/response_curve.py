@@ -61,13 +61,12 @@ class ResponseCurve:
         return max(self.responses[i] + self._slopes[i] * (fraction - self.fractions[i]), 0.0)
 
     def fraction_for(self, response: float) -> float:
-        """The largest share of work whose response is at most this; between the ends of the curve."""
-        if response < self.responses[0]:
-            return self.cheapest
-        i = bisect_right(self.responses, response) - 1
-        if i >= len(self.responses) - 1:
-            return self.full
-        return self.fractions[i] + (response - self.responses[i]) / self._slopes[i]
+        """The largest share of work whose response is at most this, at least 0; beyond the ends as ``at`` goes on."""
+        i = min(max(bisect_right(self.responses, response) - 1, 0), len(self._slopes) - 1)
+        slope = self._slopes[i]
+        if slope == 0:  # level at an end: whatever fits there fits beyond
+            return 0.0 if response < self.responses[i] else math.inf
+        return max(self.fractions[i] + (response - self.responses[i]) / slope, 0.0)
 
 
 def _non_falling(values: Sequence[float]) -> list[float]:

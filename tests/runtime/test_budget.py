@@ -54,7 +54,7 @@ def test_cannot_be_changed():
 
 def test_unknown_kind():
     with pytest.raises(BudgetError, match="latency"):
-        Budget("latency", 8.0)
+        Budget("joules", 8.0)
 
 
 def test_hard():

@@ -1,0 +1,186 @@
+"""What a bundle takes on this device, over the operating points that budgets lead to.
+
+Measured in a few seconds: the points in turn, in an order that changes from round to round, so that drift
+and neighbours fall on all of them alike; then the first calls after a pause, whose clocks have dropped.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from adaptrt.runtime.control.response_curve import ResponseCurve
+from adaptrt.runtime.errors import BudgetError
+
+if TYPE_CHECKING:
+    from adaptrt.runtime.operating_point import OperatingPoint
+
+FORMAT_VERSION = 1
+POINTS = 9
+SECONDS = 3.0
+
+_WARM = 3
+_ROUNDS = (5, 60)
+_PAUSE_S = 0.25
+_PAUSES = 5
+COLD_CALLS = 3
+_NOISE_LIMITS = (0.01, 0.3)
+_SAME = 1e-3  # shares of work that cannot be told apart
+
+Call = Callable[[float], tuple[float, float]]
+"""Runs a call at a share of the dense work; gives the share done and the milliseconds it took."""
+
+
+class ProfilePoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One operating point.
+
+    Attributes:
+        fraction: Share of the dense work that was asked for.
+        done: Mean share that was done.
+        quality: Expected there by calibration; None if unknown.
+        median_ms: Milliseconds of half of the calls at most.
+        p95_ms: Of 95% of them.
+        runs: Calls measured.
+    """
+
+    fraction: float
+    done: float
+    quality: float | None
+    median_ms: float
+    p95_ms: float
+    runs: int
+
+
+class DeviceKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a profile holds for, and for nothing else.
+
+    Attributes:
+        bundle: Hash of the bundle's content.
+        backend: The engine and its version.
+        device: Processor and what else tells devices apart.
+        power_mode: Where the device has such; None elsewhere.
+        threads: That one operator may use; None leaves it to the engine.
+        batch: Samples of a call.
+    """
+
+    bundle: str
+    backend: str
+    device: str
+    power_mode: str | None
+    threads: int | None
+    batch: int
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Latency over the operating points of one bundle on one device.
+
+    Attributes:
+        key: What it holds for.
+        points: From the cheapest on.
+        noise: Relative scatter of single calls.
+        cold: How much longer the first calls after a pause take, as a factor for each.
+        seconds: That measuring took.
+        format_version: Of the file.
+    """
+
+    key: DeviceKey
+    points: list[ProfilePoint]
+    noise: float
+    cold: list[float]
+    seconds: float
+    format_version: int = FORMAT_VERSION
+
+    def curve(self) -> ResponseCurve:
+        """Milliseconds over the share of work done."""
+        shares: list[float] = []
+        times: list[float] = []
+        for point in sorted(self.points, key=lambda point: point.done):
+            if not shares or point.done > shares[-1] + _SAME:
+                shares.append(point.done)
+                times.append(point.median_ms)
+        return ResponseCurve(tuple(shares), tuple(times))
+
+
+def profiled_shares(cheapest: float, full: float, count: int = POINTS) -> list[float]:
+    """Shares of the dense work to measure at, evenly from the cheapest calibrated point to everything."""
+    if full - cheapest < _SAME:
+        return [full]
+    return [cheapest + (full - cheapest) * step / (count - 1) for step in range(count)]
+
+
+def measure_profile(
+    call: Call,
+    points: Sequence[tuple[float, OperatingPoint]],
+    key: DeviceKey,
+    *,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+    seconds: float = SECONDS,
+    progress: Callable[[float], None] = lambda _share: None,
+) -> Profile:
+    """Measure a profile.
+
+    Args:
+        call: What is measured.
+        points: Shares of work to ask for, ascending, with what calibration expects there.
+        key: What the profile will hold for.
+        clock: Seconds, monotonic.
+        sleep: Waits so many seconds.
+        seconds: To spend on the steady part, about; every point is run five times at least.
+        progress: Told the share that is done.
+
+    Raises:
+        BudgetError: There are no points, or the clock does not advance.
+    """
+    if not points:
+        raise BudgetError("got no operating points to profile, expected a calibrated bundle; run `adaptrt calibrate`")
+    begin = clock()
+    shares = [share for share, _ in points]
+    for share in (*reversed(shares), *[shares[-1]] * _WARM):
+        call(share)
+    times: list[list[float]] = [[] for _ in shares]
+    done: list[list[float]] = [[] for _ in shares]
+    order, generator, steady = list(range(len(shares))), random.Random(0), clock()
+    least, most = _ROUNDS
+    for round_number in range(most):
+        generator.shuffle(order)
+        for index in order:
+            share_done, milliseconds = call(shares[index])
+            done[index].append(share_done)
+            times[index].append(milliseconds)
+        progress(min((clock() - steady) / seconds, 1.0) * 0.8)
+        if round_number + 1 >= least and clock() - steady > seconds:
+            break
+    medians = [float(np.median(one)) for one in times]
+    if not all(math.isfinite(median) and median > 0 for median in medians):
+        raise BudgetError(f"got calls that took {medians} ms, expected times above 0; check the clock, profile again")
+    cold = _measure_cold(call, shares[-1], medians[-1], sleep, lambda share: progress(0.8 + 0.2 * share))
+    scatter = [np.quantile(np.array(one) / median, 0.84) - 1 for one, median in zip(times, medians, strict=True)]
+    low, high = _NOISE_LIMITS
+    return Profile(
+        key,
+        [
+            ProfilePoint(share, float(np.mean(did)), point.quality, median, float(np.quantile(one, 0.95)), len(one))
+            for (share, point), did, one, median in zip(points, done, times, medians, strict=True)
+        ],
+        noise=float(min(max(np.median(scatter), low), high)),
+        cold=cold,
+        seconds=clock() - begin,
+    )
+
+
+def _measure_cold(
+    call: Call, share: float, median: float, sleep: Callable[[float], None], progress: Callable[[float], None]
+) -> list[float]:
+    """Factors of the first calls after a pause, everything running."""
+    found: list[list[float]] = []
+    for pause in range(_PAUSES):
+        sleep(_PAUSE_S)
+        found.append([call(share)[1] / median for _ in range(COLD_CALLS)])
+        progress((pause + 1) / _PAUSES)
+    return [float(max(factor, 1.0)) for factor in np.median(np.array(found), axis=0)]
