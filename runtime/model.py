@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from time import perf_counter, sleep
 from typing import Any
 
@@ -16,6 +18,7 @@ from adaptrt.runtime.chains import OperatingPoint, copy_knobs
 from adaptrt.runtime.control.physical_budgets import PhysicalBudgets
 from adaptrt.runtime.control.profile import SECONDS, DeviceKey, Profile, measure_profile, profiled_shares
 from adaptrt.runtime.control.profile_cache import ProfileCache, describe_device, hash_bundle
+from adaptrt.runtime.control.stage_times import Deadline, StageTimes
 from adaptrt.runtime.decisions import DecisionRecorder, Decisions
 from adaptrt.runtime.errors import BudgetError, InputError
 from adaptrt.runtime.inputs import InputContract
@@ -24,6 +27,9 @@ from adaptrt.runtime.stage_validation import batch_axis
 from adaptrt.runtime.stages import StageSequence
 
 Array = np.ndarray[Any, Any]
+
+_STAGE_RUNS = 16
+"""What a first estimate of the stages' times is made from."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Result:
         decisions: what was computed for each token, where that was asked for.
         expected_ms: milliseconds that half of such calls were expected to stay under, where the budget is one of
             latency; None elsewhere.
+        deadline_met: whether the answer was there by the call's deadline; None where it had none.
     """
 
     outputs: dict[str, Array]
@@ -56,6 +63,7 @@ class Result:
     exit: Array | None = None
     decisions: Decisions | None = None
     expected_ms: float | None = None
+    deadline_met: bool | None = None
 
 
 class AdaptiveModel:
@@ -74,6 +82,7 @@ class AdaptiveModel:
         self._stages = StageSequence(bundle, self._backends, self._batch)
         self._alone = self._backends[0] if len(self._backends) == 1 else None
         self._threads = threads
+        self._times = StageTimes()
         self._physical = PhysicalBudgets(self._planner)
 
     @property
@@ -133,6 +142,7 @@ class AdaptiveModel:
         budget: Budget | None = None,
         knobs: Mapping[str, KnobValue] | None = None,
         decisions: bool = False,
+        deadline_ms: float | None = None,
     ) -> Result:
         """Run a batch.
 
@@ -146,18 +156,25 @@ class AdaptiveModel:
             knobs: values to feed instead of obeying a budget, a number or one for each element; those
                 not named stand at their defaults.
             decisions: also tell what was computed for each token, in ``Result.decisions``.
+            deadline_ms: milliseconds from the call's entry by which the answer must be there: a further stage is
+                run only while it is expected to end in time, and what the last head said is returned. The first
+                stage always runs. The first call of a batch size with a deadline measures the stages, and is late.
 
         Raises:
             InputError: an input or knob value is not what the bundle declares, or decisions are asked of
                 a bundle that tells none.
-            BudgetError: the bundle cannot obey the budget, or both a budget and knobs are given.
+            BudgetError: the bundle cannot obey the budget, both a budget and knobs are given, or there is a
+                deadline and the bundle has no exits.
             BackendError: an engine failed.
         """
+        entry = perf_counter()
         if knobs is not None:
             plan = self._planner.for_knobs(knobs, budget)
         else:
             plan = self._plan if budget is None else self._plan_for(budget)
         feeds, sizes = self._contract.check(inputs)
+        if deadline_ms is not None:
+            self._check_deadline(deadline_ms)
         ticket = None
         if plan.budget is not None and plan.budget.kind in PHYSICAL and 0 not in sizes.values():
             samples = sizes[self._batch] if self._batch else 1
@@ -175,7 +192,8 @@ class AdaptiveModel:
         elif self._alone is not None and recorder is None:
             outputs = self._alone.run(feeds)
         else:
-            outputs, exits = self._stages.run(feeds, sizes[self._batch or ""], plan.thresholds, recorder)
+            deadline = None if deadline_ms is None else self._deadline(entry, deadline_ms, feeds, sizes)
+            outputs, exits = self._stages.run(feeds, sizes[self._batch or ""], plan.thresholds, recorder, deadline)
         latency_ms = (perf_counter() - start) * 1e3
         macs_fraction = outputs.pop(MACS_OUTPUT)
         if ticket is not None:
@@ -192,7 +210,28 @@ class AdaptiveModel:
             exits,
             None if recorder is None else recorder.result(),
             None if ticket is None else ticket.expected_ms,
+            None if deadline_ms is None else (perf_counter() - entry) * 1e3 <= deadline_ms,
         )
+
+    def _check_deadline(self, deadline_ms: float) -> None:
+        if isinstance(deadline_ms, bool) or not isinstance(deadline_ms, Real) or not 0 < deadline_ms < math.inf:
+            raise BudgetError(f"got deadline_ms={deadline_ms!r}, expected milliseconds, a finite number above 0")
+        if self._alone is not None:
+            raise BudgetError(
+                f"got a deadline, but bundle {self._bundle.name!r} has no exits to answer early at; use "
+                "Budget.latency, or export a model with exits"
+            )
+
+    def _deadline(
+        self, entry: float, deadline_ms: float, feeds: Mapping[str, Array], sizes: Mapping[str, int]
+    ) -> Deadline:
+        rows, stages = sizes[self._batch or ""], len(self._backends)
+        never = (math.inf,) * (stages - 1)
+        if not self._times.knows(stages, rows):
+            patient = Deadline(self._times, math.inf, perf_counter)
+            for _ in range(_STAGE_RUNS):
+                self._stages.run(feeds, rows, never, None, patient)
+        return Deadline(self._times, entry + float(deadline_ms) / 1e3, perf_counter)
 
     def profile(
         self,

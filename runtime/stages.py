@@ -17,6 +17,7 @@ import numpy as np
 from adaptrt.runtime.backends import Backend, Value
 from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, Bundle, Carry
 from adaptrt.runtime.compaction import Compaction
+from adaptrt.runtime.control.stage_times import Deadline
 from adaptrt.runtime.decisions import DecisionRecorder
 from adaptrt.runtime.errors import BackendError
 from adaptrt.runtime.single_sample import SingleSample
@@ -94,6 +95,7 @@ class StageSequence:
         samples: int,
         thresholds: Sequence[float],
         recorder: DecisionRecorder | None = None,
+        deadline: Deadline | None = None,
     ) -> tuple[dict[str, Array], Array | None]:
         """Run a batch.
 
@@ -103,6 +105,7 @@ class StageSequence:
             thresholds: for each stage but the last, the confidence above which a sample leaves; infinity
                 lets none leave, and spares the comparison.
             recorder: takes in the stages' decisions; None leaves them out.
+            deadline: a stage that would not end by it is not begun: all leave before; the first always runs.
 
         Returns:
             In the caller's order, every output of the bundle by name, [B, ...], and where there are
@@ -111,7 +114,7 @@ class StageSequence:
         Raises:
             BackendError: an engine failed, or gave something that is not as the bundle says.
         """
-        if samples == 1 and recorder is None and self._single is not None:
+        if samples == 1 and recorder is None and deadline is None and self._single is not None:
             found = self._single.run(arrays, thresholds)
             if found is not None:
                 return found
@@ -122,14 +125,19 @@ class StageSequence:
             for name in step.given:
                 feeds[name] = given[name]
             # Where nobody can leave, nobody reads what the head says: each output fetched costs microseconds.
-            got = _execute(step, feeds, step.handed if threshold == math.inf else step.fetched, recorder)
+            unread = threshold == math.inf and deadline is None
             there = assembly.there
+            begun = 0.0 if deadline is None else deadline.clock()
+            got = _execute(step, feeds, step.handed if unread else step.fetched, recorder)
+            if deadline is not None:
+                deadline.took(assembly.stage, there, deadline.clock() - begun)
             leaving = None
             count = 0 if step.carried else there
             if threshold != math.inf:
                 leaving = _array(step, got, CONFIDENCE_OUTPUT, there, rank=1) > threshold  # false for NaN
                 count = int(np.count_nonzero(leaving))
-            if count == there:
+            late = deadline is not None and count < there and not deadline.fits(assembly.stage + 1, there - count)
+            if count == there or late:
                 assembly.leave(step, self._part(step, got, there))
                 break
             if leaving is not None and count:

@@ -153,7 +153,7 @@ def measure_profile(
             share_done, milliseconds = call(shares[index])
             done[index].append(share_done)
             times[index].append(milliseconds)
-        progress(min((clock() - steady) / seconds, 1.0) * 0.8)
+        progress(min((clock() - steady) / max(seconds, 1e-9), 1.0) * 0.8)
         if round_number + 1 >= least and clock() - steady > seconds:
             break
     medians = [float(np.median(one)) for one in times]
