@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export train test test-runtime-310 lint bench families early-exit clean
+.PHONY: help export train test test-runtime-310 lint bench bench-control families early-exit clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -69,6 +69,14 @@ bench: $(BIN)/.installed ## Measure how closely time follows work (about 20 minu
 	$(BIN)/python -m adaptrt.bench.conditional_mlp --json build/bench/conditional_mlp.json
 	$(BIN)/python -m adaptrt.bench.end_to_end --json build/bench/end_to_end.json
 	$(BIN)/python -m adaptrt.bench.runtime_overhead --json build/bench/runtime_overhead.json
+
+bench-control: $(BIN)/.installed build/digits/bundle.json ## Hold a latency target while the device changes: simulated, and on this machine (3 minutes)
+	mkdir -p build/bench
+	$(BIN)/python -m adaptrt.bench.control --plot build/bench/control.png --bundle build/digits \
+		--machine-plot build/bench/control_machine.png --json build/bench/control.json
+
+build/digits/bundle.json:
+	$(MAKE) --no-print-directory export MODEL=digits
 
 families: $(BIN)/.installed $(FASHION_MNIST) ## Compare ACMs, exits, pruning, all three, EViT, ToMe and narrower networks on Fashion-MNIST (hours)
 	mkdir -p build/bench

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adaptrt.bench.control_machine import MachineRun
 from adaptrt.bench.control_simulation import DEVICE, PERCENTILE, TARGET, simulate
 from adaptrt.bench.control_traces import TRACES
 from adaptrt.bench.pictures import GREY, check_picture, new_figure, save_picture, style_axes
@@ -53,4 +54,39 @@ def plot_control(path: Path, seed: int = 0) -> None:
         axes.set_xlabel("call", fontsize=9)
     handles, labels = rows[1][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, markerscale=3)
+    save_picture(figure, path)
+
+
+def plot_machine(run: MachineRun, path: Path) -> None:
+    """Draw a run on this machine: every call's milliseconds, and the share of work, for each way of choosing.
+
+    Raises:
+        BenchError: ``path`` ends in something else.
+        ExportError: The file cannot be written; an old one is untouched.
+    """
+    check_picture(path)
+    figure = new_figure(12, 4.6)
+    figure.suptitle(
+        f"{run.bundle}: {run.target_ms:.2f} ms for 95% of the calls; shaded: another process has a core",
+        fontweight="bold",
+    )
+    rows = figure.subplots(2, len(run.calls), sharey="row", height_ratios=[2, 1])
+    for column, (rival, calls) in enumerate(run.calls.items()):
+        top, bottom = rows[0][column], rows[1][column]
+        color, times = _COLORS[rival], np.array(calls["milliseconds"])
+        number = np.arange(len(times))
+        top.plot(number, np.minimum(times, _TOP * run.target_ms), ".", color=color, markersize=1.6, alpha=0.5)
+        top.axhline(run.target_ms, color="black", linewidth=1)
+        top.set_title(rival, fontsize=10)
+        bottom.plot(number, np.array(calls["macs_fraction"]), ".", color=color, markersize=1.6)
+        for axes in (top, bottom):
+            axes.fill_between(
+                number, 0, 1, where=np.array(calls["contended"]) > 0, color="#000000", alpha=0.07, linewidth=0,
+                transform=axes.get_xaxis_transform(),
+            )  # fmt: skip
+            style_axes(axes)
+            axes.set_ylim(bottom=0)
+        bottom.set_xlabel("call", fontsize=9)
+    rows[0][0].set_ylabel("ms", fontsize=9)
+    rows[1][0].set_ylabel("share of MACs", fontsize=9)
     save_picture(figure, path)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from adaptrt.bench.control_machine import MachineRun
 from adaptrt.bench.control_rivals import RIVALS
 from adaptrt.bench.control_traces import FORGIVEN, TRACES, Floats, Trace
 from adaptrt.bench.simulated_device import SimulatedDevice
@@ -59,7 +60,7 @@ class ControlRow:
 
 @dataclass(frozen=True)
 class ControlResult:
-    """All that the simulation found, with what it must reach."""
+    """All that the simulation found, with what it must reach, and a run on this machine if there was one."""
 
     benchmark: str
     target_ms: float
@@ -68,6 +69,7 @@ class ControlResult:
     calls: int
     limits: dict[str, float]
     rows: list[ControlRow]
+    on_machine: MachineRun | None
     machine: dict[str, Any]
     source: dict[str, Any]
 

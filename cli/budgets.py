@@ -17,12 +17,14 @@ _LARGEST_SHARE = 10.0
 def parse_budget(text: str, *, hard: bool = False) -> Budget:
     """``0.5`` or ``50%`` is a share of the dense work, ``90M`` multiply-accumulates, ``full`` everything.
 
+    ``8ms`` is a latency, ``40mJ`` an energy per call, ``10W`` an average power.
+
     Args:
         text: As written.
         hard: Whether it holds for every input, not only on average.
 
     Raises:
-        CommandError: It is none of these, or ``full`` and hard.
+        CommandError: It is none of these, or hard and not of work.
         BudgetError: The number is NaN, infinite or negative.
     """
     from adaptrt.runtime import Budget
@@ -32,6 +34,11 @@ def parse_budget(text: str, *, hard: bool = False) -> Budget:
         if hard:
             raise CommandError("got --hard with budget full, expected a share or MACs; leave --hard out")
         return Budget.full()
+    for suffix, make in (("ms", Budget.latency), ("mJ", Budget.energy), ("W", Budget.power)):
+        if text.endswith(suffix):
+            if hard:
+                raise CommandError(f"got --hard with budget {text}, expected a share or MACs; leave --hard out")
+            return make(_number(text, text[: -len(suffix)]))
     if text[-1:] in _SUFFIXES:
         return Budget.macs(_number(text, text[:-1]) * _SUFFIXES[text[-1]], hard)
     if text.endswith("%"):
@@ -52,5 +59,6 @@ def _number(text: str, number: str) -> float:
 def _unreadable(text: str) -> CommandError:
     return CommandError(
         f"got budget {text!r}, expected a share of the dense work such as 0.5 or 50%, MACs such as 90M "
-        "(k, M, G or T), or full; write it like one of these"
+        "(k, M, G or T), a latency such as 8ms, an energy such as 40mJ, a power such as 10W, or full; write it "
+        "like one of these"
     )

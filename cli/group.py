@@ -13,7 +13,7 @@ from adaptrt import AdaptrtError
 from adaptrt.cli.errors import one_line
 from adaptrt.cli.verb import kept_on_interrupt
 
-VERBS = ("train", "export", "calibrate", "verify", "inspect", "run", "bench")
+VERBS = ("train", "export", "calibrate", "verify", "inspect", "run", "bench", "profile")
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 

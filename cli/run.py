@@ -21,6 +21,7 @@ adaptrt run build/digits seven.png --budget 50%
 adaptrt run build/digits one.png two.png three.png --budget 90M
 adaptrt run build/digits pixels.npy --budget full --output out.npz
 adaptrt run build/digits inputs.npz --price 0.4 --threads 1 --json
+adaptrt run build/digits pixels.npy --budget 8ms
 adaptrt run build/fashion shoe.png --budget 40% --hard
 adaptrt run build/fashion shoe.png --budget 40% --explain shoe_explained.png
 """
@@ -33,8 +34,9 @@ _ROWS = 20
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=PATH)
 @click.option(
     "--budget",
-    metavar="SHARE|MACS|full",
-    help="Work per sample on average: 0.5 or 50% of the dense model's, or MACs such as 90M; default: full.",
+    metavar="SHARE|MACS|MS|full",
+    help="Work per sample on average: 0.5 or 50% of the dense model's, or MACs such as 90M; or a latency such as "
+    "8ms; default: full.",
 )
 @click.option("--hard", is_flag=True, help="The budget holds for every sample, not only on average.")
 @click.option("--price", type=float, help="Feed this price instead of obeying a budget.")

@@ -31,6 +31,7 @@ class Choice:
     Attributes:
         fraction: Share of the dense model's work to ask for.
         expected: Response that half of such calls stay under, in the target's unit.
+        upper: Response that the wanted share of such calls stays under.
         reachable: False where even the cheapest point is expected to miss the target.
         cold: Which call after a pause it is, from 0; None for all later ones.
         steered: Whether it lies between the cheapest and the dearest point, so that another could be chosen.
@@ -38,6 +39,7 @@ class Choice:
 
     fraction: float
     expected: float
+    upper: float
     reachable: bool
     cold: int | None
     steered: bool
@@ -104,9 +106,11 @@ class LatencyController:
         goal = self.target / (margin * self._cold_factor(cold) * scale)
         wanted = curve.fraction_for(self._device.profiled_for(goal)) / self._workload.ratio
         fraction = self._moved(min(max(wanted, self._cheapest), self._full))
+        expected = self._median(fraction, cold) * scale
         return Choice(
             fraction,
-            self._median(fraction, cold) * scale,
+            expected,
+            expected * margin,
             self._median(self._cheapest, cold) * margin * scale <= self.target,
             cold,
             self._cheapest < fraction < self._full,

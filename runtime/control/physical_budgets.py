@@ -113,7 +113,7 @@ class PhysicalBudgets:
                     limits=self._planner.shares,
                 )
             choice = controller.choose(now, scale)
-        plan = self._plan(budget, choice.fraction, choice.expected, choice.reachable)
+        plan = self._plan(budget, choice.fraction, choice.upper, choice.reachable)
         return Ticket(plan, choice.expected, choice, batch, scale, controller)
 
     def end(self, ticket: Ticket, done: float, milliseconds: float, now: float) -> None:
@@ -156,14 +156,14 @@ class PhysicalBudgets:
         cheapest, full = self._planner.shares
         fraction = min(max(curve.fraction_for(allowed), cheapest), full)
         expected = curve.at(fraction) * scale
-        plan = self._plan(budget, fraction, expected, allowed >= curve.at(cheapest))
+        plan = self._plan(budget, fraction, expected * margin, allowed >= curve.at(cheapest))
         return Ticket(plan, expected, None, batch, scale, None)
 
-    def _plan(self, budget: Budget, fraction: float, expected_ms: float, reachable: bool) -> Plan:
+    def _plan(self, budget: Budget, fraction: float, upper_ms: float, reachable: bool) -> Plan:
         message = None
         if not reachable:
             message = (
-                f"got a budget of {budget}, but the cheapest calibrated point is expected to take "
-                f"{expected_ms:.4g} ms now; ran that one"
+                f"got a budget of {budget}, but the cheapest calibrated point is expected to take up to "
+                f"{upper_ms:.4g} ms now; ran that one"
             )
         return self._planner.for_fraction(fraction, budget, reachable=reachable, message=message)

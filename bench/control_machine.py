@@ -1,0 +1,145 @@
+"""A latency target on this machine, while another process takes a core and gives it back.
+
+Three runs of the same phases: everything always, the point that the profile chooses, and the controller.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from adaptrt.bench.contention import Contention
+from adaptrt.bench.control_traces import FORGIVEN
+from adaptrt.runtime import AdaptiveModel, Budget, load
+from adaptrt.runtime.control.profile import Profile
+
+PHASES = (False, True, False, True, False)
+LIMIT = 1.10
+_SHARE = 0.9  # of the time that everything takes undisturbed: the target
+
+Inputs = Mapping[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One way of choosing in one phase, the first calls after the switch left out.
+
+    Attributes:
+        rival: Who chose.
+        contended: Whether the other process ran.
+        calls: Counted.
+        p95_over_target: What 95% of them stayed under, over the target.
+        median_over_target: Of half of them.
+        missed: Share over the target.
+        quality: Mean expected quality; None where the bundle has none.
+        macs_fraction: Mean share of the dense work.
+    """
+
+    rival: str
+    contended: bool
+    calls: int
+    p95_over_target: float
+    median_over_target: float
+    missed: float
+    quality: float | None
+    macs_fraction: float
+
+
+@dataclass(frozen=True)
+class MachineRun:
+    """All phases of all ways of choosing, and every call's milliseconds, share of work and phase, for a picture."""
+
+    bundle: str
+    target_ms: float
+    threads: int
+    limit: float
+    phases: list[Phase]
+    calls: dict[str, dict[str, list[float]]]
+
+
+def measure_on_machine(
+    folder: Path,
+    inputs: Inputs,
+    *,
+    seconds: float,
+    threads: int,
+    progress: Callable[[str, float], None],
+) -> MachineRun:
+    """Run all phases.
+
+    Args:
+        folder: A calibrated bundle.
+        inputs: A batch for it.
+        seconds: Of each phase.
+        threads: That one operator may use.
+        progress: Told what runs and its share.
+    """
+    model = load(folder, threads=threads)
+    profile = model.profile(inputs)
+    target = _SHARE * profile.points[-1].median_ms
+    fixed = _fitting(profile, target)
+    ways = {
+        "no control": Budget.full(),
+        "fixed point": Budget.fraction(fixed),
+        "controller": Budget.latency(target),
+    }
+    phases, calls = [], {}
+    core = sorted(os.sched_getaffinity(0))[-1] if hasattr(os, "sched_getaffinity") else 0
+    with Contention(core) as other:
+        for rival, budget in ways.items():
+            model.budget = budget
+            own: dict[str, list[float]] = {"milliseconds": [], "macs_fraction": [], "contended": []}
+            for index, contended in enumerate(PHASES):
+                other.switch(contended)
+                times, shares, qualities = _run(model, inputs, seconds)
+                own["milliseconds"] += times
+                own["macs_fraction"] += shares
+                own["contended"] += [float(contended)] * len(times)
+                counted = np.array(times[FORGIVEN:])
+                known = [quality for quality in qualities[FORGIVEN:] if quality is not None]
+                phases.append(
+                    Phase(
+                        rival,
+                        contended,
+                        len(counted),
+                        float(np.quantile(counted, 0.95)) / target,
+                        float(np.median(counted)) / target,
+                        float((counted > target).mean()),
+                        float(np.mean(known)) if known else None,
+                        float(np.mean(shares[FORGIVEN:])),
+                    )
+                )
+                progress(rival, (index + 1) / len(PHASES))
+            calls[rival] = own
+    return MachineRun(model.bundle.name, target, threads, LIMIT, phases, calls)
+
+
+def _fitting(profile: Profile, target: float) -> float:
+    """The largest share whose 95th percentile fits by the profile."""
+    fits = [point.fraction for point in profile.points if point.p95_ms <= target]
+    return max(fits, default=profile.points[0].fraction)
+
+
+def _run(model: AdaptiveModel, batch: Inputs, seconds: float) -> tuple[list[float], list[float], list[float | None]]:
+    times: list[float] = []
+    shares: list[float] = []
+    qualities: list[float | None] = []
+    points = model.bundle.curve
+    known = sorted((point.macs_fraction, point.quality) for point in points if point.quality is not None)
+    end = perf_counter() + seconds
+    while perf_counter() < end or len(times) <= 2 * FORGIVEN:
+        result = model.run(batch)
+        share = float(result.macs_fraction.mean())
+        times.append(result.latency_ms)
+        shares.append(share)
+        quality = None
+        if known:
+            quality = float(np.interp(share, [one for one, _ in known], [float(two or 0) for _, two in known]))
+        qualities.append(quality)
+    return times, shares, qualities
