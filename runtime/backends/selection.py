@@ -81,6 +81,8 @@ def create_backends(name: str, root: Path, bundle: Bundle, settings: Settings) -
         try:
             backends = _create(candidate, root, bundle, settings)
         except AdaptrtError as error:
+            if candidate not in _TARGETS and isinstance(error, BundleError):
+                raise  # it is the bundle itself
             passed.append(f"{candidate}: {error}")
             continue
         reason = _FOUND[candidate] + (f" ({'; '.join(passed)})" if passed else "")

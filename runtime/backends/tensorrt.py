@@ -138,14 +138,17 @@ class TensorRTBackend:
     def _execute(self, values: Mapping[str, DeviceValue]) -> dict[str, DeviceValue]:
         shapes = tuple(values[name].shape for name in self._inputs)
         recordings = self._recorded.get(shapes)
-        if recordings is not None:
+        if recordings is not None and recordings.idle:
             self._recorded.move_to_end(shapes)
-            if recordings.idle:
-                return recordings.launch(values, self._device)
-            if recordings.count < _MOST_RECORDINGS:
-                return self._record(recordings, shapes, values)
-        elif self._recordable and shapes in self._seen:
-            return self._record(_Recordings(), shapes, values)
+            return recordings.launch(values, self._device)
+        known = recordings is not None or shapes in self._seen
+        if self._recordable and known and (recordings is None or recordings.count < _MOST_RECORDINGS):
+            try:
+                return self._record(recordings or _Recordings(), shapes, values)
+            except (CudaError, BackendError) as error:
+                if isinstance(error, CudaError) and not error.out_of_memory:
+                    raise
+            self._stop_recording()  # a recording is memory once more: what runs without one need not fail
         self._seen[shapes] = None
         if len(self._seen) > _REMEMBERED_SHAPES:
             self._seen.popitem(last=False)
@@ -158,7 +161,7 @@ class TensorRTBackend:
     def _enqueue(self, execution: Execution, values: Mapping[str, DeviceValue]) -> dict[str, DeviceValue]:
         prepared = execution.prepare(values)
         if not execution.enqueue(self._device.stream):
-            raise execution.failure() or ExecutionError("execute_async_v3 returned false")
+            raise execution.failure()
         return {name: value or execution.late(name) for name, value in prepared.items()}
 
     def _record(
@@ -176,17 +179,20 @@ class TensorRTBackend:
         prepared = execution.prepare(fixed)
         # TensorRT puts off some of its work on new shapes to the first execution, which therefore is not captured.
         if not execution.enqueue(device.stream):
-            raise execution.failure() or ExecutionError("execute_async_v3 returned false")
+            raise execution.failure()
         outputs = {name: value for name, value in prepared.items() if value is not None}
         graph = device.capture(execution.enqueue) if len(outputs) == len(prepared) else None
         if graph is None:  # sizes that depend on the data, or a layer that waits for the device
-            self._recordable = False
-            self._recorded.clear()
+            self._stop_recording()
             return {name: value or execution.late(name) for name, value in prepared.items()}
         self._recorded[shapes] = recordings
         if len(self._recorded) > _MOST_SHAPES:
             self._recorded.popitem(last=False)
         return recordings.add(Recording(execution, fixed, outputs, graph))
+
+    def _stop_recording(self) -> None:
+        self._recordable = False
+        self._recorded.clear()
 
     def _execution(self, profile: int) -> Execution:
         context = self._runtime.context(self._engine, self._program)

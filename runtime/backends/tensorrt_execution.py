@@ -138,19 +138,21 @@ class Execution:
 
         Raises:
             ExecutionError: TensorRT did not tell its shape.
-            CudaError: there was no memory for it.
+            CudaError: no memory is left.
         """
         allocator = self._allocators[name]
-        if allocator.error is not None:
-            raise allocator.error
         _expect(allocator.shape is not None, f"no shape told of output {name}")
         memory = allocator.memory or self._device.allocate(1)
         allocator.memory = None
         return DeviceValue(allocator.shape, self._outputs[name].dtype, memory=memory)
 
-    def failure(self) -> Exception | None:
-        """What an allocator ran into, which TensorRT reports as a failure of its own."""
-        return next((a.error for a in self._allocators.values() if a.error is not None), None)
+    def failure(self) -> Exception:
+        """Why ``enqueue`` returned false: an allocator ran out of memory, or TensorRT has a reason of its own."""
+        for allocator in self._allocators.values():
+            error, allocator.error = allocator.error, None  # raised, it leads to the allocator: no cycle
+            if isinstance(error, CudaError):
+                return error
+        return ExecutionError("execute_async_v3 returned false")
 
     def _output(self, tensor: EngineTensor, shape: tuple[int, ...]) -> DeviceValue:
         if tensor.host:
