@@ -21,6 +21,8 @@ from adaptrt.runtime.model_metadata import metadata_props
 MAX_MODEL_BYTES = 2**31 - 1
 """The most that protobuf parses; larger models keep their weights beside the graph."""
 
+EXPORT_AGAIN = "export the model again"
+
 _CHUNK = 1024 * 1024
 
 
@@ -42,8 +44,14 @@ def bundle_root(folder: str | Path) -> Path:
     return root
 
 
-def locate(root: Path, relative: str) -> Path:
+def locate(root: Path, relative: str, *, lister: str = BUNDLE_FILE, again: str = EXPORT_AGAIN) -> Path:
     """The regular file that a checked relative path leads to.
+
+    Args:
+        root: the folder, with symbolic links resolved.
+        relative: the path.
+        lister: the file that names it, for messages.
+        again: what makes it anew, for messages.
 
     Raises:
         BundleError: it does not exist, is no regular file, or a symbolic link leads out of ``root``.
@@ -52,8 +60,7 @@ def locate(root: Path, relative: str) -> Path:
         path = (root / relative).resolve(strict=True)
     except (OSError, RuntimeError):
         raise BundleError(
-            f"{root}: {relative!r} is missing, expected the file that {BUNDLE_FILE} names; "
-            "copy the whole folder or export the model again"
+            f"{root}: {relative!r} is missing, expected the file that {lister} names; copy the whole folder or {again}"
         ) from None
     if not path.is_relative_to(root):
         raise BundleError(
@@ -61,25 +68,26 @@ def locate(root: Path, relative: str) -> Path:
             "copy the bundle with its links resolved (cp -rL)"
         )
     if not path.is_file():
-        raise BundleError(f"{root}: {relative!r} is not a regular file; copy the whole folder or export again")
+        raise BundleError(f"{root}: {relative!r} is not a regular file; copy the whole folder or {again}")
     return path
 
 
-def read_file(root: Path, relative: str, *, limit: int) -> bytes:
+def read_file(root: Path, relative: str, *, limit: int, lister: str = BUNDLE_FILE, again: str = EXPORT_AGAIN) -> bytes:
     """The content of a file in the bundle, at most ``limit`` bytes of it.
 
     Raises:
         BundleError: as ``locate``, or it is larger or cannot be read.
     """
-    path = locate(root, relative)
+    path = locate(root, relative, lister=lister, again=again)
     try:
         with path.open("rb") as file:
-            content = b"" if path.stat().st_size > limit else file.read(limit + 1)
-            size = len(content) or path.stat().st_size
+            size = path.stat().st_size
+            content = b"" if size > limit else file.read(size + 1)
+            size = len(content) or size
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({one_line(error)}); check its permissions") from None
     if size > limit:
-        raise BundleError(f"{path}: {size} bytes, expected at most {limit}; export the model again")
+        raise BundleError(f"{path}: {size} bytes, expected at most {limit}; {again}")
     return content
 
 
@@ -100,7 +108,7 @@ def read_stage(root: Path, stage: Stage, *, place: str | None = None) -> bytes:
             file that is outside the folder or not listed in ``stage.external_data``.
     """
     model = read_file(root, stage.file, limit=MAX_MODEL_BYTES)
-    _compare(root, stage.file, hashlib.sha256(model).hexdigest(), stage.sha256)
+    compare_hash(root, stage.file, hashlib.sha256(model).hexdigest(), stage.sha256)
     try:
         locations = external_locations(model)
         places = metadata_props(model, STAGE_METADATA)
@@ -116,7 +124,7 @@ def read_stage(root: Path, stage: Stage, *, place: str | None = None) -> bytes:
         )
     _check_locations(root, stage.file, locations, stage.external_data)
     for data in stage.external_data:
-        _compare(root, data.file, _hash(locate(root, data.file)), data.sha256)
+        compare_hash(root, data.file, hash_file(locate(root, data.file)), data.sha256)
     return model
 
 
@@ -157,7 +165,12 @@ def _check_locations(root: Path, file: str, locations: set[str], listed: Sequenc
             )
 
 
-def _hash(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file where it lies, in hexadecimal digits.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -168,9 +181,14 @@ def _hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _compare(root: Path, file: str, got: str, expected: str) -> None:
+def compare_hash(root: Path, file: str, got: str, expected: str, *, again: str = EXPORT_AGAIN) -> None:
+    """Refuse a file whose hash is not the one noted.
+
+    Raises:
+        BundleError: it is another.
+    """
     if got != expected:
         raise BundleError(
             f"{root}: {file!r} was changed or damaged: sha256 is {got[:12]}…, expected {expected[:12]}…; "
-            "copy the bundle again or export the model again"
+            f"copy the bundle again or {again}"
         )

@@ -28,7 +28,7 @@ MAX_ENTRIES = 1_000
 
 _NOT_IN_PATHS = frozenset('\\:*?"<>|')
 """Windows forbids them, and ONNX Runtime reads ``*/…`` as its own marker for an address in memory."""
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 def check_bundle(bundle: Bundle) -> None:
@@ -127,7 +127,7 @@ def _check_macs_output(outputs: Sequence[TensorSpec]) -> None:
 
 def _check_file(where: str, file: str, sha256: str, external_data: Sequence[DataFile]) -> None:
     check_relative_path(where, file)
-    fine = _SHA256.fullmatch(sha256) is not None
+    fine = SHA256.fullmatch(sha256) is not None
     expect(fine, f"{where}: sha256 {short(sha256)}", "64 lowercase hexadecimal digits")
     expect(
         len(external_data) <= MAX_ENTRIES,
