@@ -18,7 +18,8 @@ def counted(
     """Joules that a counter counted, over at most one return to 0.
 
     Args:
-        before_j, after_j: the two counts.
+        before_j: the earlier count.
+        after_j: the later one.
         range_j: after how many joules the count starts at 0 again; None if never.
         seconds: between them.
         highest_w: more than this the device cannot draw.

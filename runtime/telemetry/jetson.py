@@ -50,12 +50,10 @@ _TOGETHER = (
 
 _UNCONNECTED = "NC"
 _GPU_NODES = re.compile(r"gpu|ga10b|gb10b|gv11b|gp10b|gm20b")
-_GPU_FOLDERS = re.compile(r"gpu-gpc-\d+|\d+\.(gpu|ga10b|gb10b|gv11b|gp10b|gm20b)")
+_GPU_FOLDERS = re.compile(r"gpu-gpc-\d+|[0-9a-f]+\.(gpu|ga10b|gb10b|gv11b|gp10b|gm20b)")
 _MEMORY_FOLDERS = re.compile(r"bwmgr|.*\bemc")
 
-_MEMORY_DENIED = (
-    "jetson: the memory's clock is in the kernel's debug files, which only root may read; it is left out"
-)
+_MEMORY_DENIED = "jetson: the memory's clock is in the kernel's debug files, which only root may read; it is left out"
 
 
 @dataclass
@@ -98,7 +96,7 @@ class JetsonReader:
         self._clocks = clocks
         self._nvpmodel = nvpmodel
         self.notes = notes
-        self._total, self._whole_board = _total(rails)
+        self._total, self._whole_device = _total(rails)
 
     @staticmethod
     def find(root: Path) -> JetsonReader | None:
@@ -108,7 +106,7 @@ class JetsonReader:
         if not rails and nvpmodel is None:
             return None
         clocks = _clocks(root)
-        notes = ()
+        notes: tuple[str, ...] = ()
         if "memory" not in clocks:
             path = root / "sys/kernel/debug/bpmp/debug/clk/emc/rate"
             file = SensorFile(path, "memory", CLOCK)
@@ -131,7 +129,7 @@ class JetsonReader:
             power_w=power_w,
             total=self._total,
             total_power_w=total_power(power_w, self._total),
-            whole_board=self._whole_board,
+            whole_device=self._whole_device,
             clock_hz=values(self._clocks, problems),
             power_mode=self._nvpmodel.read(problems) if self._nvpmodel else None,
             problems=tuple(problems),
@@ -170,9 +168,7 @@ def _add_hwmon_rails(rails: dict[str, _Rail], chip: Path) -> None:
         voltage, current = chip / f"in{channel}_input", chip / f"curr{channel}_input"
         if label and label != _UNCONNECTED and exists(voltage) and exists(current):
             name = unused(label, rails)
-            rails[name] = _Rail(
-                voltage=SensorFile(voltage, name, VOLTAGE), current=SensorFile(current, name, CURRENT)
-            )
+            rails[name] = _Rail(voltage=SensorFile(voltage, name, VOLTAGE), current=SensorFile(current, name, CURRENT))
 
 
 def _add_iio_rails(rails: dict[str, _Rail], chip: Path) -> None:
@@ -198,9 +194,10 @@ def _clocks(root: Path) -> dict[str, SensorFile]:
     clocks: dict[str, SensorFile] = {}
     for folder in listed(root / "sys/class/devfreq", "*"):
         path = folder / "cur_freq"
-        node = read_text(folder / "device/of_node/name") or ""
         if not exists(path):
             continue
+        # gpu-nvd-0 is Thor's video engine.
+        node = "" if folder.name.startswith("gpu-") else read_text(folder / "device/of_node/name") or ""
         if _GPU_FOLDERS.fullmatch(folder.name) or _GPU_NODES.fullmatch(node):
             name = unused("gpu", clocks)
         elif _MEMORY_FOLDERS.fullmatch(folder.name):

@@ -8,10 +8,12 @@ published logs. Both are readable by everyone, unlike ``nvpmodel -q`` on some re
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from adaptrt.runtime.telemetry.reading import PowerMode
+from adaptrt.runtime.telemetry.sensor_file import exists
 
 _STATUS = re.compile(rb"\bpmode:\s*(\d{1,9})\b")
 _MODEL = re.compile(r"^<\s*POWER_MODEL\s+ID=(\d{1,9})\s+NAME=(\S{1,64})\s*>", re.MULTILINE)
@@ -38,18 +40,17 @@ class NvpModel:
         except OSError:
             configuration = ""
         names = {int(number): name for number, name in _MODEL.findall(configuration)}
-        try:
-            there = status.exists()
-        except OSError:
-            there = False
-        return NvpModel(status, names) if names or there else None
+        return NvpModel(status, names) if names or exists(status) else None
 
     def read(self, problems: list[str]) -> PowerMode | None:
         """The mode that is set; None, and a line in ``problems``, where that is not known."""
         try:
-            # nvpmodel replaces the file, so a descriptor that is kept would show the old one.
-            with self._status.open("rb", buffering=0) as file:
-                text = file.read(256) or b""
+            # Opened anew each time: a descriptor that is kept would show the old file if it is replaced.
+            descriptor = os.open(self._status, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                text = os.read(descriptor, 256)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             problems.append(f"power mode: {error.strerror} ({self._status})")
             return None

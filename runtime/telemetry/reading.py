@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
+
+V = TypeVar("V")
 
 
 class EnergyCounter(msgspec.Struct, frozen=True):
@@ -46,7 +48,7 @@ class Reading(msgspec.Struct, frozen=True):
         total: the rails that together are the device, none of them part of another; empty where the
             sensors do not tell.
         total_power_w: the sum of ``power_w`` over ``total``; None if one of them is absent.
-        whole_board: the total is measured at the board's input, so that nothing may be added to it.
+        whole_device: the total covers everything, so that no other reader's rails may be added to it.
         temperature_c: degrees Celsius by zone.
         clock_hz: hertz by clock: ``cpu0``, ``cpu4`` (a cpufreq policy's first core), ``gpu``, ``memory``.
         fan_rpm: revolutions per minute by fan.
@@ -59,7 +61,7 @@ class Reading(msgspec.Struct, frozen=True):
     energy: dict[str, EnergyCounter] = {}
     total: tuple[str, ...] = ()
     total_power_w: float | None = None
-    whole_board: bool = False
+    whole_device: bool = False
     temperature_c: dict[str, float] = {}
     clock_hz: dict[str, float] = {}
     fan_rpm: dict[str, float] = {}
@@ -98,8 +100,8 @@ def merge(time_s: float, readings: Sequence[Reading]) -> Reading:
     """One reading out of those of several readers.
 
     The first reader to name a zone, a clock or a power mode is believed. Of two rails with one name the
-    first is kept. The total is the readers' totals together, or only that of a reader that measures at the
-    board's input.
+    first is kept. The total is the readers' totals together, or only that of a reader that covers the
+    whole device.
     """
     power_w: dict[str, float] = {}
     energy: dict[str, EnergyCounter] = {}
@@ -109,25 +111,30 @@ def merge(time_s: float, readings: Sequence[Reading]) -> Reading:
     mode: PowerMode | None = None
     problems: list[str] = []
     for reading in readings:
-        power_w = {**reading.power_w, **power_w}
-        energy = {**reading.energy, **energy}
-        temperature_c = {**reading.temperature_c, **temperature_c}
-        clock_hz = {**reading.clock_hz, **clock_hz}
-        fan_rpm = {**reading.fan_rpm, **fan_rpm}
+        _add_new(power_w, reading.power_w)
+        _add_new(energy, reading.energy)
+        _add_new(temperature_c, reading.temperature_c)
+        _add_new(clock_hz, reading.clock_hz)
+        _add_new(fan_rpm, reading.fan_rpm)
         mode = mode or reading.power_mode
         problems += reading.problems
-    board = next((reading for reading in readings if reading.whole_board), None)
-    total = board.total if board else tuple(dict.fromkeys(rail for reading in readings for rail in reading.total))
+    whole = next((reading for reading in readings if reading.whole_device), None)
+    total = whole.total if whole else tuple(dict.fromkeys(rail for reading in readings for rail in reading.total))
     return Reading(
         time_s=time_s,
         power_w=power_w,
         energy=energy,
         total=total,
         total_power_w=total_power(power_w, total),
-        whole_board=board is not None,
+        whole_device=whole is not None,
         temperature_c=temperature_c,
         clock_hz=clock_hz,
         fan_rpm=fan_rpm,
         power_mode=mode,
         problems=tuple(problems),
     )
+
+
+def _add_new(known: dict[str, V], more: dict[str, V]) -> None:
+    for name, value in more.items():
+        known.setdefault(name, value)
