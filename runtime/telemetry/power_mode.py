@@ -1,9 +1,11 @@
 """Which of nvpmodel's power modes a Jetson is set to.
 
-``/var/lib/nvpmodel/status`` holds what nvpmodel wrote last (``pmode:0002 fmode:quiet``) and
-``/etc/nvpmodel.conf`` the modes (``< POWER_MODEL ID=2 NAME=15W >``): "Supported Modes and Power Efficiency"
-in the Jetson Linux Developer Guide; the status file as quoted in github.com/NVIDIA-ISAAC-ROS forums and many
-published logs. Both are readable by everyone, unlike ``nvpmodel -q`` on some releases.
+``/etc/nvpmodel.conf`` lists the modes, ``< POWER_MODEL ID=2 NAME=15W >``: "Supported Modes and Power
+Efficiency" in the Jetson Linux Developer Guide; a whole block in github.com/rbonghi/jetson_stats, issue 130.
+``/var/lib/nvpmodel/status`` holds what nvpmodel wrote last, ``pmode:0002`` with ``fmode:quiet`` behind it on
+some releases; NVIDIA documents the tool and not this file (github.com/almond-bot/axol, pull request 220,
+writes it, too). Everyone may read both files, while ``nvpmodel -q`` wants root on some releases
+(github.com/NVIDIA-AI-IOT/jetbot, issue 49).
 """
 
 from __future__ import annotations
