@@ -129,6 +129,18 @@ def test_orin_answers_nothing_and_is_no_gpu_here(install: Any) -> None:
     assert driver.opened == 0
 
 
+def test_a_driver_of_cuda_13_is_asked_by_the_newer_name(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = install([dict(FULL)])
+
+    def newer(_device: Any, answer: Any) -> int:
+        answer._obj.temperature = 67
+        return 0
+
+    monkeypatch.setattr(driver, "nvmlDeviceGetTemperatureV", newer, raising=False)
+    monkeypatch.delattr(Driver, "nvmlDeviceGetTemperature")
+    assert found().read(0.0).temperature_c == {"gpu0": 67}
+
+
 def test_several_gpus_add_up_and_keep_their_numbers(install: Any) -> None:
     install([dict(FULL), {}, {**FULL, "milliwatts": 29000}])
     reading = found().read(0.0)
