@@ -11,7 +11,8 @@ from adaptrt.runtime.chains import OperatingPoint
 from adaptrt.runtime.decisions import Decisions
 from adaptrt.runtime.errors import BackendError, BudgetError, BundleError, InputError
 from adaptrt.runtime.loading import load
-from adaptrt.runtime.model import AdaptiveModel, Result
+from adaptrt.runtime.model import AdaptiveModel
+from adaptrt.runtime.result import Result
 
 __all__ = [
     "AdaptiveModel",

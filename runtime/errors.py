@@ -24,6 +24,10 @@ class BackendError(AdaptrtError):
     """The engine that executes the graph is missing, refuses the graph, or failed while running it."""
 
 
+class TelemetryError(AdaptrtError):
+    """Sensors were asked for in a way that makes no sense, or a package that serves them is missing."""
+
+
 def one_line(error: BaseException) -> str:
     """The text of another library's exception on one line, cut where it grows long."""
     return _cut(str(error)) or type(error).__name__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Real
 from time import perf_counter, sleep
 from typing import Any
@@ -15,55 +14,24 @@ from adaptrt.runtime.backends import Backend
 from adaptrt.runtime.budget import PHYSICAL, Budget
 from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, Bundle, KnobValue
 from adaptrt.runtime.chains import OperatingPoint, copy_knobs
-from adaptrt.runtime.control.physical_budgets import PhysicalBudgets
+from adaptrt.runtime.control.call_energy import CallEnergy
+from adaptrt.runtime.control.device_budgets import DeviceBudgets
 from adaptrt.runtime.control.profile import SECONDS, DeviceKey, Profile, measure_profile, profiled_shares
 from adaptrt.runtime.control.profile_cache import ProfileCache, describe_device, hash_bundle
 from adaptrt.runtime.control.stage_times import Deadline, StageTimes
-from adaptrt.runtime.decisions import DecisionRecorder, Decisions
+from adaptrt.runtime.decisions import DecisionRecorder
 from adaptrt.runtime.errors import BudgetError, InputError
 from adaptrt.runtime.inputs import InputContract
 from adaptrt.runtime.plan import Plan, Planner
+from adaptrt.runtime.result import Result
 from adaptrt.runtime.stage_validation import batch_axis
 from adaptrt.runtime.stages import StageSequence
+from adaptrt.runtime.telemetry import Reading, Telemetry
 
 Array = np.ndarray[Any, Any]
 
 _STAGE_RUNS = 16
 """What a first estimate of the stages' times is made from."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one call returned and cost.
-
-    Attributes:
-        outputs: every output of the bundle by name, except ``macs_fraction``; each sample's from the
-            stage where it left.
-        macs_fraction: float32 [B], the share of the dense model's multiply-accumulates that each
-            sample used.
-        latency_ms: wall-clock time of executing all stages, in milliseconds.
-        budget: that this call was to obey; None where ``knobs`` were passed.
-        knobs: values of all knobs: a number, or a list of one for each element.
-        reachable: False where the budget is below the cheapest calibrated point, which then ran.
-        message: says so in words; None if there is nothing to say.
-        exit: int64 [B], the stage at whose head each sample left, from 0; None for a bundle of one stage.
-        decisions: what was computed for each token, where that was asked for.
-        expected_ms: milliseconds that half of such calls were expected to stay under, where the budget is one of
-            latency; None elsewhere.
-        deadline_met: whether the answer was there by the call's deadline; None where it had none.
-    """
-
-    outputs: dict[str, Array]
-    macs_fraction: Array
-    latency_ms: float
-    budget: Budget | None
-    knobs: dict[str, KnobValue]
-    reachable: bool
-    message: str | None
-    exit: Array | None = None
-    decisions: Decisions | None = None
-    expected_ms: float | None = None
-    deadline_met: bool | None = None
 
 
 class AdaptiveModel:
@@ -92,7 +60,8 @@ class AdaptiveModel:
         self._alone = self._backends[0] if len(self._backends) == 1 else None
         self._threads = threads
         self._times = StageTimes()
-        self._physical = PhysicalBudgets(self._planner)
+        self._sensors: Telemetry | None = None
+        self._device = DeviceBudgets(self._planner)
 
     @property
     def bundle(self) -> Bundle:
@@ -131,17 +100,14 @@ class AdaptiveModel:
     @budget.setter
     def budget(self, budget: Budget) -> None:
         self._plan = self._plan_for(budget)
-        self._physical.reset()
+        self._device.reset()
 
     def _plan_for(self, budget: Budget) -> Plan:
         """The plan under a budget; of one that depends on the device, what stands for it until a call."""
         if not isinstance(budget, Budget) or budget.kind not in PHYSICAL:
             return self._planner.for_budget(budget)
         if budget.kind != "latency":
-            raise BudgetError(
-                f"got a budget of {budget}, but there is no power sensor that can be read, expected one; use "
-                "Budget.latency or Budget.fraction"
-            )
+            self._energy()
         _, full = self._planner.shares
         return self._planner.for_fraction(full, budget, reachable=True, message=None)
 
@@ -197,9 +163,13 @@ class AdaptiveModel:
         ticket = None
         if plan.budget is not None and plan.budget.kind in PHYSICAL and 0 not in sizes.values():
             samples = sizes[self._batch] if self._batch else 1
-            ticket = self._physical.begin(
-                plan.budget, inputs, samples, perf_counter(), own=budget is not None, profiler=self._profile_for
-            )
+
+            def profiler(batch: int, energy: bool) -> Profile:
+                found, _ = ProfileCache().load(self._key(batch))
+                return found if found and (found.has_energy or not energy) else self.profile(inputs, energy=energy)
+
+            own = budget is not None
+            ticket = self._device.begin(plan.budget, samples, perf_counter(), own=own, profiler=profiler)
             plan = ticket.plan
         recorder = self._recorder(sizes) if decisions else None
         feeds.update(plan.feeds)
@@ -215,8 +185,9 @@ class AdaptiveModel:
             outputs, exits = self._stages.run(feeds, sizes[self._batch or ""], plan.thresholds, recorder, deadline)
         latency_ms = (perf_counter() - start) * 1e3
         macs_fraction = outputs.pop(MACS_OUTPUT)
+        spent = None
         if ticket is not None:
-            self._physical.end(ticket, float(macs_fraction.mean()), latency_ms, perf_counter())
+            spent = self._device.end(ticket, float(macs_fraction.mean()), latency_ms, perf_counter())
         point = plan.point
         return Result(
             outputs,
@@ -228,8 +199,10 @@ class AdaptiveModel:
             plan.message,
             exits,
             None if recorder is None else recorder.result(),
-            None if ticket is None else ticket.expected_ms,
+            None if ticket is None else ticket.expected,
             None if deadline_ms is None else (perf_counter() - entry) * 1e3 <= deadline_ms,
+            spent,
+            None if self._sensors is None else self._sensors.read(perf_counter()),
         )
 
     def _check_deadline(self, deadline_ms: float) -> None:
@@ -245,65 +218,92 @@ class AdaptiveModel:
         self, entry: float, deadline_ms: float, feeds: Mapping[str, Array], sizes: Mapping[str, int]
     ) -> Deadline:
         rows, stages = sizes[self._batch or ""], len(self._backends)
-        never = (math.inf,) * (stages - 1)
         if not self._times.knows(stages, rows):
             patient = Deadline(self._times, math.inf, perf_counter)
             for _ in range(_STAGE_RUNS):
-                self._stages.run(feeds, rows, never, None, patient)
+                self._stages.run(feeds, rows, (math.inf,) * (stages - 1), None, patient)
         return Deadline(self._times, entry + float(deadline_ms) / 1e3, perf_counter)
+
+    def telemetry(self) -> Reading:
+        """What the device's sensors say, no older than 50 ms; results carry it, too, from now on.
+
+        A sensor that is absent, fails or may not be read is absent from the reading, never 0.
+        """
+        if self._sensors is None:
+            self._sensors = Telemetry.find()
+        return self._sensors.read(perf_counter())
 
     def profile(
         self,
         inputs: Mapping[str, Array],
         *,
         seconds: float = SECONDS,
+        energy: bool = False,
         progress: Callable[[float], None] = lambda _share: None,
         cache: ProfileCache | None = None,
     ) -> Profile:
-        """Measure what calls take on this device, keep it for later loads, and use it for latency budgets.
+        """Measure what calls take on this device, keep it for later loads, and use it for budgets of this device.
 
-        Without this the first call under a latency budget does it with its own inputs, unless the cache has a
-        profile of this bundle, engine, device, number of threads and batch size.
+        Without this the first call under such a budget does it with its own inputs, unless the cache has a
+        profile of this bundle, engine, device, power mode, number of threads and batch size.
 
         Args:
             inputs: a batch like those to come.
             seconds: to measure for, about; pauses come on top.
+            energy: measure millijoules, too.
             progress: told the share that is done.
             cache: where to keep it; None takes the platform's folder for caches, or ``$ADAPTRT_CACHE``.
 
         Raises:
             InputError: an input is not what the bundle declares, or the batch is empty.
-            BudgetError: the bundle has no curve.
+            BudgetError: the bundle has no curve, or ``energy`` is asked for and no sensor tells it.
             BackendError: an engine failed.
         """
         _, sizes = self._contract.check(inputs)
         if 0 in sizes.values():
             raise InputError("got an empty batch to profile, expected at least one sample; give some")
-        key = self._key(sizes[self._batch] if self._batch else 1)
+        meter = self._energy() if energy else None
         cheapest, full = self._planner.shares
 
-        def call(share: float) -> tuple[float, float]:
+        def call(share: float) -> tuple[float, float, float | None]:
+            begun = perf_counter()
+            if meter is not None:
+                meter.begin(begun)
             result = self.run(inputs, budget=Budget.fraction(share))
-            return float(result.macs_fraction.mean()), result.latency_ms
+            spent = None if meter is None else meter.millijoules(begun, perf_counter())
+            return float(result.macs_fraction.mean()), result.latency_ms, spent
 
         points = [
             (share, self._planner.for_budget(Budget.fraction(share)).point) for share in profiled_shares(cheapest, full)
         ]
+        key = self._key(sizes[self._batch] if self._batch else 1)
         profile = measure_profile(
             call, points, key, clock=perf_counter, sleep=sleep, seconds=seconds, progress=progress
         )
+        if energy and not profile.has_energy:
+            raise BudgetError(
+                "got no energy of single calls from the sensors of this device, expected them; use Budget.latency"
+            )
         (cache or ProfileCache()).store(profile)
-        self._physical.use(profile)
+        self._device.use(profile)
         return profile
 
-    def _profile_for(self, inputs: Mapping[str, Array], batch: int) -> Profile:
-        """The cached profile for a batch size, or one measured now."""
-        found, _ = ProfileCache().load(self._key(batch))
-        return found if found is not None else self.profile(inputs)
+    def _energy(self) -> CallEnergy:
+        if self._device.energy is None:
+            telemetry = Telemetry.find(interval_s=0.0)
+            telemetry.read(perf_counter())  # the first reading opens files
+            begun = perf_counter()
+            telemetry.read(begun)
+            self._device.measure_energy(CallEnergy(telemetry, perf_counter(), perf_counter() - begun))
+        meter = self._device.energy
+        assert meter is not None
+        return meter
 
     def _key(self, batch: int) -> DeviceKey:
-        engine = self._backends[0].engine
-        return DeviceKey(hash_bundle(self._bundle), engine, describe_device(), None, self._threads, batch)
+        mode = self.telemetry().power_mode
+        named = None if mode is None else mode.name or str(mode.number)
+        version = self._backends[0].engine_version
+        return DeviceKey(hash_bundle(self._bundle), version, describe_device(), named, self._threads, batch)
 
     def run_stages(
         self, inputs: Mapping[str, Array], *, knobs: Mapping[str, KnobValue] | None = None

@@ -76,8 +76,8 @@ class Backend(Protocol):
     """
 
     @property
-    def engine(self) -> str:
-        """What executes it, with its version: what a profile holds for."""
+    def engine_version(self) -> str:
+        """What executes it, with its version and settings that change its speed: what a profile holds for."""
 
     @property
     def inputs(self) -> dict[str, TensorSpec]:

@@ -88,7 +88,7 @@ class OnnxRuntimeBackend:
         self._names = list(program.outputs)
         self._run = session.run
         self._version = runtime.__version__
-        self.engine = f"onnxruntime {runtime.__version__} {','.join(map(_provider_name, chosen))}"
+        self.engine_version = f"onnxruntime {runtime.__version__} {','.join(map(_provider_name, chosen))}"
         self._file = program.file
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -49,6 +49,7 @@ class OpenVinoBackend:
         if settings.threads is not None:
             options["INFERENCE_NUM_THREADS"] = check_threads(settings.threads)
         self._version = runtime.__version__.partition("-")[0]
+        self.engine_version = f"openvino {self._version} {options['INFERENCE_PRECISION_HINT']}"
         core = _core(runtime)
         try:
             model = core.read_model(program.model if program.data_folder is None else program.file)

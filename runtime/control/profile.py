@@ -32,8 +32,8 @@ COLD_CALLS = 3
 _NOISE_LIMITS = (0.01, 0.3)
 _SAME = 1e-3  # shares of work that cannot be told apart
 
-Call = Callable[[float], tuple[float, float]]
-"""Runs a call at a share of the dense work; gives the share done and the milliseconds it took."""
+Call = Callable[[float], tuple[float, float, float | None]]
+"""Runs a call at a share of the dense work; gives the share done, and the milliseconds and millijoules it took."""
 
 
 class ProfilePoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +46,7 @@ class ProfilePoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         median_ms: Milliseconds of half of the calls at most.
         p95_ms: Of 95% of them.
         runs: Calls measured.
+        median_mj: Millijoules of half of the calls at most; None where no sensor tells.
     """
 
     fraction: float
@@ -54,6 +55,7 @@ class ProfilePoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     median_ms: float
     p95_ms: float
     runs: int
+    median_mj: float | None = None
 
 
 class DeviceKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,15 +97,37 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: float
     format_version: int = FORMAT_VERSION
 
+    @property
+    def has_energy(self) -> bool:
+        """Whether the energy of every point was measured."""
+        return all(point.median_mj is not None for point in self.points)
+
     def curve(self) -> ResponseCurve:
         """Milliseconds over the share of work done."""
-        shares: list[float] = []
-        times: list[float] = []
-        for point in sorted(self.points, key=lambda point: point.done):
-            if not shares or point.done > shares[-1] + _SAME:
-                shares.append(point.done)
-                times.append(point.median_ms)
-        return ResponseCurve(tuple(shares), tuple(times))
+        return _curve([(point.done, point.median_ms) for point in self.points])
+
+    def energy_curve(self) -> ResponseCurve:
+        """Millijoules over the share of work done.
+
+        Raises:
+            BudgetError: they were not measured.
+        """
+        return _curve([(point.done, point.median_mj or 0.0) for point in self.points])
+
+    def energy_for(self, watts: float) -> float:
+        """Millijoules of the dearest point that draws no more than this while it runs; 0 if none does."""
+        fits = [p.median_mj for p in self.points if p.median_mj is not None and p.median_mj / p.median_ms <= watts]
+        return max(fits, default=0.0)
+
+
+def _curve(pairs: Sequence[tuple[float, float]]) -> ResponseCurve:
+    shares: list[float] = []
+    responses: list[float] = []
+    for share, response in sorted(pairs):
+        if not shares or share > shares[-1] + _SAME:
+            shares.append(share)
+            responses.append(response)
+    return ResponseCurve(tuple(shares), tuple(responses))
 
 
 def profiled_shares(cheapest: float, full: float, count: int = POINTS) -> list[float]:
@@ -144,15 +168,18 @@ def measure_profile(
     for share in (*reversed(shares), *[shares[-1]] * _WARM):
         call(share)
     times: list[list[float]] = [[] for _ in shares]
+    energies: list[list[float]] = [[] for _ in shares]
     done: list[list[float]] = [[] for _ in shares]
     order, generator, steady = list(range(len(shares))), random.Random(0), clock()
     least, most = _ROUNDS
     for round_number in range(most):
         generator.shuffle(order)
         for index in order:
-            share_done, milliseconds = call(shares[index])
+            share_done, milliseconds, millijoules = call(shares[index])
             done[index].append(share_done)
             times[index].append(milliseconds)
+            if millijoules is not None and millijoules > 0:
+                energies[index].append(millijoules)
         progress(min((clock() - steady) / max(seconds, 1e-9), 1.0) * 0.8)
         if round_number + 1 >= least and clock() - steady > seconds:
             break
@@ -165,8 +192,16 @@ def measure_profile(
     return Profile(
         key,
         [
-            ProfilePoint(share, float(np.mean(did)), point.quality, median, float(np.quantile(one, 0.95)), len(one))
-            for (share, point), did, one, median in zip(points, done, times, medians, strict=True)
+            ProfilePoint(
+                share,
+                float(np.mean(done[index])),
+                point.quality,
+                medians[index],
+                float(np.quantile(times[index], 0.95)),
+                len(times[index]),
+                float(np.median(energies[index])) if len(energies[index]) >= least else None,
+            )
+            for index, (share, point) in enumerate(points)
         ],
         noise=float(min(max(np.median(scatter), low), high)),
         cold=cold,

@@ -21,15 +21,16 @@ KEY = DeviceKey("bundle", "engine 1", "device", None, 1, 1)
 class Device:
     """Calls take what they take, in a time of their own."""
 
-    def __init__(self, drift: float = 0.0) -> None:
+    def __init__(self, drift: float = 0.0, watts: float | None = None) -> None:
+        self.watts = watts
         self.now, self.idle, self.calls, self.drift = 0.0, True, 0, drift
 
-    def call(self, share: float) -> tuple[float, float]:
+    def call(self, share: float) -> tuple[float, float, float | None]:
         took = (1 + 9 * share) * (1 + self.drift * self.now) * (1.5 if self.idle else 1.0)
         self.now += took / 1e3
         self.idle = False
         self.calls += 1
-        return 0.9 * share, took
+        return 0.9 * share, took, None if self.watts is None else self.watts * took
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -49,6 +50,16 @@ def test_the_steady_times_and_those_after_a_pause_apart():
     assert profile.curve().at(0.45) == pytest.approx(1 + 9 * 0.5)
 
 
+def test_energy_where_a_sensor_tells_it():
+    assert not Device().profile().has_energy
+    profile = Device(watts=7.0).profile()
+    assert profile.has_energy
+    assert profile.energy_curve().at(0.45) == pytest.approx(7 * (1 + 9 * 0.5))
+    assert profile.energy_for(7.1) == pytest.approx(70.0) and profile.energy_for(6.9) == 0.0
+    with pytest.raises(BudgetError):
+        Device().profile().energy_curve()
+
+
 def test_drift_falls_on_all_points_alike():
     profile = Device(drift=0.1).profile()
     ratios = [point.median_ms / (1 + 9 * point.fraction) for point in profile.points]
@@ -66,14 +77,14 @@ def test_it_ends_in_the_time_it_was_given():
 def test_a_clock_that_stands_still():
     with pytest.raises(BudgetError, match="check the clock"):
         measure_profile(
-            lambda _share: (0.5, 0.0),
+            lambda _share: (0.5, 0.0, None),
             [(0.5, OperatingPoint({}, 0.5, None))],
             KEY,
             clock=lambda: 0.0,
             sleep=lambda _seconds: None,
         )
     with pytest.raises(BudgetError, match="no operating points"):
-        measure_profile(lambda _share: (0.5, 1.0), [], KEY, clock=lambda: 0.0, sleep=lambda _seconds: None)
+        measure_profile(lambda _share: (0.5, 1.0, None), [], KEY, clock=lambda: 0.0, sleep=lambda _seconds: None)
 
 
 def test_one_point_is_a_profile():

@@ -1,0 +1,225 @@
+"""Budgets in milliseconds, millijoules and watts, from profile to controller, for one model and all of its threads.
+
+The model's own budget has one controller, which all calls without a budget of their own share and teach. A
+call with its own budget is answered from the profile, and teaches nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from adaptrt.runtime.budget import Budget
+from adaptrt.runtime.control.call_energy import CallEnergy
+from adaptrt.runtime.control.controller import Choice, LatencyController
+from adaptrt.runtime.control.profile import Profile
+from adaptrt.runtime.control.response_curve import ResponseCurve
+from adaptrt.runtime.plan import Plan, Planner
+
+Profiler = Callable[[int, bool], Profile]
+"""Gives the profile for calls of so many samples, with energy or without: from the cache, or measured now."""
+
+_FACTOR_CALLS = 16
+"""Calls of a batch size without a profile that its factor is learned from; later ones are the device's."""
+_FACTOR_LIMITS = (0.2, 5.0)
+_MEDIAN = 0.5
+_INTERVAL_MEMORY = 0.8
+_LONGEST_INTERVAL_S = 5.0
+"""A pause of the app is no reason to spend what was saved meanwhile at once."""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """One call under a budget that depends on the device.
+
+    Attributes:
+        plan: What to run.
+        kind: Of the budget.
+        expected: Milliseconds, or millijoules, that half of such calls stay under.
+        choice: The controller's, to be observed; None for a call with its own budget.
+        batch: Samples.
+        scale: What the batch takes over the profiled one, as assumed.
+        controller: Whose choice it is.
+        begun: Seconds.
+    """
+
+    plan: Plan
+    kind: str
+    expected: float
+    choice: Choice | None
+    batch: int
+    scale: float
+    controller: LatencyController | None
+    begun: float
+
+
+class DeviceBudgets:
+    """Budgets of one model that depend on its device; any number of threads may use it.
+
+    Args:
+        planner: Makes plans from shares of work.
+    """
+
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+        self._lock = threading.Lock()
+        self._profiling = threading.Lock()
+        self._profile: Profile | None = None
+        self._curves: dict[str, ResponseCurve] = {}
+        self._controller: LatencyController | None = None
+        self._factors: dict[tuple[str, int], tuple[float, int]] = {}
+        self._energy: CallEnergy | None = None
+        self._interval: float | None = None
+        self._last: tuple[Ticket, float] | None = None  # of a power budget: its energy is known when the next begins
+
+    @property
+    def energy(self) -> CallEnergy | None:
+        """What tells the energy of calls; None as long as no budget needs it."""
+        return self._energy
+
+    def measure_energy(self, energy: CallEnergy) -> None:
+        """Budgets of energy and power go by this from now on."""
+        with self._lock:
+            if self._energy is None:
+                self._energy = energy
+
+    def use(self, profile: Profile) -> None:
+        """Work with this profile from now on; the controller starts anew with it."""
+        curves = {"latency": profile.curve()}
+        if profile.has_energy:
+            curves["energy"] = curves["power"] = profile.energy_curve()
+        with self._lock:
+            self._profile, self._curves = profile, curves
+            self._factors.clear()
+            self._start_anew()
+
+    def reset(self) -> None:
+        """The model's own budget was changed: its controller starts anew."""
+        with self._lock:
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._controller, self._interval, self._last = None, None, None
+
+    def begin(self, budget: Budget, batch: int, now: float, *, own: bool, profiler: Profiler) -> Ticket:
+        """Choose what a call runs.
+
+        Args:
+            budget: One that depends on the device.
+            batch: Samples, at least one.
+            now: Seconds, monotonic.
+            own: Whether the budget is the call's own, not the model's.
+            profiler: Asked once, by the first call that needs a profile.
+
+        Raises:
+            BudgetError: The bundle has no curve.
+            BackendError: The engine failed while it was profiled.
+        """
+        profile, curve = self._ready(budget.kind, batch, profiler)
+        if self._energy is not None and budget.kind != "latency":
+            self._energy.begin(now)
+        scale = self._scale(profile, budget.kind, batch)
+        if own:
+            return self._from_profile(budget, profile, curve, batch, scale, now)
+        with self._lock:
+            target = budget.value if budget.kind != "power" else self._energy_for(budget.value, curve, scale, now)
+            controller = self._controller
+            if controller is None:
+                controller = self._controller = LatencyController(
+                    target,
+                    curve,
+                    percentile=budget.percentile or _MEDIAN,
+                    noise=profile.noise,
+                    cold=tuple(profile.cold) if budget.kind == "latency" else (),
+                    limits=self._planner.shares,
+                )
+            controller.target = target
+            choice = controller.choose(now, scale)
+        plan = self._plan(budget, choice.fraction, choice.upper, choice.reachable)
+        return Ticket(plan, budget.kind, choice.expected, choice, batch, scale, controller, now)
+
+    def end(self, ticket: Ticket, done: float, milliseconds: float, now: float) -> float | None:
+        """Take in what a call took, and the share of work it did; its millijoules, where the budget needs them."""
+        energy = self._energy
+        spent = None
+        if ticket.kind != "latency" and energy is not None:
+            spent = energy.millijoules(ticket.begun, now)
+        if ticket.choice is None:
+            return spent
+        with self._lock:
+            if ticket.kind == "power":
+                self._last = ticket, done
+            else:
+                self._observe(ticket, done, milliseconds if ticket.kind == "latency" else spent, now)
+        return spent
+
+    def _observe(self, ticket: Ticket, done: float, measured: float | None, now: float) -> None:
+        if measured is None or ticket.choice is None or ticket.controller is None:
+            return
+        if not self._learn_factor(ticket, measured):
+            ticket.controller.observe(now, ticket.choice, done, measured, ticket.scale)
+
+    def _energy_for(self, watts: float, curve: ResponseCurve, scale: float, now: float) -> float:
+        """Millijoules that a call may take for so many watts on average, pauses between calls included."""
+        last, self._last = self._last, None
+        if last is not None:
+            ticket, done = last
+            interval = now - ticket.begun
+            if 0 < interval <= _LONGEST_INTERVAL_S:
+                known = interval if self._interval is None else self._interval
+                self._interval = _INTERVAL_MEMORY * known + (1 - _INTERVAL_MEMORY) * interval
+                spent = None if self._energy is None else self._energy.millijoules(ticket.begun, now)
+                self._observe(ticket, done, spent, now)
+        if self._interval is None:
+            return curve.at(curve.full) * scale  # the first call: nothing is known of the pauses
+        return max(watts * self._interval * 1e3, 1e-6)
+
+    def _ready(self, kind: str, batch: int, profiler: Profiler) -> tuple[Profile, ResponseCurve]:
+        if kind not in self._curves:
+            with self._profiling:  # other threads wait for the first one's
+                if kind not in self._curves:
+                    self.use(profiler(batch, kind != "latency"))
+        assert self._profile is not None
+        return self._profile, self._curves[kind]
+
+    def _scale(self, profile: Profile, kind: str, batch: int) -> float:
+        """Work grows with the batch; a factor per batch size makes up for what does not."""
+        return batch / profile.key.batch * self._factors.get((kind, batch), (1.0, 0))[0]
+
+    def _learn_factor(self, ticket: Ticket, measured: float) -> bool:
+        """Learn what a batch size without a profile takes; whether the call was used up by that."""
+        assert self._profile is not None
+        if ticket.batch == self._profile.key.batch or not 0 < measured < float("inf"):
+            return False
+        factor, calls = self._factors.get((ticket.kind, ticket.batch), (1.0, 0))
+        if calls >= _FACTOR_CALLS:
+            return False
+        low, high = _FACTOR_LIMITS
+        seen = factor * min(max(measured / ticket.expected, low), high)
+        self._factors[ticket.kind, ticket.batch] = factor + (seen - factor) / (calls + 1), calls + 1
+        return True
+
+    def _from_profile(
+        self, budget: Budget, profile: Profile, curve: ResponseCurve, batch: int, scale: float, now: float
+    ) -> Ticket:
+        margin = NormalDist(1.0, profile.noise).inv_cdf(budget.percentile or _MEDIAN)
+        allowed = budget.value / (margin * scale)
+        if budget.kind == "power":  # as if called back to back
+            allowed = profile.energy_for(budget.value)
+        cheapest, full = self._planner.shares
+        fraction = min(max(curve.fraction_for(allowed), cheapest), full)
+        expected = curve.at(fraction) * scale
+        plan = self._plan(budget, fraction, expected * margin, allowed >= curve.at(cheapest))
+        return Ticket(plan, budget.kind, expected, None, batch, scale, None, now)
+
+    def _plan(self, budget: Budget, fraction: float, upper: float, reachable: bool) -> Plan:
+        message = None
+        if not reachable:
+            unit = "ms" if budget.kind == "latency" else "mJ"
+            message = (
+                f"got a budget of {budget}, but the cheapest calibrated point is expected to take up to "
+                f"{upper:.4g} {unit} now; ran that one"
+            )
+        return self._planner.for_fraction(fraction, budget, reachable=reachable, message=message)
