@@ -1,0 +1,142 @@
+"""Budgets of energy and power on a device in simulation, and how the energy of a call is found out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adaptrt.runtime import Budget, BudgetError
+from adaptrt.runtime.bundle import read_bundle
+from adaptrt.runtime.control.call_energy import CallEnergy
+from adaptrt.runtime.control.device_budgets import DeviceBudgets
+from adaptrt.runtime.control.profile import DeviceKey, Profile, ProfilePoint
+from adaptrt.runtime.plan import Planner
+from adaptrt.runtime.telemetry import EnergyCounter, Reading, Telemetry
+from tests.runtime.conftest import TINY
+
+IDLE_W, BUSY_W = 3.0, 10.0
+
+
+def profile_of(planner: Planner, watts: float | None = BUSY_W) -> Profile:
+    cheapest, full = planner.shares
+    points = []
+    for share in np.linspace(cheapest, full, 9).tolist():
+        took = 2 + 20 * share
+        points.append(ProfilePoint(share, share, 0.9, took, took * 1.1, 60, None if watts is None else took * watts))
+    return Profile(DeviceKey("b", "e", "d", None, 1, 1), points, 0.03, [1.0, 1.0, 1.0], 3.0)
+
+
+class SimulatedApp:
+    """Calls every ``period`` seconds; the device draws some watts while a call runs and fewer between."""
+
+    def __init__(self, *, period: float, busy_w: float = BUSY_W, seed: int = 0) -> None:
+        self.planner = Planner(read_bundle(TINY))
+        self.budgets = DeviceBudgets(self.planner)
+        self.budgets.use(profile_of(self.planner))
+        self.budgets.measure_energy(self)  # type: ignore[arg-type]
+        self.now, self.spent_mj, self.busy_w, self.period = 0.0, 0.0, busy_w, period
+        self._marks: dict[float, float] = {}
+        self._noise = np.random.default_rng(seed)
+
+    def begin(self, now: float) -> None:
+        self._marks[now] = self.spent_mj
+
+    def millijoules(self, start: float, end: float) -> float:
+        assert end == self.now
+        return self.spent_mj - self._marks[start]
+
+    def call(self, budget: Budget, *, own: bool = False):
+        begun = self.now
+        ticket = self.budgets.begin(budget, 1, self.now, own=own, profiler=None)  # type: ignore[arg-type]
+        done = ticket.plan.point.macs_fraction
+        took = (2 + 20 * done) * 1e-3 * float(np.exp(self._noise.normal(0, 0.03)))
+        self.now += took
+        self.spent_mj += took * self.busy_w * 1e3
+        spent = self.budgets.end(ticket, done, took * 1e3, self.now)
+        pause = max(self.period - (self.now - begun), 0.0)
+        self.now += pause
+        self.spent_mj += pause * IDLE_W * 1e3
+        return ticket, spent
+
+
+@pytest.mark.parametrize("busy_w", [7.0, 10.0, 14.0])
+def test_energy_of_calls_is_held_though_the_profile_is_wrong(busy_w):
+    app = SimulatedApp(period=0.03, busy_w=busy_w)
+    cheapest, full = app.planner.shares
+    target = (2 + 20 * (0.4 * cheapest + 0.6 * full)) * 10.0
+    spent = [app.call(Budget.energy(target, percentile=0.9))[1] for _ in range(400)]
+    assert np.mean(np.array(spent[100:]) > target) < 0.13
+    assert np.median(spent[100:]) > 0.75 * target or busy_w == 7.0
+
+
+def test_average_power_is_held_pauses_included():
+    app = SimulatedApp(period=0.03)
+    full = app.planner.shares[1]
+    unlimited = (2 + 20 * full) / 30 * (BUSY_W - IDLE_W) + IDLE_W
+    for watts in (unlimited - 1.0, unlimited - 2.0):
+        begun, before = app.now, app.spent_mj
+        for _ in range(400):
+            ticket, spent = app.call(Budget.power(watts))
+        assert spent > 0
+        drawn = (app.spent_mj - before) / (app.now - begun) / 1e3
+        assert drawn <= watts * 1.03 and (drawn > watts * 0.9 or ticket.plan.point.macs_fraction < 0.5)
+        app.budgets.reset()
+
+
+def test_a_call_with_its_own_budget_goes_by_the_profile():
+    app = SimulatedApp(period=0.03)
+    cheapest, full = app.planner.shares
+    generous, _ = app.call(Budget.energy(1e6), own=True)
+    tight, _ = app.call(Budget.energy(1e-3), own=True)
+    assert generous.plan.point.macs_fraction == pytest.approx(full) and generous.plan.point.reachable
+    assert not tight.plan.point.reachable and "mJ" in tight.plan.message
+    assert app.call(Budget.power(BUSY_W + 0.1), own=True)[0].plan.point.macs_fraction == pytest.approx(full)
+    assert not app.call(Budget.power(BUSY_W - 0.1), own=True)[0].plan.point.reachable
+    assert cheapest < full
+
+
+class _Sensors:
+    """A reader for ``Telemetry`` whose device draws 5 W."""
+
+    name, notes = "simulated", ("a note",)
+
+    def __init__(self, *, counter: bool = True, total: bool = True) -> None:
+        self.counter, self.total = counter, total
+
+    def read(self, time_s: float) -> Reading:
+        return Reading(
+            time_s,
+            power_w={} if self.counter else {"all": 5.0},
+            energy={"all": EnergyCounter(5.0 * time_s)} if self.counter else {},
+            total=("all",) if self.total else (),
+            total_power_w=None if self.counter or not self.total else 5.0,
+        )
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_counter_gives_the_energy_of_a_call_exactly():
+    meter = CallEnergy(Telemetry([_Sensors()], interval_s=0.0), 0.0, 1e-5)
+    meter.begin(1.0)
+    assert meter.millijoules(1.0, 1.010) == pytest.approx(50.0)
+
+
+def test_power_that_is_read_now_and_then_gives_it_by_its_mean():
+    telemetry = Telemetry([_Sensors(counter=False)], interval_s=0.0)
+    from time import perf_counter
+
+    try:
+        meter = CallEnergy(telemetry, perf_counter(), 1.0)
+        begun = perf_counter()
+        meter.begin(begun)
+        ended = begun + 0.02
+        assert meter.millijoules(begun, ended) == pytest.approx(100.0, rel=0.05)
+    finally:
+        telemetry.close()
+
+
+def test_no_sensor_no_energy():
+    with pytest.raises(BudgetError, match=r"no sensor of this device .*a note.*use Budget\.latency") as caught:
+        CallEnergy(Telemetry([_Sensors(total=False)], interval_s=0.0), 0.0, 1e-5)
+    assert "\n" not in str(caught.value)
