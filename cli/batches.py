@@ -14,7 +14,7 @@ from adaptrt.runtime.bundle_schema import MACS_OUTPUT
 from adaptrt.runtime.inputs import InputContract
 
 if TYPE_CHECKING:
-    from adaptrt.runtime import AdaptiveModel, Budget, Bundle, Decisions
+    from adaptrt.runtime import AdaptiveModel, Budget, Bundle, Decisions, Result
     from adaptrt.runtime.bundle import KnobValue
 
 Array = npt.NDArray[Any]
@@ -95,6 +95,7 @@ def predict(
     knobs: Mapping[str, KnobValue] | None,
     batch: int,
     decisions: bool = False,
+    deadline_ms: float | None = None,
 ) -> Predictions:
     """Run all samples, at most ``batch`` in one call.
 
@@ -106,6 +107,7 @@ def predict(
         batch: Most samples in one call. Without effect where the bundle's batch is fixed, or an
             output does not have it as first axis.
         decisions: Also tell what was computed for each token; of samples that fit into one call.
+        deadline_ms: Of each call; a first one measures the stages.
 
     Raises:
         InputError: An input or knob value is not what the bundle declares; checked for all samples
@@ -116,14 +118,16 @@ def predict(
     _, sizes = InputContract(model.bundle.inputs).check(inputs)
     axis = _batch_axis(model.bundle)
     samples = sizes.get(axis, 0) if axis is not None else 0
-    results = []
+    results: list[Result] = []
     for start in range(0, max(samples, 1), batch):
         rows = slice(start, start + batch)
         fed = {
             spec.name: inputs[spec.name][rows] if axis in spec.shape[:1] else inputs[spec.name]
             for spec in model.bundle.inputs
         }
-        results.append(model.run(fed, budget=budget, knobs=knobs, decisions=decisions))
+        if deadline_ms is not None and not results:
+            model.run(fed, budget=budget, knobs=knobs, deadline_ms=deadline_ms)
+        results.append(model.run(fed, budget=budget, knobs=knobs, decisions=decisions, deadline_ms=deadline_ms))
     first = results[0]
     return Predictions(
         outputs={name: _joined([result.outputs[name] for result in results]) for name in first.outputs},

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from adaptrt.cli.batches import Predictions
+    from adaptrt.runtime import AdaptiveModel, Budget
     from adaptrt.runtime.bundle import Bundle, KnobValue
 
 _EXAMPLES = """
@@ -21,7 +22,8 @@ adaptrt run build/digits seven.png --budget 50%
 adaptrt run build/digits one.png two.png three.png --budget 90M
 adaptrt run build/digits pixels.npy --budget full --output out.npz
 adaptrt run build/digits inputs.npz --price 0.4 --threads 1 --json
-adaptrt run build/digits pixels.npy --budget 8ms
+adaptrt run build/digits pixels.npy --budget 8ms --watch
+adaptrt run build/fashion shoe.png --deadline 2
 adaptrt run build/fashion shoe.png --budget 40% --hard
 adaptrt run build/fashion shoe.png --budget 40% --explain shoe_explained.png
 """
@@ -44,6 +46,9 @@ _ROWS = 20
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Most samples in one run.")
 @click.option("--top", type=click.IntRange(1, 100), default=3, show_default=True, help="Classes listed per sample.")
 @click.option("--output", type=PATH, help="Write all outputs to this .npz file.")
+@click.option("--deadline", type=float, metavar="MS", help="Answer at the last exit that ends within so many ms.")
+@click.option("--watch", is_flag=True, help="Call it again and again and show how it goes, until Ctrl-C.")
+@click.option("--seconds", type=click.FloatRange(0.1, 1e7), help="With --watch: end after so many.")
 @click.option("--explain", type=PATH, help="Draw what was decided for one image into this .png, .svg or .pdf file.")
 @json_option
 def run(
@@ -56,6 +61,9 @@ def run(
     batch: int,
     top: int,
     output: Path | None,
+    deadline: float | None,
+    watch: bool,
+    seconds: float | None,
     explain: Path | None,
     as_json: bool,
 ) -> None:
@@ -70,6 +78,10 @@ def run(
         raise click.UsageError("got --budget and --price, expected one of them; leave one out")
     if hard and budget is None:
         raise click.UsageError("got --hard without --budget, expected both; give the budget that is to hold")
+    if seconds is not None and not watch:
+        raise click.UsageError("got --seconds without --watch, expected both; leave it out")
+    if watch and (price is not None or output is not None or explain is not None or deadline is not None):
+        raise click.UsageError("got --watch with --price, --output, --explain or --deadline, expected none; leave out")
     from adaptrt.cli.batches import predict
     from adaptrt.cli.budgets import parse_budget
     from adaptrt.cli.input_files import read_inputs
@@ -85,9 +97,16 @@ def run(
     asked = Budget.full() if budget is None else parse_budget(budget, hard=hard)
     model = load(bundle, threads=threads)
     arrays = read_inputs(inputs, model.bundle.inputs)
+    if watch:
+        watched = _watch(model, arrays, asked, batch=batch, seconds=seconds)
+        if as_json:
+            show_json({"bundle": str(bundle), **watched})
+        return
     knobs: dict[str, KnobValue] | None = None if price is None else {"price": price}
     told = explain is not None and any(stage.decisions for stage in model.bundle.stages)
-    found = predict(model, arrays, budget=None if knobs else asked, knobs=knobs, batch=batch, decisions=told)
+    found = predict(
+        model, arrays, budget=None if knobs else asked, knobs=knobs, batch=batch, decisions=told, deadline_ms=deadline
+    )
     if found.message is not None:
         note(f"note: {found.message}")
     if output is not None:
@@ -113,6 +132,18 @@ def run(
         show(f"Outputs of {found.samples} samples in {output}")
     if explain is not None:
         show(f"What was decided for {names[0]} in {explain}")
+
+
+def _watch(
+    model: AdaptiveModel, arrays: dict[str, Any], budget: Budget, *, batch: int, seconds: float | None
+) -> dict[str, Any]:
+    """Watch until the time is over or Ctrl-C, which is how it usually ends; says at the end how it went."""
+    from adaptrt.cli.output import note
+    from adaptrt.cli.watch import summary, watch
+
+    watched = watch(model, arrays, budget, batch=batch, seconds=seconds)
+    note(summary(watched))
+    return watched.describe()
 
 
 def check_explained(inputs: Sequence[Path]) -> None:

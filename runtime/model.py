@@ -237,7 +237,7 @@ class AdaptiveModel:
         self,
         inputs: Mapping[str, Array],
         *,
-        seconds: float = SECONDS,
+        seconds: float | None = None,
         energy: bool = False,
         progress: Callable[[float], None] = lambda _share: None,
         cache: ProfileCache | None = None,
@@ -249,7 +249,7 @@ class AdaptiveModel:
 
         Args:
             inputs: a batch like those to come.
-            seconds: to measure for, about; pauses come on top.
+            seconds: to measure for, about; pauses come on top. None takes three.
             energy: measure millijoules, too.
             progress: told the share that is done.
             cache: where to keep it; None takes the platform's folder for caches, or ``$ADAPTRT_CACHE``.
@@ -278,7 +278,13 @@ class AdaptiveModel:
         ]
         key = self._key(sizes[self._batch] if self._batch else 1)
         profile = measure_profile(
-            call, points, key, clock=perf_counter, sleep=sleep, seconds=seconds, progress=progress
+            call,
+            points,
+            key,
+            clock=perf_counter,
+            sleep=sleep,
+            seconds=SECONDS if seconds is None else seconds,
+            progress=progress,
         )
         if energy and not profile.has_energy:
             raise BudgetError(

@@ -1,0 +1,170 @@
+"""The live view of ``adaptrt run --watch``: a bundle called again and again under its budget."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adaptrt.runtime import Budget
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from adaptrt.runtime import AdaptiveModel, Result
+
+_KEPT = 500  # calls that the numbers shown are about
+_FRAME_S = 0.1
+_LOG_S = 5.0
+_BARS = " ▁▂▃▄▅▆▇█"
+_WIDTH = 60
+_SENSORS = 4
+
+
+@dataclass
+class Watched:
+    """What is known of the calls so far.
+
+    Attributes:
+        budget: That they are to obey.
+        calls: Their number.
+        missed: How many took longer than a latency budget, or more energy.
+        latest: The last call.
+        milliseconds: Of the latest calls.
+        fractions: Their shares of the dense work.
+    """
+
+    budget: Budget
+    calls: int = 0
+    missed: int = 0
+    latest: Result | None = None
+    milliseconds: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    fractions: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+
+    def add(self, result: Result) -> None:
+        """Take in a call."""
+        self.calls += 1
+        self.latest = result
+        self.milliseconds.append(result.latency_ms)
+        self.fractions.append(float(result.macs_fraction.mean()))
+        measured = {"latency": result.latency_ms, "energy": result.energy_mj}.get(self.budget.kind)
+        self.missed += measured is not None and measured > self.budget.value
+
+    def describe(self) -> dict[str, Any]:
+        """The numbers as they stand, for JSON and for the table."""
+        latest, times = self.latest, np.array(self.milliseconds)
+        counted = self.budget.kind in ("latency", "energy") and self.calls
+        return {
+            "budget": str(self.budget),
+            "calls": self.calls,
+            "latency_ms": None if latest is None else latest.latency_ms,
+            "median_ms": float(np.median(times)) if len(times) else None,
+            "p95_ms": float(np.quantile(times, 0.95)) if len(times) else None,
+            "macs_fraction": float(np.mean(self.fractions)) if self.fractions else None,
+            "met": 1 - self.missed / self.calls if counted else None,
+            "reachable": None if latest is None else latest.reachable,
+            "energy_mj": None if latest is None else latest.energy_mj,
+        }
+
+
+def calls(
+    model: AdaptiveModel, inputs: Mapping[str, Any], budget: Budget, *, batch: int, seconds: float | None
+) -> Iterator[Watched]:
+    """Call a model with batches of its inputs, in turn, until the time is over or the caller stops."""
+    model.budget = budget
+    watched = Watched(budget)
+    per_sample = {spec.name for spec in model.bundle.inputs if spec.shape and isinstance(spec.shape[0], str)}
+    count = max((len(array) for name, array in inputs.items() if name in per_sample), default=1)
+    end: float | None = None
+    start = 0
+    while end is None or time.monotonic() < end:
+        rows = np.arange(start, start + batch) % count
+        fed = {name: array[rows] if name in per_sample else array for name, array in inputs.items()}
+        watched.add(model.run(fed))
+        start = (start + batch) % count
+        if end is None and seconds is not None:
+            end = time.monotonic() + seconds  # the first call may have profiled
+        yield watched
+
+
+def watch(
+    model: AdaptiveModel, inputs: Mapping[str, Any], budget: Budget, *, batch: int, seconds: float | None
+) -> Watched:
+    """Show calls as they go, in a log a line every five seconds, until the time is over or Ctrl-C."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    shown, watched = 0.0, Watched(budget)
+    model.telemetry()  # results carry it from now on
+    live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+    with contextlib.suppress(KeyboardInterrupt), live or contextlib.nullcontext():
+        for watched in calls(model, inputs, budget, batch=batch, seconds=seconds):
+            if time.monotonic() - shown < (_FRAME_S if live else _LOG_S):
+                continue
+            shown = time.monotonic()
+            if live is None:
+                console.print(summary(watched), soft_wrap=True)
+            else:
+                live.update(view(model, watched), refresh=True)
+    return watched
+
+
+def summary(watched: Watched) -> str:
+    """How it went, in one line."""
+    known = watched.describe()
+    if not known["calls"]:
+        return "no calls"
+    met = "" if known["met"] is None else f", target met by {known['met']:.1%} of them"
+    return f"{known['calls']} calls, median {known['median_ms']:.3f} ms, 95% {known['p95_ms']:.3f} ms{met}"
+
+
+def view(model: AdaptiveModel, watched: Watched) -> Table:
+    """One frame."""
+    from adaptrt.cli import tables
+
+    known, latest = watched.describe(), watched.latest
+    made = tables.table("", "<", "<<")
+    made.show_header = False
+    made.add_row("budget", known["budget"])
+    if latest is None:
+        return made
+    made.add_row("latency", f"{known['latency_ms']:.3f} ms; median {known['median_ms']:.3f}, 95% {known['p95_ms']:.3f}")
+    highest = watched.budget.value * 1.5 if watched.budget.kind == "latency" else max(watched.milliseconds)
+    made.add_row("", sparkline(list(watched.milliseconds)[-_WIDTH:], highest))
+    made.add_row("of dense MACs", tables.percent(known["macs_fraction"]))
+    made.add_row("", sparkline(list(watched.fractions)[-_WIDTH:], 1.1))
+    if latest.budget is not None:
+        quality = model.operating_point(Budget.fraction(known["macs_fraction"])).quality
+        made.add_row("quality expected", tables.NONE if quality is None else f"{quality:.4f}")
+    if known["met"] is not None:
+        made.add_row("target met", f"{known['met']:.1%} of {known['calls']} calls")
+    if latest.energy_mj is not None:
+        made.add_row("energy", f"{latest.energy_mj:.2f} mJ")
+    reading = latest.telemetry
+    if reading is not None:
+        if reading.total_power_w is not None:
+            made.add_row("power", f"{reading.total_power_w:.2f} W")
+        hottest = sorted(reading.temperature_c.items(), key=lambda item: -item[1])[:_SENSORS]
+        if hottest:
+            made.add_row("temperature", ", ".join(f"{zone} {degrees:.1f} °C" for zone, degrees in hottest))
+        clocks = list(reading.clock_hz.items())[:_SENSORS]
+        if clocks:
+            made.add_row("clocks", ", ".join(f"{name} {hertz / 1e9:.2f} GHz" for name, hertz in clocks))
+        if reading.power_mode is not None:
+            made.add_row("power mode", reading.power_mode.name or str(reading.power_mode.number))
+    if latest.message is not None:
+        made.add_row("note", latest.message)
+    made.add_row("", "Ctrl-C ends it")
+    return made
+
+
+def sparkline(values: list[float], highest: float) -> str:
+    """Values from 0 to ``highest`` as a row of bars; larger ones are as high as the highest."""
+    last = len(_BARS) - 1
+    return "".join(_BARS[min(max(round(value / max(highest, 1e-12) * last), 0), last)] for value in values)
