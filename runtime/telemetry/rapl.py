@@ -59,10 +59,8 @@ class RaplReader:
                 continue
             free = name if memory_mapped else unused(name, domains)
             domain = _Domain(free, SensorFile(path / "energy_uj", free, ENERGY))
-            answers = domain.file.read([]) is not None
-            if answers or free not in domains:
-                domain.range_j = SensorFile(path / "max_energy_range_uj", free, ENERGY).read([]) or None
-                domains[free], readable[free] = domain, answers
+            domain.range_j = SensorFile(path / "max_energy_range_uj", free, ENERGY).read([]) or None
+            domains[free], readable[free] = domain, domain.file.read([]) is not None
         if not domains:
             return None
         denied = [domain.file.denied for domain in domains.values()]

@@ -136,10 +136,17 @@ class Telemetry:
             sampler.join(timeout_s)
 
     def close(self) -> None:
-        """Stop, and close what the readers hold open."""
+        """Stop, and close what the readers hold open; ``read`` may be called again and opens it anew.
+
+        While a sensor hangs its files stay open: a descriptor must not be closed under a read.
+        """
         self.stop()
-        for reader in self.readers:
-            reader.close()
+        if self._reading.acquire(timeout=_FIRST_READING_S):
+            try:
+                for reader in self.readers:
+                    reader.close()
+            finally:
+                self._reading.release()
 
     def __enter__(self) -> Telemetry:
         return self

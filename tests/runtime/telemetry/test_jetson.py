@@ -55,6 +55,18 @@ def test_thor_with_jetpack_7_lacks_some(tmp_path: Path) -> None:
     assert reading.power_mode == PowerMode("120W", 1)
 
 
+def test_thors_video_engine_is_not_its_gpu(tmp_path: Path) -> None:
+    trees.thor(tmp_path)
+    trees.put(tmp_path, {"sys/class/devfreq/gpu-nvd-0/device/of_node/name": "gpu\0"})
+    assert set(read(tmp_path).clock_hz) == {"gpu", "memory", "cpu0", "cpu12"}
+
+
+def test_thors_input_is_known_without_a_label(tmp_path: Path) -> None:
+    trees.thor(tmp_path)
+    (tmp_path / "sys/bus/i2c/drivers/ina238/2-0044/hwmon/hwmon3/label").unlink()
+    assert read(tmp_path).total == ("VIN",)
+
+
 def test_thor_on_another_carrier_board_has_no_vin(tmp_path: Path) -> None:
     trees.thor(tmp_path)
     chip = tmp_path / "sys/bus/i2c/drivers/ina238/2-0044/hwmon/hwmon3"

@@ -137,6 +137,7 @@ def test_a_driver_of_cuda_13_is_asked_by_the_newer_name(install: Any, monkeypatc
         return 0
 
     monkeypatch.setattr(driver, "nvmlDeviceGetTemperatureV", newer, raising=False)
+    assert found().read(0.0).temperature_c == {"gpu0": 67}
     monkeypatch.delattr(Driver, "nvmlDeviceGetTemperature")
     assert found().read(0.0).temperature_c == {"gpu0": 67}
 

@@ -29,14 +29,14 @@ class Clock:
         return self.now
 
 
-def scrape(collector: MetricsCollector) -> dict[tuple[str, Labels], float]:
+def scrape(source: MetricsCollector | MetricsServer) -> dict[tuple[str, Labels], float]:
     """What one scrape over HTTP gives, by name and labels."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    with (
-        MetricsServer(collector, port=0) as server,
-        urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=30) as answer,
-    ):
+    if isinstance(source, MetricsCollector):
+        with MetricsServer(source, port=0) as server:
+            return scrape(server)
+    with urllib.request.urlopen(f"http://127.0.0.1:{source.port}/metrics", timeout=30) as answer:
         text = answer.read().decode()
         assert answer.headers["Content-Type"].startswith("text/plain")
     return {
@@ -80,11 +80,11 @@ def test_what_is_absent_is_not_exported(tmp_path: Path) -> None:
 def test_energy_is_a_counter_that_does_not_go_round(tmp_path: Path) -> None:
     trees.laptop(tmp_path)
     clock, telemetry = Clock(), Telemetry.find(tmp_path, interval_s=0)
-    collector = MetricsCollector(telemetry, clock=clock)
-    for time_s, microjoules in ((0.0, 262_100_000_000), (10.0, 262_140_000_000), (20.0, 10_000_000)):
-        clock.now = time_s
-        trees.rapl_zone(tmp_path, "intel-rapl:0", "package-0", microjoules)
-        samples = scrape(collector)
+    with MetricsServer(MetricsCollector(telemetry, clock=clock), port=0) as server:
+        for time_s, microjoules in ((0.0, 262_100_000_000), (10.0, 262_140_000_000), (20.0, 10_000_000)):
+            clock.now = time_s
+            trees.rapl_zone(tmp_path, "intel-rapl:0", "package-0", microjoules)
+            samples = scrape(server)
     assert samples["adaptrt_rail_energy_joules_total", of(rail="package-0")] == pytest.approx(40 + 13.32885)
     assert samples["adaptrt_energy_joules_total", of()] == pytest.approx(40 + 13.32885)
 
@@ -103,11 +103,11 @@ def test_an_exported_counter_never_falls() -> None:
         def close(self) -> None: ...
 
     rail, clock = Rail(), Clock()
-    collector = MetricsCollector(Telemetry([rail], interval_s=0), clock=clock)
     seen = []
-    for number, power in enumerate((4.0, 4.0, -1.0, -1.0, -1.0, 4.0, 4.0, 4.0)):
-        clock.now, rail.power_w = number / 2, power
-        seen.append(scrape(collector).get(("adaptrt_rail_energy_joules_total", of(rail="VDD_GPU")), 0.0))
+    with MetricsServer(MetricsCollector(Telemetry([rail], interval_s=0), clock=clock), port=0) as server:
+        for number, power in enumerate((4.0, 4.0, -1.0, -1.0, -1.0, 4.0, 4.0, 4.0)):
+            clock.now, rail.power_w = number / 2, power
+            seen.append(scrape(server).get(("adaptrt_rail_energy_joules_total", of(rail="VDD_GPU")), 0.0))
     assert seen == sorted(seen) and seen[-1] > seen[2] == seen[4]
 
 

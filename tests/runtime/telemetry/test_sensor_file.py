@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -89,13 +88,13 @@ def test_a_folder_or_a_pipe_in_its_place_neither_raises_nor_waits(tmp_path: Path
 
 def test_a_sensor_that_goes_away_while_it_is_open() -> None:
     """The kernel's own file of a process that ends: it was open, and then there is nothing behind it."""
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     sensor = SensorFile(Path(f"/proc/{child.pid}/oom_score"), "child", FAN)
     problems: list[str] = []
     try:
         assert sensor.read(problems) is not None
     finally:
-        child.communicate(b"\n", timeout=60)
+        child.communicate(timeout=60)
     assert sensor.read(problems) is None and sensor.read(problems) is None
     assert len(problems) == 2 and "No such process" in problems[0] and "No such file" in problems[1]
 

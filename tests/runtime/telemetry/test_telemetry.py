@@ -144,6 +144,8 @@ def test_a_sensor_that_hangs_holds_up_nobody() -> None:
         assert late.problems == ("the thread that reads the sensors has given nothing for 60.0 s",)
         telemetry.stop(timeout_s=0.01)
         assert telemetry.read(61.0) is first
+        telemetry.close()
+        assert sensor.closed == 0
     finally:
         sensor.open.set()
         for thread in _samplers():
@@ -160,6 +162,7 @@ def test_the_first_callers_wait_for_the_first_reading() -> None:
         second = pool.submit(telemetry.read, 0.1)
         sensor.open.set()
         assert second.result(LONG_S).power_w == first.result(LONG_S).power_w == {"VDD_IN": 10.0}
+    assert sensor.asked == 1
 
 
 def test_a_forked_process_reads_for_itself() -> None:
