@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ _ROWS = 20
 @click.option("--deadline", type=float, metavar="MS", help="Answer at the last exit that ends within so many ms.")
 @click.option("--watch", is_flag=True, help="Call it again and again and show how it goes, until Ctrl-C.")
 @click.option("--seconds", type=click.FloatRange(0.1, 1e7), help="With --watch: end after so many.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="With --watch: serve Prometheus metrics there.")
 @click.option("--explain", type=PATH, help="Draw what was decided for one image into this .png, .svg or .pdf file.")
 @json_option
 def run(
@@ -64,6 +66,7 @@ def run(
     deadline: float | None,
     watch: bool,
     seconds: float | None,
+    metrics_port: int | None,
     explain: Path | None,
     as_json: bool,
 ) -> None:
@@ -78,8 +81,8 @@ def run(
         raise click.UsageError("got --budget and --price, expected one of them; leave one out")
     if hard and budget is None:
         raise click.UsageError("got --hard without --budget, expected both; give the budget that is to hold")
-    if seconds is not None and not watch:
-        raise click.UsageError("got --seconds without --watch, expected both; leave it out")
+    if (seconds is not None or metrics_port is not None) and not watch:
+        raise click.UsageError("got --seconds or --metrics-port without --watch, expected it; add it")
     if watch and (price is not None or output is not None or explain is not None or deadline is not None):
         raise click.UsageError("got --watch with --price, --output, --explain or --deadline, expected none; leave out")
     from adaptrt.cli.batches import predict
@@ -98,7 +101,10 @@ def run(
     model = load(bundle, threads=threads)
     arrays = read_inputs(inputs, model.bundle.inputs)
     if watch:
-        watched = _watch(model, arrays, asked, batch=batch, seconds=seconds)
+        with contextlib.nullcontext() if metrics_port is None else model.serve_metrics(metrics_port) as server:
+            if server is not None:
+                note(f"metrics at http://127.0.0.1:{server.port}/metrics")
+            watched = _watch(model, arrays, asked, batch=batch, seconds=seconds)
         if as_json:
             show_json({"bundle": str(bundle), **watched})
         return

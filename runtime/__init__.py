@@ -9,7 +9,7 @@ from adaptrt.runtime.budget import Budget
 from adaptrt.runtime.bundle import Bundle
 from adaptrt.runtime.chains import OperatingPoint
 from adaptrt.runtime.decisions import Decisions
-from adaptrt.runtime.errors import BackendError, BudgetError, BundleError, InputError
+from adaptrt.runtime.errors import BackendError, BudgetError, BundleError, InputError, TelemetryError
 from adaptrt.runtime.loading import load
 from adaptrt.runtime.model import AdaptiveModel
 from adaptrt.runtime.result import Result
@@ -25,5 +25,6 @@ __all__ = [
     "InputError",
     "OperatingPoint",
     "Result",
+    "TelemetryError",
     "load",
 ]

@@ -22,11 +22,13 @@ from adaptrt.runtime.control.stage_times import Deadline, StageTimes
 from adaptrt.runtime.decisions import DecisionRecorder
 from adaptrt.runtime.errors import BudgetError, InputError
 from adaptrt.runtime.inputs import InputContract
+from adaptrt.runtime.metrics import CallMetrics
 from adaptrt.runtime.plan import Plan, Planner
 from adaptrt.runtime.result import Result
 from adaptrt.runtime.stage_validation import batch_axis
 from adaptrt.runtime.stages import StageSequence
 from adaptrt.runtime.telemetry import Reading, Telemetry
+from adaptrt.runtime.telemetry.prometheus import MetricsCollector, MetricsServer
 
 Array = np.ndarray[Any, Any]
 
@@ -61,6 +63,7 @@ class AdaptiveModel:
         self._threads = threads
         self._times = StageTimes()
         self._sensors: Telemetry | None = None
+        self._metrics: CallMetrics | None = None
         self._device = DeviceBudgets(self._planner)
 
     @property
@@ -189,7 +192,7 @@ class AdaptiveModel:
         if ticket is not None:
             spent = self._device.end(ticket, float(macs_fraction.mean()), latency_ms, perf_counter())
         point = plan.point
-        return Result(
+        result = Result(
             outputs,
             macs_fraction,
             latency_ms,
@@ -204,6 +207,9 @@ class AdaptiveModel:
             spent,
             None if self._sensors is None else self._sensors.read(perf_counter()),
         )
+        if self._metrics is not None:
+            self._metrics.observe(result)
+        return result
 
     def _check_deadline(self, deadline_ms: float) -> None:
         if isinstance(deadline_ms, bool) or not isinstance(deadline_ms, Real) or not 0 < deadline_ms < math.inf:
@@ -232,6 +238,26 @@ class AdaptiveModel:
         if self._sensors is None:
             self._sensors = Telemetry.find()
         return self._sensors.read(perf_counter())
+
+    def serve_metrics(self, port: int = 9464, address: str = "127.0.0.1") -> MetricsServer:
+        """Serve the device's readings and what this model's calls come to for Prometheus, at ``/metrics``.
+
+        Args:
+            port: 0 takes any that is free; the server's ``port`` says which.
+            address: this machine alone unless told otherwise: there is no password.
+
+        Returns:
+            The server; ``close`` it, or use it in a ``with`` block.
+
+        Raises:
+            TelemetryError: adaptrt[telemetry] is not installed, or the port cannot be had.
+        """
+        self.telemetry()
+        assert self._sensors is not None
+        metrics = self._metrics or CallMetrics()
+        server = MetricsServer(MetricsCollector(self._sensors, [metrics.counters(self._bundle.name)]), port, address)
+        self._metrics = metrics
+        return server
 
     def profile(
         self,

@@ -57,6 +57,12 @@ def test_ctrl_c_is_how_watching_ends(arrays: Path, monkeypatch: pytest.MonkeyPat
     assert code == 0 and "4 calls" in err
 
 
+def test_metrics_while_it_runs(arrays: Path) -> None:
+    pytest.importorskip("prometheus_client")
+    code, _, err = run("run", TINY, arrays, "--watch", "--seconds", 0.2, "--metrics-port", 0)
+    assert code == 0 and "metrics at http://127.0.0.1:" in err
+
+
 def test_a_frame_says_everything() -> None:
     model = load(TINY, threads=1)
     spec = model.bundle.inputs[0]
