@@ -15,7 +15,7 @@ from adaptrt.runtime.engine_files import EngineSet, build_command
 from adaptrt.runtime.errors import BackendError, one_line
 
 SAID_NOTHING = "it logged nothing"
-_MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
+_MODULES = {"tensorrt": ("tensorrt", "tensorrt_bindings"), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 _LOADED: set[Path] = set()
 """Plugin libraries: a process loads each once, and TensorRT's registry keeps it."""
 
