@@ -36,7 +36,8 @@ class TensorRTRuntime:
 
     def __init__(self, target: str, engines: EngineSet, folder: Path, plugin_library: Path | None) -> None:
         self.trt = trt = _import(target)
-        self.again = f"run `{build_command(folder.parent.parent, target, engines.precision, engines.plugins)}`"
+        bundle, precision, plugins = folder.parent.parent, engines.precision, engines.plugins
+        self.again = f"run `{build_command(bundle, target, precision, plugins)}`"
         self.title = f"{'TensorRT-RTX' if target == 'tensorrt-rtx' else 'TensorRT'} {trt.__version__}"
         self.rtx = target == "tensorrt-rtx"
         if not engines.engine_version:
@@ -54,7 +55,7 @@ class TensorRTRuntime:
         if engines.arch and architecture not in engines.arch.split():
             raise BackendError(
                 f"{folder}: built for compute capability {engines.arch}, expected {architecture}, which this GPU has; "
-                f"{self.again} --arch {architecture}"
+                f"run `{build_command(bundle, target, precision, plugins, architecture)}`"
             )
         self.log = _log_class(trt)()
         if engines.plugins == "library":

@@ -28,7 +28,7 @@ def test_an_engine_of_another_version(tiny):
 
 def test_an_engine_for_another_gpu(tiny):
     build(tiny, arch="110", plugins="python", precision="fp16")
-    refused(tiny, r"capability 110, expected 87.* --target tensorrt --precision fp16 --plugins python` --arch 87")
+    refused(tiny, r"capability 110, expected 87.* --target tensorrt --precision fp16 --plugins python --arch 87`")
 
 
 def test_prepared_without_an_engine(tiny):
