@@ -26,6 +26,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from adaptrt.plugins_trt.errors import KernelError
 from adaptrt.plugins_trt.kernel_records import INPUT, KERNEL_RECORDS, OUTPUT, SIZE, VALUES, WEIGHTS, Argument
 from adaptrt.plugins_trt.manifest import Kernel, Manifest
@@ -48,16 +51,22 @@ _TUNED = {"FLOAT": "FP32", "HALF": "FP16"}
 
 @dataclass(frozen=True)
 class _Attribute:
-    """An attribute of an op, and the size of the kernel that it gives."""
+    """An attribute of an op, and the size of the kernel that it gives.
+
+    Whole numbers are annotated as arrays: of a field of one number TensorRT before 11.4 makes ``int(array)``,
+    which NumPy refuses since 2.4. For the parser both are a field of int64.
+    """
 
     name: str
-    kind: type
+    kind: Any
     size: str
     value: Callable[[Any], int]
 
 
 _ATTRIBUTES: dict[str, tuple[_Attribute, ...]] = {
-    "ConditionalMLPOrder": (_Attribute("learners", int, "N", int),),
+    "ConditionalMLPOrder": (
+        _Attribute("learners", NDArray[np.int64], "N", lambda learners: int(np.ravel(learners)[0])),
+    ),
     "SelectTokens": (_Attribute("limits", str, "limits", lambda limits: int(limits != "none")),),
 }
 _REGISTERED: dict[str, tuple[str, int]] = {}
