@@ -72,7 +72,8 @@ _WITHIN_LIMITS = """
   distance = Abs (moved)
   moved_n = ReduceSum <keepdims = 0> (distance, axis0)
   moved_in_all = Mul (moved_n, batch)
-  ranked = Min (moved_in_all, batch)
+  ranked_in_all = Min (moved_in_all, batch)
+  ranked = ScatterElements <axis = 0> (axis0, axis0, ranked_in_all)
   score_r = Slice (score, axis0, ranked, axis0)
   valid_r = Slice (valid, axis0, ranked, axis0)
   forced_r = Slice (forced, axis0, ranked, axis0)
@@ -151,7 +152,8 @@ _PACK = """
   source_all = ScatterElements <axis = 1> (all_zero, place, token)
   counts = Squeeze (count_n, axis1)
   largest = ReduceMax <keepdims = 1> (counts, axis0)
-  largest_n = Max (largest, axis0)
+  largest_or_0 = Max (largest, axis0)
+  largest_n = ScatterElements <axis = 0> (axis0, axis0, largest_or_0)
   source = Slice (source_all, axis0, largest_n, axis1)
   source_at = Unsqueeze (source, axis2)
   y = GatherND <batch_dims = 1> (x_and_zero, source_at)
@@ -163,7 +165,10 @@ _PACK = """
 # Notes on some lines. "ranked" is 0 or the whole batch. Keys of tokens that are no rivals are as low as
 # the lowest number in the row, which leaves the cut, a value, as it is. TopK gets a spare row: given none,
 # ONNX Runtime 1.23 ends the process with a floating point exception. Tokens that go write to the column
-# behind the last one, which is sliced off. The largest of no counts is the lowest int64.
+# behind the last one, which is sliced off. The largest of no counts is the lowest int64. The two
+# ScatterElements of one element change nothing: a size that follows from a comparison with the price by
+# operators that TensorRT evaluates on the host, its parser takes for a shape tensor, down to the float
+# price, and refuses that; it does not evaluate ScatterElements there, so the size stays on the device.
 
 
 def reference(
