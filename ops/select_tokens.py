@@ -107,10 +107,12 @@ _WITHIN_LIMITS = """
   spare_row = Expand (nothing, spare_shape)
   key_and_spare = Concat <axis = 0> (key, spare_row)
   descending_all, descending_at = TopK <axis = 1, largest = 1, sorted = 1> (key_and_spare, tokens)
-  descending = Slice (descending_all, axis0, ranked, axis0)
   left_less_1 = Sub (left, one)
   cut_at = Max (left_less_1, zero)
-  cut = GatherElements <axis = 1> (descending, cut_at)
+  spare_at = Constant <value = int64[1,1] {0}> ()
+  cut_and_spare_at = Concat <axis = 0> (cut_at, spare_at)
+  cut_and_spare = GatherElements <axis = 1> (descending_all, cut_and_spare_at)
+  cut = Slice (cut_and_spare, axis0, ranked, axis0)
   higher = Greater (key, cut)
   higher_1 = Cast <to = 7> (higher)
   higher_n = ReduceSum <keepdims = 1> (higher_1, axis1)
@@ -164,7 +166,8 @@ _PACK = """
 """
 # Notes on some lines. "ranked" is 0 or the whole batch. Keys of tokens that are no rivals are as low as
 # the lowest number in the row, which leaves the cut, a value, as it is. TopK gets a spare row: given none,
-# ONNX Runtime 1.23 ends the process with a floating point exception. Tokens that go write to the column
+# ONNX Runtime 1.23 ends the process with a floating point exception. That row stays until the cut is
+# read: OpenVINO reads the unsliced rows otherwise, and its GatherElements wants as many of indices. Tokens that go write to the column
 # behind the last one, which is sliced off. The largest of no counts is the lowest int64. The two
 # ScatterElements of one element change nothing: a size that follows from a comparison with the price by
 # operators that TensorRT evaluates on the host, its parser takes for a shape tensor, down to the float
