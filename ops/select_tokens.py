@@ -109,7 +109,9 @@ _WITHIN_LIMITS = """
   descending_all, descending_at = TopK <axis = 1, largest = 1, sorted = 1> (key_and_spare, tokens)
   left_less_1 = Sub (left, one)
   cut_at = Max (left_less_1, zero)
-  spare_at = Constant <value = int64[1,1] {0}> ()
+  spare_n = Min (tokens, axis1)
+  spare_at_shape = Concat <axis = 0> (spare_n, axis1)
+  spare_at = Expand (zero, spare_at_shape)
   cut_and_spare_at = Concat <axis = 0> (cut_at, spare_at)
   cut_and_spare = GatherElements <axis = 1> (descending_all, cut_and_spare_at)
   cut = Slice (cut_and_spare, axis0, ranked, axis0)
@@ -166,12 +168,13 @@ _PACK = """
 """
 # Notes on some lines. "ranked" is 0 or the whole batch. Keys of tokens that are no rivals are as low as
 # the lowest number in the row, which leaves the cut, a value, as it is. TopK gets a spare row: given none,
-# ONNX Runtime 1.23 ends the process with a floating point exception. That row stays until the cut is
-# read: OpenVINO reads the unsliced rows otherwise, and its GatherElements wants as many of indices. Tokens that go write to the column
-# behind the last one, which is sliced off. The largest of no counts is the lowest int64. The two
-# ScatterElements of one element change nothing: a size that follows from a comparison with the price by
-# operators that TensorRT evaluates on the host, its parser takes for a shape tensor, down to the float
-# price, and refuses that; it does not evaluate ScatterElements there, so the size stays on the device.
+# ONNX Runtime 1.23 ends the process with a floating point exception. It is sliced off only when the cut has
+# been read: OpenVINO's GatherElements wants as many rows of indices as of data, and of data it reads what
+# was there before a slice. Tokens that go write to the column behind the last one, which is sliced off. The
+# largest of no counts is the lowest int64. The two ScatterElements of one element change nothing: a size
+# that follows from a comparison with the price by operators that TensorRT evaluates on the host, its parser
+# takes for a shape tensor, down to the float price, and refuses that; it does not evaluate ScatterElements
+# there, so the size stays on the device.
 
 
 def reference(

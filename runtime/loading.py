@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adaptrt.runtime import bundle_files
-from adaptrt.runtime.backends import Backend, Provider, StageProgram, check_backend, create_backend
+from adaptrt.runtime.backends import Provider, Settings
+from adaptrt.runtime.backends.selection import check_backend, create_backends
 from adaptrt.runtime.bundle import read_bundle
 from adaptrt.runtime.model import AdaptiveModel
-from adaptrt.runtime.stage_interface import check_interfaces
 
 
 def load(
@@ -18,6 +18,8 @@ def load(
     threads: int | None = None,
     backend: str = "onnxruntime",
     providers: Sequence[Provider] | None = None,
+    precision: str | None = None,
+    plugin_library: str | Path | None = None,
 ) -> AdaptiveModel:
     """Load an exported folder.
 
@@ -26,28 +28,24 @@ def load(
 
     Args:
         path: the folder that ``adaptrt export`` wrote.
-        threads: that one operator may use; None leaves it to the backend. The stages run in turn.
-        backend: ``"onnxruntime"``.
+        threads: that one operator may use; None leaves it to the backend, and a GPU has no use for it. The
+            stages run in turn.
+        backend: ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"`` or ``"tensorrt-rtx"``, which then runs or an
+            error is raised. All but the first run what ``adaptrt build`` put into the bundle. ``"auto"`` takes
+            what is there, the fastest first, and ``AdaptiveModel.backend_reason`` says why.
         providers: ONNX Runtime's execution providers in order of preference; None is the CPU.
+        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``, as far as the backend has it. None is float32, and
+            with TensorRT the lowest that was built.
+        plugin_library: the shared library of adaptrt's TensorRT plugins, for engines built with
+            ``--plugins library``. It is loaded into the process: name one that you trust.
 
     Raises:
         BundleError: the bundle is missing, damaged, or of another version, or its stages were mixed up.
         BackendError: the backend is missing or refuses the model or a setting.
     """
     check_backend(backend)
-    bundle = read_bundle(path, verify_hashes=False)  # the hash is taken below, where the bytes are used
-    root = bundle_files.bundle_root(path)
-    outputs = tuple(spec.name for spec in bundle.outputs)
-    engines: list[Backend] = []
-    for number, stage in enumerate(bundle.stages):
-        file = root / stage.file
-        program = StageProgram(
-            model=bundle_files.read_stage(root, stage, place=bundle_files.stage_place(bundle, number)),
-            file=file,
-            data_folder=file.parent if stage.external_data else None,
-            outputs=outputs,
-            alone=len(bundle.stages) == 1,
-        )
-        engines.append(create_backend(backend, program, threads=threads, providers=providers))
-    check_interfaces(bundle, engines, root)
-    return AdaptiveModel(bundle, engines)
+    bundle = read_bundle(path, verify_hashes=False)  # the hash is taken where the bytes are used
+    library = None if plugin_library is None else Path(plugin_library)
+    settings = Settings(threads=threads, providers=providers, precision=precision, plugin_library=library)
+    chosen = create_backends(backend, bundle_files.bundle_root(path), bundle, settings)
+    return AdaptiveModel(bundle, chosen.backends, backend_name=chosen.name, backend_reason=chosen.reason)

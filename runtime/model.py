@@ -58,9 +58,17 @@ class AdaptiveModel:
     A call sees one budget from beginning to end: its own, or the one that ``budget`` held when it began.
     """
 
-    def __init__(self, bundle: Bundle, backends: Sequence[Backend]) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backends: Sequence[Backend],
+        *,
+        backend_name: str = "given",
+        backend_reason: str = "it was given",
+    ) -> None:
         self._bundle = bundle
         self._backends = tuple(backends)
+        self._backend_name, self._backend_reason = backend_name, backend_reason
         self._contract = InputContract(bundle.inputs)
         self._planner = Planner(bundle)
         self._plan = self._planner.for_budget(Budget.full())  # replaced whole, never changed
@@ -82,6 +90,16 @@ class AdaptiveModel:
     def backends(self) -> tuple[Backend, ...]:
         """What executes the stages, in order."""
         return self._backends
+
+    @property
+    def backend_name(self) -> str:
+        """Which backend runs the stages, by the name that ``load`` takes."""
+        return self._backend_name
+
+    @property
+    def backend_reason(self) -> str:
+        """Why that one, and with ``load(..., backend="auto")`` why none before it."""
+        return self._backend_reason
 
     @property
     def budget(self) -> Budget:

@@ -19,11 +19,29 @@ Value = Any
 
 
 @dataclass(frozen=True)
+class Settings:
+    """How the engine is to run, apart from what it runs.
+
+    Attributes:
+        threads: that one operator may use; None leaves it to the engine. A GPU has no use for it.
+        providers: ONNX Runtime's execution providers in order of preference; None is the CPU.
+        precision: to compute in: ``"fp32"``, ``"fp16"`` or ``"bf16"``; None is the backend's usual one.
+        plugin_library: shared library with adaptrt's TensorRT plugins, for engines that need it. A bundle
+            cannot name one: it would be code from whoever made the bundle.
+    """
+
+    threads: int | None = None
+    providers: Sequence[Provider] | None = None
+    precision: str | None = None
+    plugin_library: Path | None = None
+
+
+@dataclass(frozen=True)
 class StageProgram:
     """A verified stage, ready to be handed to an engine.
 
     Attributes:
-        model: the bytes of its ONNX file.
+        model: the bytes of its ONNX file, or of its engine.
         file: where they come from, for messages.
         data_folder: the folder that its listed external data lies in; None if all is in ``model``.
         outputs: names of the outputs wanted of ``run``, in this order.
@@ -96,40 +114,12 @@ class Backend(Protocol):
         """A value's content, without a copy where the host can read it."""
 
 
-def _onnxruntime(program: StageProgram, threads: int | None, providers: Sequence[Provider] | None) -> Backend:
-    from adaptrt.runtime.backends.onnxruntime import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend(program, threads=threads, providers=providers)
-
-
-_BACKENDS: dict[str, Callable[[StageProgram, int | None, Sequence[Provider] | None], Backend]] = {
-    "onnxruntime": _onnxruntime,
-}
-
-
-def check_backend(name: str) -> None:
-    """Refuse the name of a backend that does not exist.
+def check_threads(threads: int) -> int:
+    """A number of threads as a plain number.
 
     Raises:
-        BackendError: lists those that do.
+        BackendError: it is none.
     """
-    if name not in _BACKENDS:
-        raise BackendError(f"got backend {name!r}, expected one of {', '.join(map(repr, _BACKENDS))}; name one")
-
-
-def create_backend(
-    name: str, program: StageProgram, *, threads: int | None, providers: Sequence[Provider] | None
-) -> Backend:
-    """Hand a stage to the backend of that name.
-
-    Args:
-        name: ``"onnxruntime"``.
-        program: what to run.
-        threads: that one operator may use; None leaves it to the engine.
-        providers: the engine's execution providers in order of preference; None is the CPU.
-
-    Raises:
-        BackendError: no such backend, its package is missing, or it refuses the graph or the settings.
-    """
-    check_backend(name)
-    return _BACKENDS[name](program, threads, providers)
+    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= 1024:
+        raise BackendError(f"got threads={threads!r}, expected 1 to 1024, or None for one per physical core")
+    return int(threads)

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from adaptrt.runtime.backends import Array, Bound, Provider, StageProgram, Value
+from adaptrt.runtime.backends import Array, Bound, Provider, Settings, StageProgram, Value, check_threads
 from adaptrt.runtime.bundle_schema import TensorSpec
 from adaptrt.runtime.errors import BackendError, one_line
 
 _CPU = "CPUExecutionProvider"
+_USUAL = Settings()
 _FATAL = 4
 """Log level: what ONNX Runtime would print below it comes as an exception as well."""
 _DTYPES = {
@@ -35,28 +34,28 @@ class OnnxRuntimeBackend:
 
     Args:
         program: the stage. Its bytes go to ONNX Runtime as they are, so what runs is what was verified.
-        threads: intra-op threads; None leaves it to ONNX Runtime (one per physical core).
-        providers: names, or (name, options) pairs, in order of preference; None is the CPU. All of them
-            must be there: ONNX Runtime's silent fallback to the CPU is an error here.
+        settings: ``threads`` are intra-op threads, None leaves them to ONNX Runtime (one per physical core).
+            ``providers`` are names, or (name, options) pairs; all of them must be there: ONNX Runtime's
+            silent fallback to the CPU is an error here.
 
     Raises:
         BackendError: onnxruntime is not installed, a setting is wrong, or it refuses the model.
     """
 
-    def __init__(
-        self,
-        program: StageProgram,
-        *,
-        threads: int | None = None,
-        providers: Sequence[Provider] | None = None,
-    ) -> None:
+    def __init__(self, program: StageProgram, settings: Settings = _USUAL) -> None:
         runtime = _import()
+        threads, providers = settings.threads, settings.providers
+        if settings.precision not in {None, "fp32"}:
+            raise BackendError(
+                f"got precision={settings.precision!r}, expected 'fp32' or None with backend 'onnxruntime', which "
+                "computes in what the file says; name another backend"
+            )
         chosen = _check_providers(runtime, providers)
         options = runtime.SessionOptions()
         options.log_severity_level = _FATAL
         options.add_session_config_entry("session.load_model_format", "ONNX")
         if threads is not None:
-            options.intra_op_num_threads = _check_threads(threads)
+            options.intra_op_num_threads = check_threads(threads)
         if not program.alone:
             if _shares_memory(runtime):
                 options.add_session_config_entry("session.use_env_allocators", "1")
@@ -176,12 +175,6 @@ def _shares_memory(runtime: ModuleType) -> bool:
     except Exception:  # as above; some builds have no arenas
         return False
     return True
-
-
-def _check_threads(threads: int) -> int:
-    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= 1024:
-        raise BackendError(f"got threads={threads!r}, expected 1 to 1024, or None for one per physical core")
-    return int(threads)
 
 
 def _check_providers(runtime: ModuleType, providers: Sequence[Provider] | None) -> list[Any]:

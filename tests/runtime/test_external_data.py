@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptrt.runtime import BackendError, BundleError, load, loading
+from adaptrt.runtime import BackendError, BundleError, load
+from adaptrt.runtime.backends import onnxruntime as onnxruntime_backend
 from adaptrt.runtime.bundle import read_bundle
 from adaptrt.runtime.external_data import external_locations
 
@@ -145,7 +146,7 @@ def no_engine(monkeypatch):
     def never(*_args, **_keywords):
         raise AssertionError("the model reached the engine")
 
-    monkeypatch.setattr(loading, "create_backend", never)
+    monkeypatch.setattr(onnxruntime_backend, "OnnxRuntimeBackend", never)
 
 
 @pytest.fixture

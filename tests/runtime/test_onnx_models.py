@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptrt.runtime import BackendError, Budget, BundleError, load, loading
+from adaptrt.runtime import BackendError, Budget, BundleError, load
+from adaptrt.runtime.backends import onnxruntime as onnxruntime_backend
 from adaptrt.runtime.external_data import external_locations
 
 onnx = pytest.importorskip("onnx", reason="builds models with the onnx package, which is not installed here")
@@ -135,7 +136,7 @@ def test_weights_outside_never_reach_onnx_runtime(tiny, replace_model, monkeypat
     location = location.format(parent=tiny.parent)
     replace_model(tiny, build(place, location))
     assert external_locations((tiny / "model.onnx").read_bytes()) == {location}
-    monkeypatch.setattr(loading, "create_backend", lambda *_, **__: pytest.fail("reached the engine"))
+    monkeypatch.setattr(onnxruntime_backend, "OnnxRuntimeBackend", lambda *_, **__: pytest.fail("reached the engine"))
     with pytest.raises(BundleError, match="expected a relative path inside the bundle's folder"):
         load(tiny)
 

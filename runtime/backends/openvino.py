@@ -1,0 +1,199 @@
+"""OpenVINO: the CPU, from graphs that were prepared for it (it knows no model-local functions)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from adaptrt.runtime.backends import Array, Bound, Settings, StageProgram, Value, check_threads
+from adaptrt.runtime.bundle_schema import TensorSpec
+from adaptrt.runtime.errors import BackendError, one_line
+
+_DEVICE = "CPU"
+_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_USUAL = Settings()
+
+
+class OpenVinoBackend:
+    """One stage as a compiled model (``compiled``), with as many infer requests as threads ran it at once.
+
+    A compiled model may be used by any number of threads, a request by one at a time. A request's outputs
+    lie in memory that its next inference writes over, so they are copied out; on one sample of fixed sizes
+    (``bind``) the engine writes where it is told instead. Values between stages are arrays.
+
+    The precision is float32 unless another is asked for: OpenVINO's own choice is bfloat16 where the CPU has
+    it, which flips decisions close to the price.
+
+    Args:
+        program: the stage. Its bytes go to OpenVINO as they are, except where weights lie beside them:
+            those it finds only from a path.
+        settings: ``threads`` are inference threads, None leaves them to OpenVINO; ``precision`` as there.
+
+    Raises:
+        BackendError: openvino is not installed, refuses the graph or a setting, or this CPU does not
+            compute in the precision.
+    """
+
+    def __init__(self, program: StageProgram, settings: Settings = _USUAL) -> None:
+        self._file = program.file
+        check_settings(settings)
+        self._openvino = runtime = _import()
+        options: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[settings.precision or "fp32"],
+        }
+        if settings.threads is not None:
+            options["INFERENCE_NUM_THREADS"] = check_threads(settings.threads)
+        self._version = runtime.__version__.partition("-")[0]
+        core = _core(runtime)
+        try:
+            model = core.read_model(program.model if program.data_folder is None else program.file)
+            taken = [_spec(port, port.get_node().get_friendly_name()) for port in model.inputs]
+            self.compiled = core.compile_model(model, _DEVICE, options)
+            used = self.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        except Exception as error:  # pybind's exceptions share no base class
+            raise BackendError(
+                f"{program.file}: openvino {self._version} refuses it ({one_line(error)}); run `adaptrt build` with "
+                "--target openvino again, or install another openvino"
+            ) from None
+        if used != options["INFERENCE_PRECISION_HINT"]:
+            raise BackendError(
+                f"got precision={settings.precision!r}, but openvino would compute in {used} on this CPU; "
+                "expected one that it has: 'fp32'"
+            )
+        self.inputs = {spec.name: spec for spec in taken}
+        self._inputs = {spec.name: number for number, spec in enumerate(taken)}
+        # An output that is also a tensor inside the graph goes by both names.
+        ports = self.compiled.outputs
+        self._outputs = {name: number for number, port in enumerate(ports) for name in port.get_names()}
+        self.outputs = {name: _spec(ports[number], name) for name, number in self._outputs.items()}
+        self._names = program.outputs
+        self._idle: list[Any] = []
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Execute on checked inputs; the wanted outputs by name.
+
+        Raises:
+            BackendError: an operator failed, or memory ran out.
+        """
+        return dict(zip(self._names, self.run_values(feeds, self._names), strict=True))
+
+    def run_values(self, feeds: Mapping[str, Value], outputs: Sequence[str]) -> Sequence[Value]:
+        """Execute on arrays; the named outputs in that order, in memory of their own.
+
+        Raises:
+            BackendError: as ``run``.
+        """
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._request(feeds)
+        try:
+            held = [_shareable(array) for array in feeds.values()]
+            for name, array in zip(feeds, held, strict=True):
+                request.set_input_tensor(self._inputs[name], self._tensor(array))
+            _infer(request)
+            found = [request.get_output_tensor(self._outputs[name]).data.copy() for name in outputs]
+        except Exception as error:  # as above
+            raise self._failed(feeds, error) from error  # the request is dropped: nothing says how it is left
+        self._idle.append(request)
+        return found
+
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound | None:
+        """A request of its own over the arrays' memory.
+
+        Raises:
+            BackendError: it does not take them.
+        """
+        held = {**inputs, **outputs}
+        if not all(array.flags.c_contiguous for array in held.values()):
+            raise ValueError("got arrays that are not contiguous, expected buffers to bind")
+        request = self._request(inputs)
+        try:
+            for name, array in inputs.items():
+                request.set_input_tensor(self._inputs[name], self._tensor(array))
+            for name, array in outputs.items():
+                request.set_output_tensor(self._outputs[name], self._tensor(array))
+        except Exception as error:  # as above
+            raise self._failed(inputs, error) from error
+        return Bound(functools.partial(_infer, request), functools.partial(self._failed, held))
+
+    def to_value(self, array: Array) -> Value:
+        """The array itself."""
+        return array
+
+    def to_array(self, value: Value) -> Array:
+        """The array itself."""
+        return value  # type: ignore[no-any-return]
+
+    def _request(self, feeds: Mapping[str, Array]) -> Any:
+        try:
+            return self.compiled.create_infer_request()
+        except Exception as error:  # as above
+            raise self._failed(feeds, error) from error
+
+    def _tensor(self, array: Array) -> Any:
+        """A tensor over an array's memory, which its owner must hold."""
+        return self._openvino.Tensor(array, shared_memory=True)
+
+    def _failed(self, feeds: Mapping[str, Array], error: Exception) -> BackendError:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+        return BackendError(
+            f"{self._file}: openvino {self._version} failed on {shapes} ({one_line(error)}); "
+            "run `adaptrt verify` on the bundle, or feed a smaller batch if memory ran out"
+        )
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse settings that no OpenVINO has.
+
+    Raises:
+        BackendError: the precision is none of its own.
+    """
+    if settings.precision not in {None, *_PRECISIONS}:
+        expected = ", ".join(map(repr, _PRECISIONS))
+        raise BackendError(
+            f"got precision={settings.precision!r}, expected one of {expected} with backend 'openvino'; name one"
+        )
+
+
+def _import() -> ModuleType:
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendError(
+            f"openvino cannot be imported ({one_line(error)}), expected it beside adaptrt; install adaptrt[openvino]"
+        ) from None
+    return openvino  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _core(runtime: ModuleType) -> Any:
+    """One per process: it finds and loads the devices' plugins."""
+    return runtime.Core()
+
+
+def _infer(request: Any) -> None:
+    """Run a request, without the copy of every output that ``infer`` makes."""
+    request.start_async()
+    request.wait()
+
+
+def _shareable(array: Array) -> Array:
+    """The array where OpenVINO can read it in place, or a copy: it wants contiguous memory that may be written."""
+    return array if array.flags.c_contiguous and array.flags.writeable else array.copy(order="C")
+
+
+def _spec(port: Any, name: str) -> TensorSpec:
+    """An input or output as OpenVINO describes it; an axis without a fixed size is ``"?"``."""
+    shape = port.get_partial_shape()
+    sizes = [] if shape.rank.is_dynamic else [size.get_length() if size.is_static else "?" for size in shape]
+    try:
+        dtype = np.dtype(port.get_element_type().to_dtype()).name
+    except Exception:  # as above; a type that numpy lacks
+        dtype = port.get_element_type().get_type_name()
+    return TensorSpec(name, dtype, sizes)
