@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ adaptrt build build/digits --target openvino
 adaptrt build build/digits --target tensorrt --precision fp16
 adaptrt build build/digits --target tensorrt --plugins library --plugin-library libadaptrt_trt.so --engine-version 10.3
 """
+
+_PYTHON_PLUGINS = "adaptrt.plugins_trt.python_plugins"
 
 
 @click.command(cls=Verb, examples=_EXAMPLES)
@@ -132,13 +135,11 @@ def build(
         output.show(command)
 
 
-def _python_plugins() -> Callable[[], None] | None:
+def _python_plugins() -> Callable[[], None]:
     """What registers adaptrt's ahead-of-time plugins with TensorRT."""
 
     def register() -> None:
-        from adaptrt.plugins_trt import python_plugins
-
-        python_plugins.register()
+        importlib.import_module(_PYTHON_PLUGINS).register()
 
     return register
 

@@ -272,7 +272,7 @@ def _save(
     stages = []
     for number, (stage, each, shapes) in enumerate(zip(bundle.stages, prepared, ranges, strict=True)):
         graph = onnx.ModelProto()
-        graph.CopyFrom(each.graph)
+        graph.CopyFrom(each.model)
         if settings.target != "openvino":
             key = msgspec.json.encode({name: dataclasses.asdict(shape) for name, shape in shapes.items()})
             entry = graph.metadata_props.add()
@@ -335,7 +335,7 @@ def _verified(
     if settings.target != "openvino" or not settings.verify or not openvino_installed():
         return None
     tell(f"comparing OpenVINO {openvino_version()} with ONNX Runtime", 0.0)
-    graphs = [each.graph for each in prepared]
+    graphs = [each.model for each in prepared]
     report = compare_quality(folder, bundle, graphs, graphs, OpenVinoSession)
     if settings.precision == "fp32":
         require_agreement(report, f"{bundle.name!r}")

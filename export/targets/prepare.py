@@ -25,11 +25,11 @@ class Prepared:
     """One stage for one target.
 
     Attributes:
-        graph: What the engine's parser gets.
+        model: What the engine's parser gets.
         runnable: The same computation as ONNX Runtime can run it, rounded where the engine rounds.
     """
 
-    graph: onnx.ModelProto
+    model: onnx.ModelProto
     runnable: onnx.ModelProto
 
 
