@@ -11,6 +11,7 @@ import onnx
 
 from adaptrt.export.errors import ExportError
 from adaptrt.export.reference import GOLDEN_FILE, read_golden
+from adaptrt.ops import SEGMENT_REDUCE, SELECT_TOKENS
 from adaptrt.runtime.bundle_schema import Bundle
 
 Shape = tuple[int, ...]
@@ -63,7 +64,7 @@ def stage_profiles(
     """For each stage, the shapes of its inputs that have dynamic axes.
 
     The first axis counts samples. Others count tokens: from one to as many as the bundle says, or where texts
-    have any length, as the golden inputs have; and one more for each selection before the stage that adds one.
+    have any length, as the golden inputs have; and one more for each selection before the stage that fuses what goes.
 
     Args:
         folder: Of the bundle.
@@ -72,7 +73,7 @@ def stage_profiles(
         batch: Sizes of the first axis.
         tokens: Sizes of the others; None derives them.
     """
-    profiles, selections = [], 0
+    profiles, fused = [], 0
     for graph in graphs:
         ranges = {}
         for value in graph.graph.input:
@@ -83,7 +84,7 @@ def stage_profiles(
                 continue
             others = tokens
             if others is None and None in sizes[1:]:
-                most = _tokens(folder, bundle) + selections
+                most = _tokens(folder, bundle) + fused
                 others = SizeRange(1, most, most)
             dynamic = [batch, *[others or batch] * (len(sizes) - 1)]
             ranges[value.name] = InputRange(
@@ -96,7 +97,9 @@ def stage_profiles(
                 )
             )
         profiles.append(ranges)
-        selections += sum(node.op_type == "SelectTokens" for node in graph.graph.node)
+        fused += min(
+            sum(node.op_type == op for node in graph.graph.node) for op in (SELECT_TOKENS.name, SEGMENT_REDUCE.name)
+        )
     return profiles
 
 

@@ -12,9 +12,9 @@ from onnx import numpy_helper
 
 from adaptrt.export.errors import ExportError, ParityError
 from adaptrt.export.targets.build import BuildSettings, build_target
+from adaptrt.export.targets.inline import inlined
 from adaptrt.export.targets.openvino_check import OpenVinoSession, require_agreement
 from adaptrt.export.targets.quality import compare_quality
-from adaptrt.export.targets.inline import inlined
 from adaptrt.export.targets.source import read_stages
 from adaptrt.runtime.bundle import read_bundle
 from adaptrt.runtime.engine_files import engine_folder, read_engines
@@ -64,9 +64,8 @@ def test_another_result_is_noticed(written: Bundles) -> None:
 
 
 def test_a_graph_that_openvino_refuses() -> None:
-    graph = onnx.parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 20, "adaptrt" : 1]> g (float[3] x) => (float[3] y) { y = adaptrt.Unheard (x) }'
-    )
+    graph = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20, "adaptrt" : 1]>
+    g (float[3] x) => (float[3] y) { y = adaptrt.Unheard (x) }""")
     with pytest.raises(ExportError, match=r"OpenVINO 20\d\d\.\d.* refuses the prepared graph"):
         OpenVinoSession(graph)
 

@@ -72,7 +72,7 @@ def row(quality: float, flips: int = 3) -> QualityRow:
     return QualityRow({"price": [0.5]}, 20, quality, 1.0, 100, flips, 0, 0, 0.1, 0.1)
 
 
-def test_the_bound(written: Bundles) -> None:
+def test_the_bound() -> None:
     report = QualityReport([row(0.98), row(0.94)])
     assert report.quality == pytest.approx(0.96) and report.flip_rate == pytest.approx(0.03)
     require_quality("x", report.quality, report.reference_quality, report.flip_rate, 0.05)
