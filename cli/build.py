@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +21,6 @@ adaptrt build build/digits --target openvino
 adaptrt build build/digits --target tensorrt --precision fp16
 adaptrt build build/digits --target tensorrt --plugins library --plugin-library libadaptrt_trt.so --engine-version 10.3
 """
-
-_PYTHON_PLUGINS = "adaptrt.plugins_trt.python_plugins"
 
 
 @click.command(cls=Verb, examples=_EXAMPLES)
@@ -53,6 +50,13 @@ _PYTHON_PLUGINS = "adaptrt.plugins_trt.python_plugins"
 )
 @click.option("--plugin-library", type=PATH, metavar="FILE.so", help="The library, for --plugins library.")
 @click.option(
+    "--kernels",
+    type=PATH,
+    default=Path("build/kernels"),
+    show_default=True,
+    help="Folder of the compiled kernels, for --plugins python; `make kernels` writes it.",
+)
+@click.option(
     "--engine-version",
     default="",
     metavar="VERSION",
@@ -81,6 +85,7 @@ def build(
     architectures: tuple[int, ...],
     plugins: str,
     plugin_library: Path | None,
+    kernels: Path,
     engine_version: str,
     batch: str,
     tokens: str | None,
@@ -89,7 +94,9 @@ def build(
     rebuild: bool,
     as_json: bool,
 ) -> None:
-    """Prepare a bundle for an engine and keep the result in its folder, under engines/TARGET-PRECISION.
+    """Prepare a bundle for an engine, build the engine.
+
+    The result is kept in the bundle's folder, under engines/TARGET-PRECISION.
 
     tensorrt-rtx builds engines here, no GPU needed. tensorrt builds where TensorRT is installed; elsewhere it leaves
     the prepared graphs and the trtexec commands. openvino gets prepared graphs, which it compiles when it loads them.
@@ -121,7 +128,7 @@ def build(
         rebuild=rebuild,
     )
     with steps_shown() as progress:
-        report = build_target(bundle, settings, progress=progress, register_plugins=_python_plugins())
+        report = build_target(bundle, settings, progress=progress, register_plugins=_python_plugins(kernels))
     for remark in report.notes:
         output.note(remark)
     if as_json:
@@ -135,11 +142,14 @@ def build(
         output.show(command)
 
 
-def _python_plugins() -> Callable[[], None]:
+def _python_plugins(kernels: Path) -> Callable[[int], None]:
     """What registers adaptrt's ahead-of-time plugins with TensorRT."""
 
-    def register() -> None:
-        importlib.import_module(_PYTHON_PLUGINS).register()
+    def register(architecture: int) -> None:
+        from adaptrt.plugins_trt.manifest import read_manifest
+        from adaptrt.plugins_trt.python_plugins import register_plugins
+
+        register_plugins(read_manifest(kernels), architecture)
 
     return register
 

@@ -12,6 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from adaptrt.export.parity import ParityRow
     from adaptrt.export.targets.build import BuildReport
+    from adaptrt.export.verify_backend import BackendReport
     from adaptrt.runtime.bundle import CurvePoint, Knob, KnobValue
 
 FRONTIER = "*"
@@ -93,6 +94,19 @@ def _numbers(value: KnobValue) -> str:
 
 def _all_are(value: KnobValue, number: float) -> bool:
     return all(own == number for own in (value if isinstance(value, list) else [value]))
+
+
+def backend_table(report: BackendReport) -> Table:
+    """Torch against an engine, a row per golden run."""
+    compared = "samples away from ties" if report.exact else "samples away from ties, for information"
+    made = table(f"{report.backend} beside torch", "<<knobs", "samples", compared, "max difference", "agreement")
+    for row in report.rows:
+        knobs: dict[str, KnobValue] = {n: v[0] if len(v) == 1 else v for n, v in row.knobs.items()}
+        shown = {name: value for name, value in knobs.items() if not _below_zero(value)}
+        difference = f"{row.difference:.1e}" if row.clear else NONE
+        text = knob_text(shown) if shown else "everything runs"
+        made.add_row(text, str(row.samples), str(row.clear), difference, percent(row.agreeing))
+    return made
 
 
 def parity_table(rows: Sequence[ParityRow]) -> Table:

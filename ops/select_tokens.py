@@ -41,7 +41,7 @@ import onnx.parser
 from adaptrt.ops.record import DOMAIN, ONNX_OPSET, Array, Case, Field, OpRecord, Tolerance
 
 LIMITS = ("any", "none")
-_FLOATS = ("float32", "float16")
+_FLOATS = ("float32", "float16", "bfloat16")
 
 _WANTED = """
   zero = Constant <value = int64 {0}> ()
@@ -356,6 +356,6 @@ SELECT_TOKENS = OpRecord(
     body=body,
     make_inputs=make_inputs,
     cases=_CASES,
-    tolerances={"float32": Tolerance(0.0, 0.0), "float16": Tolerance(0.0, 0.0)},
+    tolerances={"float32": Tolerance(0.0, 0.0), "float16": Tolerance(0.0, 0.0), "bfloat16": Tolerance(0.0, 0.0)},
     attributes={"limits": "any"},
 )

@@ -48,4 +48,10 @@ def load(
     library = None if plugin_library is None else Path(plugin_library)
     settings = Settings(threads=threads, providers=providers, precision=precision, plugin_library=library)
     chosen = create_backends(backend, bundle_files.bundle_root(path), bundle, settings)
-    return AdaptiveModel(bundle, chosen.backends, backend_name=chosen.name, backend_reason=chosen.reason)
+    return AdaptiveModel(
+        bundle,
+        chosen.backends,
+        backend_name=chosen.name,
+        backend_reason=chosen.reason,
+        precision=chosen.precision,
+    )

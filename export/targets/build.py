@@ -115,7 +115,7 @@ def build_target(
     settings: BuildSettings,
     *,
     progress: Progress | None = None,
-    register_plugins: Callable[[], None] | None = None,
+    register_plugins: Callable[[int], None] | None = None,
 ) -> BuildReport:
     """Prepare a bundle for a target, and build its engines where the target's library is there.
 
@@ -123,7 +123,7 @@ def build_target(
         bundle_folder: The bundle.
         settings: What to build.
         progress: Told what is being done.
-        register_plugins: Registers the Python plugins with TensorRT, called before parsing for ``python`` plugins.
+        register_plugins: Registers the Python plugins for an architecture, called before parsing for ``python`` plugins.
 
     Raises:
         BundleError: The bundle is damaged.
@@ -173,7 +173,7 @@ def build_target(
             verified = _verified(bundle_folder, bundle, prepared, settings, tell)
             if api is not None:
                 if settings.plugins == "python" and register_plugins is not None:
-                    register_plugins()
+                    register_plugins(settings.architectures[0])
                 made = msgspec.structs.replace(made, stages=_built(api, made.stages, ranges, settings, staged, tell))
             elif settings.target == "tensorrt":
                 commands = _commands(Path(), made, ranges, settings)

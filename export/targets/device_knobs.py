@@ -1,9 +1,9 @@
-"""Integer knobs as ordinary inputs on the device, for TensorRT.
+"""Knobs as ordinary inputs on the device, for TensorRT.
 
-A size that follows from an integer input by operators that TensorRT evaluates on the host makes that input a shape
-tensor: fed from host memory, its range part of the optimisation profile, and whether it is one depends on the
-graph. ScatterElements is not evaluated there. One that writes all of the knob's elements in their places changes
-nothing, and makes the knob an input like any other.
+A size that follows from an input of at most one axis by operators that TensorRT evaluates on the host makes that
+input a shape tensor. An integer one is then fed from host memory and its range is part of the optimisation profile;
+a float one, as the price, is refused. ScatterElements is not evaluated there. One that writes all of the knob's
+elements in their places changes nothing, and makes every knob an input like any other.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-_INTEGERS = {onnx.TensorProto.INT32: np.int32, onnx.TensorProto.INT64: np.int64}
+_DTYPES = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.INT32: np.int32, onnx.TensorProto.INT64: np.int64}
 
 
 def knobs_on_device(model: onnx.ModelProto, knobs: Collection[str]) -> onnx.ModelProto:
-    """Copy a graph with its integer inputs among ``knobs``, each ``[n]``, kept on the device."""
+    """Copy a graph with those of its inputs that are ``knobs``, each ``[n]``, kept on the device."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for value in copy.graph.input:
-        dtype = _INTEGERS.get(value.type.tensor_type.elem_type)
+        dtype = _DTYPES.get(value.type.tensor_type.elem_type)
         if value.name not in knobs or dtype is None:
             continue
         (size,) = (dimension.dim_value for dimension in value.type.tensor_type.shape.dim)

@@ -15,14 +15,17 @@ from adaptrt.export.exporter import ExportReport
 from adaptrt.export.targets import build as build_module
 from adaptrt.export.targets.build import BuildReport, BuildSettings, build_target
 from adaptrt.export.targets.engine_builder import build_engine, find_engine_api
-from adaptrt.export.targets.profiles import SizeRange
-from adaptrt.runtime.bundle import BUNDLE_FILE
+from adaptrt.export.targets.prepare import prepare
+from adaptrt.export.targets.profiles import SizeRange, stage_profiles
+from adaptrt.export.targets.source import read_stages
+from adaptrt.runtime.bundle import BUNDLE_FILE, read_bundle
 from adaptrt.runtime.engine_files import ENGINE_FILE, ENGINES, engine_folder, read_engines
 from tests.export.targets.conftest import MAKERS
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
 Bundles = Callable[[str], Path]
 RTX = BuildSettings("tensorrt-rtx", architectures=(89,), batch=SizeRange(1, 2, 8), max_quality_drop=0.05)
+FIXTURES = Path(__file__).parents[2] / "runtime" / "fixtures"
 ARCHITECTURES = dict(zip(MAKERS, (86, 89, 120, 86, 89), strict=True))
 
 
@@ -46,6 +49,32 @@ def test_every_bundle_becomes_engines(copied: Bundles, name: str, precision: str
         graph = onnx.load(str(report.folder / stage.prepared.file))
         half = any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in graph.graph.initializer)
         assert half == (precision == "fp16")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", ["tiny", "exits", "tokens", "exported"])
+def test_bundles_written_by_hand_or_long_ago(name: str, precision: str, tmp_path: Path) -> None:
+    folder = FIXTURES / name
+    bundle = read_bundle(folder)
+    stages = read_stages(folder, bundle)
+    for stage in stages:
+        _rename(stage, "_", "unused")  # a name that this builder does not take
+    knobs = {knob.name for knob in bundle.knobs}
+    prepared = prepare(stages, "tensorrt-rtx", precision, "none", "", knobs)
+    ranges = stage_profiles(folder, bundle, stages, SizeRange(1, 2, 8), SizeRange(1, 4, 8))
+    api = find_engine_api("tensorrt-rtx")
+    assert api is not None
+    for number, (each, shapes) in enumerate(zip(prepared, ranges, strict=True)):
+        graph, engine = tmp_path / f"{number}.onnx", tmp_path / f"{number}.engine"
+        onnx.save(each.model, str(graph))
+        build_engine(api, graph, engine, shapes, architectures=[86, 120], progress=lambda *_: None)
+        assert engine.stat().st_size > 1000
+
+
+def _rename(model: onnx.ModelProto, old: str, new: str) -> None:
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new if name == old else name for name in names]
 
 
 def test_an_exported_bundle_with_its_curve(exported: ExportReport, tmp_path: Path) -> None:
