@@ -123,7 +123,7 @@ def build_target(
         bundle_folder: The bundle.
         settings: What to build.
         progress: Told what is being done.
-        register_plugins: Registers the Python plugins for an architecture, called before parsing for ``python`` plugins.
+        register_plugins: Registers Python plugins for an architecture; called before parsing for ``python`` plugins.
 
     Raises:
         BundleError: The bundle is damaged.
