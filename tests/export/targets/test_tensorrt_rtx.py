@@ -183,6 +183,14 @@ def test_a_refused_graph_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "g.engine").exists()
 
 
+def test_weights_beside_the_graph(copied: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adaptrt.export.graph_files.EXTERNAL_DATA_FROM", 0)
+    report = build_target(copied("combined"), RTX)
+    for number, stage in enumerate(report.engines.stages):
+        assert [data.file for data in stage.external_data] == [f"stage{number}.onnx.data"]
+        assert (report.folder / f"stage{number}.onnx.data").stat().st_size > 0 and stage.engine is not None
+
+
 def test_an_unknown_architecture(copied: Bundles) -> None:
     folder = copied("resnet")
     with pytest.raises(ExportError, match=r"got architecture 87, expected one that tensorrt-rtx .*: 75, 80, 86, 89"):
