@@ -11,6 +11,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from adaptrt.export.parity import ParityRow
+    from adaptrt.export.targets.build import BuildReport
     from adaptrt.export.verify_backend import BackendReport
     from adaptrt.runtime.bundle import CurvePoint, Knob, KnobValue
 
@@ -205,3 +206,29 @@ def _measured(point: CurvePoint, metric: str | None, dense_macs: int) -> list[st
         quality(point.quality, metric),
         FRONTIER if point.frontier else "",
     ]
+
+
+def engines_table(report: BuildReport) -> Table:
+    """What was built: a file per stage."""
+    made = report.engines
+    version = f" {made.engine_version}" if made.engine_version else ""
+    arch = f", sm_{made.arch.replace(' ', ' sm_')}" if made.arch else ""
+    shown = table(f"{made.target}{version}, {made.precision}{arch}", "<stage", "<prepared", "<engine", "size")
+    for number, stage in enumerate(made.stages):
+        file = stage.engine or stage.prepared
+        bytes_there = (report.folder / file.file).stat().st_size
+        shown.add_row(str(number), stage.prepared.file, stage.engine.file if stage.engine else NONE, size(bytes_there))
+    return shown
+
+
+def engines_quality(report: BuildReport) -> str:
+    """How far what was built is from the bundle on its golden inputs."""
+    made = report.engines
+    told = f"golden predictions: {percent(made.quality)} as in torch, the bundle {percent(made.reference_quality)}"
+    if made.flip_rate is not None:
+        told += f"; decisions otherwise: {made.flip_rate:.3%}"
+    if made.largest_difference is not None:
+        told += f"; logits differ by up to {made.largest_difference:.2g}"
+    if report.verified is not None:
+        told += f"; OpenVINO's from ONNX Runtime's by {report.verified:.1e} away from ties"
+    return told
