@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from adaptrt.plugins_trt import launch
+from adaptrt.plugins_trt.kernel_records import CONDITIONAL_MLP_ORDER
 
 TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 3e-2}
 """Absolute and relative, as in the op's record."""
@@ -141,7 +142,7 @@ def check_order(sizes: Sizes, device: str, choose: launch.Choose) -> Check:
     """Compare the ordering alone, which must be exact."""
     k = draw_k(sizes, device, torch.Generator().manual_seed(sizes.T))
     order, running = (poisoned(k, (size,), "int32") for size in (sizes.T, sizes.N))
-    launch.launch(launch.CONDITIONAL_MLP_ORDER, {"k": k, "order": order, "running": running}, choose=choose)
+    launch.launch(CONDITIONAL_MLP_ORDER, {"k": k, "order": order, "running": running}, choose=choose)
     level = k.clamp(0, sizes.N)
     wanted = torch.sort(level, descending=True, stable=True).indices
     counts = torch.stack([(level > n).sum() for n in range(sizes.N)])
@@ -165,9 +166,7 @@ def check_selection(
     threshold = torch.rand(batch, generator=generator)
     low, high = (torch.tensor(limit) for limit in limits)
     inputs = [tensor.to(device) for tensor in (x, score, valid, forced, threshold, low, high)]
-    y, index, count = (
-        tensor.cpu() for tensor in launch.select_tokens(*inputs, allocate=poisoned, choose=choose)
-    )
+    y, index, count = (tensor.cpu() for tensor in launch.select_tokens(*inputs, allocate=poisoned, choose=choose))
     right = True
     for b in range(batch):
         chosen = _selection(score[b], valid[b], forced[b], float(threshold[b]), limits)

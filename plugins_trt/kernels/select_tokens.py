@@ -101,7 +101,7 @@ def select_tokens(
     threshold,
     keep_min,
     keep_max,
-    B,
+    B,  # noqa: ARG001
     T,
     D,
     limits,

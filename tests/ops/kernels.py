@@ -16,7 +16,9 @@ from adaptrt.plugins_trt import launch
 DEVICE = "cpu" if launch.is_interpreted() else "cuda"
 
 
-def _create_dot(self: Any, a: Any, b: Any, *others: Any, _original: Any = interpreter.InterpreterBuilder.create_dot) -> Any:
+def _create_dot(
+    self: Any, a: Any, b: Any, *others: Any, _original: Any = interpreter.InterpreterBuilder.create_dot
+) -> Any:
     """Triton's interpreter multiplies the bit patterns of bfloat16 as if they were whole numbers."""
 
     def as_float(handle: Any) -> Any:
