@@ -202,14 +202,14 @@ def measure_tokens(
     forms = list(calls)
     decisions = {share: draw_decisions(shape, tokens, share, device) for share in shares}
     for share, k in decisions.items():
-        calls[f"{share}"] = _adaptive_call({"x": x, "k": k, **weights}, choose)
+        calls[f"share {share}"] = _adaptive_call({"x": x, "k": k, **weights}, choose)
     times = {name: Milliseconds.of(runs) for name, runs in timer(calls).items()}
     dense = min((times[form] for form in forms), key=lambda time: time.median)
     rows = []
     for share, k in decisions.items():
         running = [int((k > n).sum()) for n in range(shape.learners)]
         drawn = sum(running) / (tokens * shape.learners)
-        adaptive = times[f"{share}"]
+        adaptive = times[f"share {share}"]
         efficiency = drawn / (adaptive.median / dense.median)
         rows.append(Row(tokens, drawn, dense, adaptive, floor_ms(shape, running, tokens, rates), efficiency))
     return rows

@@ -47,7 +47,7 @@ def test_tolerances_are_those_of_the_op() -> None:
     assert of_the_op == {name: (tolerance, tolerance) for name, tolerance in TOLERANCES.items()}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     seed=seeds,
     tokens=st.one_of(st.integers(0, 20), st.integers(0, 5000)),
@@ -102,7 +102,7 @@ def test_every_tile_of_the_table(tile: str) -> None:
     assert_right(Sizes(150, 3, 80, 48, 144), "float16", "float16", 1, choose)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=seeds, tokens=st.integers(0, 4500), learners=st.integers(1, 5), dtype=st.sampled_from(sorted(TOLERANCES)))
 def test_thousands_of_tokens(seed: int, tokens: int, learners: int, dtype: str) -> None:
     assert_right(Sizes(tokens, learners, 16, 16, 16, "beyond"), dtype, dtype, seed, launch.choose_configuration)
