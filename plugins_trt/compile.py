@@ -223,7 +223,8 @@ def _worker() -> Iterator[Callable[[Job], Answer]]:
         finally:
             process.kill()
             process.wait()
-            asked.close()
+            with contextlib.suppress(BrokenPipeError):  # what it was not there to read
+                asked.close()
             told.close()
 
 
