@@ -143,8 +143,8 @@ def source_hash() -> str:
 
 def _compile_all(
     wanted: Sequence[Variant], cache: Path, made_by: str, workers: int, on_done: Callable[[int, int], None] | None
-) -> dict[Job, Answer]:
-    """The answers for all jobs, from the cache where it has them; jobs are hashed by what they say."""
+) -> dict[str, Answer]:
+    """The answers by stem, from the cache where it has them."""
     files = {id(variant): cache / _cache_name(variant.job, made_by) for variant in wanted}
     for stale in set(cache.iterdir()) - set(files.values()):
         if not stale.name.startswith(_prefix(made_by)):
@@ -223,7 +223,8 @@ def _worker() -> Iterator[Callable[[Job], Answer]]:
         finally:
             process.kill()
             process.wait()
-            asked.close()
+            with contextlib.suppress(BrokenPipeError):  # what it was not there to read
+                asked.close()
             told.close()
 
 
@@ -244,9 +245,7 @@ def _cached(path: Path) -> Answer | None:
     return answer if isinstance(answer, dict) and "ptx" in answer else None
 
 
-def _write(
-    folder: Path, wanted: Sequence[Variant], answers: dict[str, Answer], version: str, source: str
-) -> None:
+def _write(folder: Path, wanted: Sequence[Variant], answers: dict[str, Answer], version: str, source: str) -> None:
     """Write images and, last, the manifest: between the old and the new one there is none."""
     entries, files = [], {}
     for variant in wanted:

@@ -107,9 +107,7 @@ class Manifest:
     source_sha256: str
     kernels: tuple[Kernel, ...]
 
-    def find(
-        self, op: str, arch: int, dtype: str, sizes: Mapping[str, int], weights: str | None = None
-    ) -> Kernel:
+    def find(self, op: str, arch: int, dtype: str, sizes: Mapping[str, int], weights: str | None = None) -> Kernel:
         """Give the kernel to launch.
 
         Args:
@@ -205,7 +203,9 @@ def _kernel(entry: Any) -> Kernel:
     sizes = {argument.name for argument in kernel.arguments if argument.kind == "size"}
     named = {factor.size for factors in grid for factor in factors} | {*kernel.requires, *kernel.at_least}
     if not named <= sizes:
-        raise ValueError(f"{kernel.entry} names {', '.join(sorted(named - sizes))}, which is no size among its arguments")
+        raise ValueError(
+            f"{kernel.entry} names {', '.join(sorted(named - sizes))}, which is no size among its arguments"
+        )
     return kernel
 
 
@@ -234,10 +234,14 @@ def _read_image(folder: Path, image: ImageFile) -> bytes:
             raise KernelError(f"{path} has {size} bytes, expected at most {_MAX_BYTES}; make kernels again")
         content = path.read_bytes()
     except OSError as error:
-        raise KernelError(f"cannot read {path} ({error.strerror}), which the manifest names; make kernels again") from None
+        raise KernelError(
+            f"cannot read {path} ({error.strerror}), which the manifest names; make kernels again"
+        ) from None
     found = hashlib.sha256(content).hexdigest()
     if found != image.sha256:
-        raise KernelError(f"{path} has SHA-256 {found}, expected {image.sha256[:64]} of the manifest; make kernels again")
+        raise KernelError(
+            f"{path} has SHA-256 {found}, expected {image.sha256[:64]} of the manifest; make kernels again"
+        )
     return content
 
 

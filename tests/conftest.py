@@ -1,5 +1,7 @@
 """Where Triton's kernels run in tests: compiled where there is a CUDA device, else in Triton's interpreter."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 import sys

@@ -108,8 +108,7 @@ def conditional_mlp_down(
         for n in range(0, tl.max(learners, axis=0)):
             own = tl.zeros((BLOCK_T, BLOCK_E), tl.float32)
             limit = tl.where(learners > n, h, 0)
-            hidden_part = hidden_tile + n * h
-            w2_part = w2_tile + n.to(tl.int64) * h * E
+            hidden_part, w2_part = hidden_tile, w2_tile
             for start in range(0, h, BLOCK_H):
                 unit = start + j
                 rows_in = tl.load(hidden_part, mask=unit[None, :] < limit[:, None], other=0.0)
@@ -117,6 +116,8 @@ def conditional_mlp_down(
                 own = tl.dot(rows_in, weight.to(rows_in.dtype), own, input_precision="ieee")
                 hidden_part += BLOCK_H
                 w2_part += BLOCK_H * E
+            hidden_tile += h
+            w2_tile += h * E
             total += own * tl.load(w2_scale + n * E + e, mask=e < E, other=0.0)[None, :]
     total += tl.load(b2 + e, mask=e < E, other=0.0).to(tl.float32)[None, :]
     token = tl.load(order + place, mask=place < T, other=0)

@@ -42,16 +42,44 @@ def _wanted(score, valid, forced, token, T, limit):
 
 @triton.jit
 def _keys(score, valid, forced, token, T):
-    """Ranks as int64, the best token's lowest: the tier above 32 bits that fall as the score rises."""
+    """Ranks as int64, the best token's lowest: the tier above 32 bits that fall as the score rises.
+
+    Tokens from T on get a tier above all, and so a key of more than ``KEY_BITS`` bits.
+    """
     real = token < T
     number = tl.load(score + token, mask=real, other=0.0)
     is_valid = tl.load(valid + token, mask=real, other=0) != 0
     is_forced = tl.load(forced + token, mask=real, other=0) != 0
     odd = number != number
-    tier = tl.where(is_valid, tl.where(is_forced, 0, 2) + odd.to(tl.int32), 4)
+    tier = tl.where(is_valid, tl.where(is_forced, 0, 2) + odd.to(tl.int32), tl.where(real, 4, 8))
     bits = tl.where(odd | (number == 0.0), 0.0, number).to(tl.int32, bitcast=True)
     rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return tier.to(tl.int64) * 4294967296 + (2147483647 - rising.to(tl.int64))
+
+
+@triton.jit
+def _cut(score, valid, forced, T, kept, BLOCK_T: tl.constexpr):
+    """The key of the last of ``kept`` places, and how many tokens of that very key have one.
+
+    The cut is the largest number that fewer than ``kept`` keys are below; its bits are found from the top.
+    """
+    cut = tl.zeros((), tl.int64)
+    half = tl.full((), 1, tl.int64) << (KEY_BITS - 1)
+    below = 0
+    if T <= BLOCK_T:  # the usual case: keys stay in registers
+        key = _keys(score, valid, forced, tl.arange(0, BLOCK_T), T)
+        for _ in range(KEY_BITS):
+            if tl.sum((key < cut + half).to(tl.int32), axis=0) < kept:
+                cut += half
+            half = half >> 1
+        below = tl.sum((key < cut).to(tl.int32), axis=0)
+    else:
+        for _ in range(KEY_BITS):
+            if _number_below(score, valid, forced, T, cut + half, BLOCK_T) < kept:
+                cut += half
+            half = half >> 1
+        below = _number_below(score, valid, forced, T, cut, BLOCK_T)
+    return cut, kept - below
 
 
 @triton.jit
@@ -60,8 +88,7 @@ def _number_below(score, valid, forced, T, bound, BLOCK_T: tl.constexpr):
     number = tl.zeros((BLOCK_T,), tl.int32)
     for start in range(0, T, BLOCK_T):
         token = start + tl.arange(0, BLOCK_T)
-        below = (_keys(score, valid, forced, token, T) < bound) & (token < T)
-        number += below.to(tl.int32)
+        number += (_keys(score, valid, forced, token, T) < bound).to(tl.int32)
     return tl.sum(number, axis=0)
 
 
@@ -74,7 +101,7 @@ def select_tokens(
     threshold,
     keep_min,
     keep_max,
-    B,
+    B,  # noqa: ARG001
     T,
     D,
     limits,
@@ -128,12 +155,7 @@ def select_tokens(
     cut = tl.zeros((), tl.int64)
     ties = 0
     if kept != wanted:
-        half = tl.full((), 1, tl.int64) << (KEY_BITS - 1)
-        for _ in range(KEY_BITS):
-            if _number_below(score, valid, forced, T, cut + half, BLOCK_T) < kept:
-                cut += half
-            half = half >> 1
-        ties = kept - _number_below(score, valid, forced, T, cut, BLOCK_T)
+        cut, ties = _cut(score, valid, forced, T, kept, BLOCK_T)
 
     first_columns = tl.program_id(1) == 0
     if first_columns:
@@ -147,20 +169,22 @@ def select_tokens(
         stays, _valid = _wanted(score, valid, forced, token, T, limit)
         if kept != wanted:
             key = _keys(score, valid, forced, token, T)
-            tie = ((key == cut) & (token < T)).to(tl.int32)
+            tie = (key == cut).to(tl.int32)
             early = ties_placed + tl.cumsum(tie, axis=0) <= ties
-            stays = (((key < cut) & (token < T)) | ((tie != 0) & early)).to(tl.int32)
+            stays = ((key < cut) | ((tie != 0) & early)).to(tl.int32)
             ties_placed += tl.sum(tie, axis=0)
         place = placed + tl.cumsum(stays, axis=0) - 1
         placed += tl.sum(stays, axis=0)
         moved = (stays != 0)[:, None] & (d < D)[None, :]
         rows = tl.load(x + (row_from + token)[:, None] * D + d[None, :], mask=moved)
         tl.store(y + (row_from + place)[:, None] * D + d[None, :], rows, mask=moved)
-        tl.store(index + place, token, mask=(stays != 0) & first_columns)
+        if first_columns:
+            tl.store(index + place, token, mask=stays != 0)
 
     for start in range(kept, T, BLOCK_T):
         place = start + lane
         zeros = tl.zeros((BLOCK_T, BLOCK_D), y.dtype.element_ty)
         blank = (place < T)[:, None] & (d < D)[None, :]
         tl.store(y + (row_from + place)[:, None] * D + d[None, :], zeros, mask=blank)
-        tl.store(index + place, tl.zeros((BLOCK_T,), tl.int32), mask=(place < T) & first_columns)
+        if first_columns:
+            tl.store(index + place, tl.zeros((BLOCK_T,), tl.int32), mask=place < T)

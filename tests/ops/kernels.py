@@ -16,7 +16,9 @@ from adaptrt.plugins_trt import launch
 DEVICE = "cpu" if launch.is_interpreted() else "cuda"
 
 
-def _create_dot(self: Any, a: Any, b: Any, *others: Any, _original: Any = interpreter.InterpreterBuilder.create_dot) -> Any:
+def _create_dot(
+    self: Any, a: Any, b: Any, *others: Any, _original: Any = interpreter.InterpreterBuilder.create_dot
+) -> Any:
     """Triton's interpreter multiplies the bit patterns of bfloat16 as if they were whole numbers."""
 
     def as_float(handle: Any) -> Any:
@@ -27,7 +29,15 @@ def _create_dot(self: Any, a: Any, b: Any, *others: Any, _original: Any = interp
     return _original(self, as_float(a), as_float(b), *others)
 
 
+def _create_si_to_fp(self: Any, source: Any, kind: Any) -> Any:
+    """It also makes whole numbers bit patterns of bfloat16; by way of float32 it does not."""
+    if kind.scalar == tl.bfloat16:
+        return self.cast_impl(self.cast_impl(source, tl.float32), kind)
+    return self.cast_impl(source, kind)
+
+
 interpreter.InterpreterBuilder.create_dot = _create_dot
+interpreter.InterpreterBuilder.create_si_to_fp = _create_si_to_fp
 
 
 def to_device(array: Array) -> torch.Tensor:

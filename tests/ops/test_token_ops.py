@@ -150,7 +150,7 @@ def test_the_body_selects_what_the_reference_selects(case: Case, seed: int) -> N
     selects_what_the_reference_selects(run_body_in_onnxruntime, case, seed)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(case=selection_cases(), seed=seeds)
 def test_the_kernel_selects_what_the_reference_selects(case: Case, seed: int) -> None:
     selects_what_the_reference_selects(run_kernels, case, seed)
@@ -225,10 +225,20 @@ def alone(inputs: dict[str, Array], row: int) -> dict[str, Array]:
     return {name: array[row : row + 1] if array.ndim else array for name, array in inputs.items()}
 
 
-@pytest.mark.parametrize("implementation", [run_reference, run_body_in_onnxruntime, run_kernels])
-@settings(max_examples=20, deadline=None)
+@pytest.mark.parametrize("implementation", [run_reference, run_body_in_onnxruntime])
+@settings(max_examples=40, deadline=None)
 @given(case=selection_cases().filter(lambda case: case.axes["B"] > 0), seed=seeds)
 def test_a_selection_does_not_depend_on_batch_mates(implementation: Implementation, case: Case, seed: int) -> None:
+    depends_on_no_batch_mates(implementation, case, seed)
+
+
+@settings(max_examples=8, deadline=None)
+@given(case=selection_cases().filter(lambda case: case.axes["B"] > 1), seed=seeds)
+def test_a_selection_by_the_kernel_does_not_depend_on_batch_mates(case: Case, seed: int) -> None:
+    depends_on_no_batch_mates(run_kernels, case, seed)
+
+
+def depends_on_no_batch_mates(implementation: Implementation, case: Case, seed: int) -> None:
     inputs = with_consistent_limits(SELECT.make_inputs(case, np.random.default_rng(seed), "float32"))
     together = implementation(SELECT, inputs, {})
     for row in range(case.axes["B"]):
