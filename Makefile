@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export train test test-runtime-310 lint bench bench-control families early-exit clean
+.PHONY: help export train test test-runtime-310 lint bench bench-control families early-exit kernels gpu-check clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -85,6 +85,16 @@ families: $(BIN)/.installed $(FASHION_MNIST) ## Compare ACMs, exits, pruning, al
 early-exit: $(BIN)/.installed ## Measure what leaving early saves (needs build/fashion)
 	mkdir -p build/bench
 	$(BIN)/python -m adaptrt.bench.early_exit $(TRAINED) build/fashion --json build/bench/early_exit.json
+
+# Orin, Hopper, Blackwell in data centres, Thor, Blackwell elsewhere.
+ARCH ?= 87 90 100 110 120
+
+kernels: $(BIN)/.installed ## Compile the GPU kernels for ARCH into build/kernels, with no GPU
+	$(BIN)/python -m adaptrt.plugins_trt.compile --arch $(ARCH) --output build/kernels
+
+gpu-check: ## On a CUDA machine with torch and Triton: are the kernels right, and does time follow work? TUNE=1 times other tiles, too
+	mkdir -p build/bench
+	PYTHONPATH=src $(PYTHON) -m adaptrt.bench.gpu_check --json build/bench/gpu_check.json $(if $(TUNE),--tune)
 
 clean: ## Remove what was built; environments and weights stay
 	rm -rf build

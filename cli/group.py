@@ -13,7 +13,7 @@ from adaptrt import AdaptrtError
 from adaptrt.cli.errors import one_line
 from adaptrt.cli.verb import kept_on_interrupt
 
-VERBS = ("train", "export", "calibrate", "verify", "inspect", "run", "bench", "profile")
+VERBS = ("train", "export", "calibrate", "build", "verify", "inspect", "run", "bench", "profile")
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -22,6 +22,8 @@ _LONGEST_NAME = 200
 _EXTRAS = {
     **dict.fromkeys(("rich", "PIL", "onnx"), "cli"),
     "onnxruntime": "cpu",
+    "openvino": "openvino",
+    "tensorrt_rtx_bindings": "tensorrt-rtx",
     **dict.fromkeys(("torch", "onnxscript", "safetensors", "sklearn", "matplotlib"), "export"),
 }
 """The extra that brings a module."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from adaptrt.runtime.bundle import Bundle
+    from adaptrt.runtime.engine_files import EngineSet
 
 _EXAMPLES = """
 adaptrt inspect build/digits
@@ -27,20 +28,34 @@ adaptrt inspect build/digits --json
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show a bundle's tensors, knobs, stages, files, ops and curve.
 
-    Checks the bundle and the hash of every file first; needs no inference engine.
+    Checks the bundle and the hash of every file first; needs no inference engine. Engines that
+    `adaptrt build` made of it are listed, with what stands against using them.
     """
     from adaptrt.cli import output
     from adaptrt.runtime.bundle import read_bundle
 
     content = read_bundle(bundle)
     sizes = _sizes(bundle, content)
+    engines = _engines(bundle, content)
     if as_json:
-        output.show_json({"folder": str(bundle), **output.plain(content), "bytes": sizes})
+        found = {name: output.plain(made) for name, (made, _) in engines.items()}
+        unusable = {name: error for name, (_, error) in engines.items() if error is not None}
+        output.show_json(
+            {
+                "folder": str(bundle),
+                **output.plain(content),
+                "bytes": sizes,
+                "engines": found,
+                "unusable_engines": unusable,
+            }
+        )
         return
     from adaptrt.cli import tables
 
     output.show(f"{content.name}, format {content.format_version}, made by {content.producer}")
     output.show(_tensors(content), _files(content, sizes), _facts(content))
+    if engines:
+        output.show(_engines_table(engines))
     if content.curve:
         output.show(tables.curve_table(content.curve, content.quality_metric, content.dense.macs))
     else:
@@ -54,6 +69,45 @@ def _sizes(folder: Path, bundle: Bundle) -> dict[str, int]:
     if bundle.dense.file is not None:
         names += [bundle.dense.file, *(data.file for data in bundle.dense.external_data)]
     return {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
+
+
+def _engines(folder: Path, bundle: Bundle) -> dict[str, tuple[EngineSet | None, str | None]]:
+    """What was built, by folder: its content, and what is wrong with it."""
+    from adaptrt.runtime.engine_files import PRECISIONS, TARGETS, check_source, engine_folder, read_engines
+    from adaptrt.runtime.errors import BundleError
+
+    found: dict[str, tuple[EngineSet | None, str | None]] = {}
+    for target in TARGETS:
+        for precision in PRECISIONS:
+            place = engine_folder(folder, target, precision)
+            if not place.exists():
+                continue
+            made = None
+            try:
+                made = read_engines(place)
+                check_source(made, bundle, place)
+            except BundleError as error:
+                found[place.name] = made, str(error)
+            else:
+                found[place.name] = made, None
+    return found
+
+
+def _engines_table(engines: dict[str, tuple[EngineSet | None, str | None]]) -> Table:
+    from adaptrt.cli import tables
+
+    made = tables.table(
+        "Engines", "<target", "<engine", "<for", "<plugins", "quality", "decisions flipped", "<<remarks"
+    )
+    for name, (found, error) in engines.items():
+        if found is None:
+            made.add_row(name, *[tables.NONE] * 5, error)
+            continue
+        quality = tables.NONE if found.quality is None else tables.percent(found.quality)
+        flips = tables.NONE if found.flip_rate is None else f"{found.flip_rate:.2%}"
+        built = found.engine_version if found.stages[0].engine is not None else "prepared only"
+        made.add_row(name, built, found.arch or "any", found.plugins, quality, flips, error or "")
+    return made
 
 
 def _tensors(bundle: Bundle) -> Table:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptrt.cli.verb import PATH, Verb, json_option
+from adaptrt.cli.verb import PATH, Verb, backend_options, json_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ adaptrt run build/digits pixels.npy --budget full --output out.npz
 adaptrt run build/digits inputs.npz --price 0.4 --threads 1 --json
 adaptrt run build/digits pixels.npy --budget 8ms --watch
 adaptrt run build/fashion shoe.png --deadline 2
+adaptrt run build/digits seven.png --budget 50% --backend auto
 adaptrt run build/fashion shoe.png --budget 40% --hard
 adaptrt run build/fashion shoe.png --budget 40% --explain shoe_explained.png
 """
@@ -44,6 +45,7 @@ _ROWS = 20
 @click.option("--hard", is_flag=True, help="The budget holds for every sample, not only on average.")
 @click.option("--price", type=float, help="Feed this price instead of obeying a budget.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads per operator; default: one per core.")
+@backend_options
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Most samples in one run.")
 @click.option("--top", type=click.IntRange(1, 100), default=3, show_default=True, help="Classes listed per sample.")
 @click.option("--output", type=PATH, help="Write all outputs to this .npz file.")
@@ -60,6 +62,9 @@ def run(
     hard: bool,
     price: float | None,
     threads: int | None,
+    backend: str,
+    precision: str | None,
+    plugin_library: Path | None,
     batch: int,
     top: int,
     output: Path | None,
@@ -98,7 +103,9 @@ def run(
         check_explained(inputs)
         importlib.import_module("matplotlib")  # missing, it is better missed before the run
     asked = Budget.full() if budget is None else parse_budget(budget, hard=hard)
-    model = load(bundle, threads=threads)
+    model = load(bundle, threads=threads, backend=backend, precision=precision, plugin_library=plugin_library)
+    if backend == "auto":
+        note(f"note: {model.backend_name} runs it: {model.backend_reason}")
     arrays = read_inputs(inputs, model.bundle.inputs)
     if watch:
         with contextlib.nullcontext() if metrics_port is None else model.serve_metrics(metrics_port) as server:
@@ -129,7 +136,8 @@ def run(
         else [""] * found.samples
     )
     if as_json:
-        show_json(_describe(bundle, model.bundle, found, names, top))
+        ran = {"name": model.backend_name, "reason": model.backend_reason, "precision": model.precision}
+        show_json({**_describe(bundle, model.bundle, found, names, top), "backend": ran})
         return
     _show(model.bundle, found, names, top)
     from adaptrt.cli.output import show

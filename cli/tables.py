@@ -11,6 +11,8 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from adaptrt.export.parity import ParityRow
+    from adaptrt.export.targets.build import BuildReport
+    from adaptrt.export.verify_backend import BackendReport
     from adaptrt.runtime.bundle import CurvePoint, Knob, KnobValue
 
 FRONTIER = "*"
@@ -92,6 +94,19 @@ def _numbers(value: KnobValue) -> str:
 
 def _all_are(value: KnobValue, number: float) -> bool:
     return all(own == number for own in (value if isinstance(value, list) else [value]))
+
+
+def backend_table(report: BackendReport) -> Table:
+    """Torch against an engine, a row per golden run."""
+    compared = "samples away from ties" if report.exact else "samples away from ties, for information"
+    made = table(f"{report.backend} beside torch", "<<knobs", "samples", compared, "max difference", "agreement")
+    for row in report.rows:
+        knobs: dict[str, KnobValue] = {n: v[0] if len(v) == 1 else v for n, v in row.knobs.items()}
+        shown = {name: value for name, value in knobs.items() if not _below_zero(value)}
+        difference = f"{row.difference:.1e}" if row.clear else NONE
+        text = knob_text(shown) if shown else "everything runs"
+        made.add_row(text, str(row.samples), str(row.clear), difference, percent(row.agreeing))
+    return made
 
 
 def parity_table(rows: Sequence[ParityRow]) -> Table:
@@ -191,3 +206,29 @@ def _measured(point: CurvePoint, metric: str | None, dense_macs: int) -> list[st
         quality(point.quality, metric),
         FRONTIER if point.frontier else "",
     ]
+
+
+def engines_table(report: BuildReport) -> Table:
+    """What was built: a file per stage."""
+    made = report.engines
+    version = f" {made.engine_version}" if made.engine_version else ""
+    arch = f", sm_{made.arch.replace(' ', ' sm_')}" if made.arch else ""
+    shown = table(f"{made.target}{version}, {made.precision}{arch}", "<stage", "<prepared", "<engine", "size")
+    for number, stage in enumerate(made.stages):
+        file = stage.engine or stage.prepared
+        bytes_there = (report.folder / file.file).stat().st_size
+        shown.add_row(str(number), stage.prepared.file, stage.engine.file if stage.engine else NONE, size(bytes_there))
+    return shown
+
+
+def engines_quality(report: BuildReport) -> str:
+    """How far what was built is from the bundle on its golden inputs."""
+    made = report.engines
+    told = f"golden predictions: {percent(made.quality)} as in torch, the bundle {percent(made.reference_quality)}"
+    if made.flip_rate is not None:
+        told += f"; decisions otherwise: {made.flip_rate:.3%}"
+    if made.largest_difference is not None:
+        told += f"; logits differ by up to {made.largest_difference:.2g}"
+    if report.verified is not None:
+        told += f"; OpenVINO's from ONNX Runtime's by {report.verified:.1e} away from ties"
+    return told

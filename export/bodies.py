@@ -11,7 +11,7 @@ from onnx import helper
 from adaptrt.export.errors import ExportError
 from adaptrt.ops import DOMAIN, OPSET_VERSION, RECORDS, OpRecord
 
-_PLUGIN_ATTRIBUTES = {"plugin_namespace": DOMAIN, "plugin_version": "1"}
+PLUGIN_ATTRIBUTES = {"plugin_namespace": DOMAIN, "plugin_version": "1"}
 _LEARNERS = "learners"
 
 
@@ -55,7 +55,7 @@ def attach_bodies(model: onnx.ModelProto) -> dict[str, int]:
                     f"the same {key} in all; one op name has one body per file"
                 )
         del node.attribute[:]
-        attributes = {**own, **_PLUGIN_ATTRIBUTES}
+        attributes = {**own, **PLUGIN_ATTRIBUTES}
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
     del model.functions[:]
     try:
@@ -75,7 +75,7 @@ def _attributes(record: OpRecord, node: onnx.NodeProto) -> dict[str, Any]:
         value = helper.get_attribute_value(attribute)
         if attribute.name in record.attributes:
             values[attribute.name] = value.decode() if isinstance(value, bytes) else value
-        elif attribute.name not in _PLUGIN_ATTRIBUTES:
+        elif attribute.name not in PLUGIN_ATTRIBUTES:
             known = ", ".join(record.attributes) or "none"
             raise ExportError(
                 f"{record.name} has attribute {attribute.name!r}, expected {known}; remove it or add it to ops/"

@@ -71,13 +71,14 @@ def save_graph(graph: onnx.ModelProto, path: Path) -> Stage:
     if graph.ByteSize() >= EXTERNAL_DATA_FROM:
         data = path.with_name(path.name + ".data")
         onnx.save(graph, str(path), save_as_external_data=True, location=data.name, size_threshold=1024)
-        external.append(DataFile(file=data.name, sha256=_sha256(data)))
+        external.append(DataFile(file=data.name, sha256=sha256_of(data)))
     else:
         write_file(path, graph.SerializeToString(deterministic=True))
-    return Stage(file=path.name, sha256=_sha256(path), external_data=external)
+    return Stage(file=path.name, sha256=sha256_of(path), external_data=external)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, 64 lowercase hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):

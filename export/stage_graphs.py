@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,15 +43,26 @@ class StageGraphs:
     Args:
         stages: With bodies attached.
         defaults: Value of every knob that a call leaves out, of the knob's shape and dtype.
+        forcible: Whether decisions can be forced, which needs adaptive ops as nodes; the graphs are else run
+            as they are only.
+        open_session: Gives what runs a graph, with the methods of ONNX Runtime's session that are used here.
     """
 
-    def __init__(self, stages: Sequence[StageFile], defaults: Mapping[str, Array]) -> None:
+    def __init__(
+        self,
+        stages: Sequence[StageFile],
+        defaults: Mapping[str, Array],
+        *,
+        forcible: bool = True,
+        open_session: Callable[[onnx.ModelProto], Any] | None = None,
+    ) -> None:
+        opened = open_session or _session
         self.stages, self._defaults = list(stages), dict(defaults)
         names = [name for stage in stages for name in stage.decisions]
         self.gates = sum(name.startswith("learners_") for name in names)
         self.selections = sum(name.startswith("kept_") for name in names)
-        self._free = [_session(stage.graph) for stage in stages]
-        self._forced = [_session(force_decisions(stage.graph, stage.decisions)) for stage in stages]
+        self._free = [opened(stage.graph) for stage in stages]
+        self._forced = [opened(force_decisions(stage.graph, stage.decisions)) for stage in stages] if forcible else []
 
     def run(self, reference: Reference, *, forced: bool) -> GraphRun:
         """Run all stages on all of a reference's samples, at its knobs; if ``forced``, under its decisions.
@@ -129,7 +140,7 @@ class _Trail:
         )
 
 
-def _run(session: onnxruntime.InferenceSession, feeds: dict[str, Array]) -> dict[str, Array]:
+def _run(session: Any, feeds: dict[str, Array]) -> dict[str, Array]:
     names = [node.name for node in session.get_outputs()]
     try:
         return dict(zip(names, (np.asarray(value) for value in session.run(names, feeds)), strict=True))

@@ -9,7 +9,7 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from adaptrt import write_atomically
@@ -17,9 +17,10 @@ from adaptrt.export.calibration_journal import JOURNAL_FILE
 from adaptrt.export.errors import ExportError
 from adaptrt.export.reference import GOLDEN_FILE
 from adaptrt.runtime.bundle import BUNDLE_FILE
+from adaptrt.runtime.engine_files import ENGINES
 
-_OURS = (BUNDLE_FILE, GOLDEN_FILE, JOURNAL_FILE, "bench.json", "frontier.*", "*.onnx", "*.onnx.data")
-"""What a bundle's folder holds that an export, a calibration or a benchmark wrote."""
+_OURS = (BUNDLE_FILE, GOLDEN_FILE, JOURNAL_FILE, "bench.json", "frontier.*", "*.onnx", "*.onnx.data", ENGINES)
+"""What a bundle's folder holds that an export, a calibration, a benchmark or a build of engines wrote."""
 
 _SUFFIX = ".partial"
 _LOCK = ".lock"
@@ -35,37 +36,6 @@ def write_file(path: Path, content: bytes) -> None:
         write_atomically(path, content)
     except OSError as error:
         raise _unwritable(path, error) from error
-
-
-@contextlib.contextmanager
-def staged_folder(output: Path) -> Iterator[Path]:
-    """Give a folder to write into that takes the place of ``output`` when the block ends without error.
-
-    It stands beside ``output``, on the same file system. On an error or an interrupt it is removed and
-    ``output`` stays as it was; what a killed process left behind is removed by the next export.
-
-    Raises:
-        ExportError: ``output`` exists and is no bundle, or nothing can be written there.
-    """
-    check_replaceable(output)
-    partial: Path | None = None
-    with contextlib.ExitStack() as stack:
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(output)
-            partial = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=_SUFFIX))
-            stack.callback(shutil.rmtree, partial, ignore_errors=True)
-            partial.chmod(0o755)
-            stack.enter_context(_locked(partial))
-            yield partial
-            (partial / _LOCK).unlink()
-            _swap(partial, output)
-        except OSError as error:
-            raise _unwritable(output, error) from error
-        except ExportError as error:
-            if isinstance(error.__cause__, OSError):  # name the output, not the place it was being written to
-                raise _unwritable(output, error.__cause__) from error
-            raise
 
 
 def check_replaceable(output: Path) -> None:
@@ -93,6 +63,41 @@ def check_replaceable(output: Path) -> None:
             f"{output} holds {foreign[0]!r}, expected nothing but a bundle, since an export replaces the whole "
             "folder; move it away or choose another output"
         )
+
+
+@contextlib.contextmanager
+def staged_folder(output: Path, check: Callable[[Path], None] = check_replaceable) -> Iterator[Path]:
+    """Give a folder to write into that takes the place of ``output`` when the block ends without error.
+
+    It stands beside ``output``, on the same file system. On an error or an interrupt it is removed and
+    ``output`` stays as it was; what a killed process left behind is removed by the next export.
+
+    Args:
+        output: Folder to be.
+        check: Refuses to replace what it must not.
+
+    Raises:
+        ExportError: ``check`` refuses, or nothing can be written there.
+    """
+    check(output)
+    partial: Path | None = None
+    with contextlib.ExitStack() as stack:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(output)
+            partial = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=_SUFFIX))
+            stack.callback(shutil.rmtree, partial, ignore_errors=True)
+            partial.chmod(0o755)
+            stack.enter_context(_locked(partial))
+            yield partial
+            (partial / _LOCK).unlink()
+            _swap(partial, output)
+        except OSError as error:
+            raise _unwritable(output, error) from error
+        except ExportError as error:
+            if isinstance(error.__cause__, OSError):  # name the output, not the place it was being written to
+                raise _unwritable(output, error.__cause__) from error
+            raise
 
 
 @contextlib.contextmanager

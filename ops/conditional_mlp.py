@@ -15,7 +15,7 @@ from adaptrt.ops.learner_cases import LEARNER_CASES, draw_learners_run, draw_wei
 from adaptrt.ops.learner_prefix import learner_prefix_body
 from adaptrt.ops.record import Array, Case, Field, OpRecord, Tolerance
 
-_FLOATS = ("float32", "float16")
+_FLOATS = ("float32", "float16", "bfloat16")
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 _HIDDEN = """  w1_{n} = Gather <axis = 0> (w1, index{n})
@@ -87,6 +87,6 @@ CONDITIONAL_MLP = OpRecord(
     body=body,
     make_inputs=make_inputs,
     cases=LEARNER_CASES,
-    tolerances={"float32": Tolerance(1e-5, 1e-5), "float16": Tolerance(1e-2, 1e-2)},
+    tolerances={"float32": Tolerance(1e-5, 1e-5), "float16": Tolerance(1e-2, 1e-2), "bfloat16": Tolerance(3e-2, 3e-2)},
     static_axes={"N": "learners"},
 )

@@ -1,1 +1,1 @@
-"""The ops as GPU kernels and TensorRT plugins; nothing here yet, see README.md."""
+"""The ops as GPU kernels and TensorRT plugins; importing this imports no Triton."""

@@ -109,12 +109,14 @@ def engine_folder(bundle: Path, target: str, precision: str) -> Path:
     return bundle / ENGINES / f"{target}-{precision}"
 
 
-def build_command(bundle: Path, target: str, precision: str, plugins: str = "none") -> str:
-    """What to type to build a folder of engines anew."""
+def build_command(bundle: Path, target: str, precision: str, plugins: str = "none", arch: str = "") -> str:
+    """What to type to build a folder of engines anew, for the GPU that is there or for ``arch``."""
     command = f"adaptrt build {shlex.quote(str(bundle))} --target {target}"
     if precision != "fp32":
         command += f" --precision {precision}"
-    return command if plugins == "none" else f"{command} --plugins {plugins}"
+    if plugins != "none":
+        command += f" --plugins {plugins}"
+    return command + "".join(f" --arch {capability}" for capability in arch.split())
 
 
 def read_engines(folder: Path, *, verify_hashes: bool = True) -> EngineSet:

@@ -49,5 +49,10 @@ def load(
     settings = Settings(threads=threads, providers=providers, precision=precision, plugin_library=library)
     chosen = create_backends(backend, bundle_files.bundle_root(path), bundle, settings)
     return AdaptiveModel(
-        bundle, chosen.backends, threads=threads, backend_name=chosen.name, backend_reason=chosen.reason
+        bundle,
+        chosen.backends,
+        threads=threads,
+        backend_name=chosen.name,
+        backend_reason=chosen.reason,
+        precision=chosen.precision,
     )

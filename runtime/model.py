@@ -50,10 +50,11 @@ class AdaptiveModel:
         threads: int | None = None,
         backend_name: str = "given",
         backend_reason: str = "it was given",
+        precision: str = "fp32",
     ) -> None:
         self._bundle = bundle
         self._backends = tuple(backends)
-        self._backend_name, self._backend_reason = backend_name, backend_reason
+        self._backend_name, self._backend_reason, self._precision = backend_name, backend_reason, precision
         self._contract = InputContract(bundle.inputs)
         self._planner = Planner(bundle)
         self._plan = self._planner.for_budget(Budget.full())  # replaced whole, never changed
@@ -90,6 +91,11 @@ class AdaptiveModel:
     def backend_reason(self) -> str:
         """Why that one, and with ``load(..., backend="auto")`` why none before it."""
         return self._backend_reason
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: ``"fp32"``, ``"fp16"`` or ``"bf16"``."""
+        return self._precision
 
     @property
     def budget(self) -> Budget:

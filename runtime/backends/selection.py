@@ -23,6 +23,7 @@ from adaptrt.runtime.errors import BackendError, BundleError
 from adaptrt.runtime.stage_interface import check_interfaces
 
 AUTO = "auto"
+_Made = tuple[str, list[Backend]]
 _BUILT_PRECISIONS = ("fp16", "fp32")
 """Of the engines in a bundle the first is taken: half precision is only built where quality stands it."""
 
@@ -33,11 +34,13 @@ class Chosen(NamedTuple):
     Attributes:
         name: of the backend.
         reason: why this one, in words.
+        precision: that it computes in; what decides may be kept in float32.
         backends: one for each stage.
     """
 
     name: str
     reason: str
+    precision: str
     backends: list[Backend]
 
 
@@ -69,34 +72,32 @@ def create_backends(name: str, root: Path, bundle: Bundle, settings: Settings) -
     """
     check_backend(name)
     if name != AUTO:
-        return Chosen(name, "it was asked for", _create(name, root, bundle, settings))
+        return _create(name, "it was asked for", root, bundle, settings)
     if settings.providers is not None:
         reason = "providers were named, which are ONNX Runtime's"
-        return Chosen("onnxruntime", reason, _create("onnxruntime", root, bundle, settings))
+        return _create("onnxruntime", reason, root, bundle, settings)
     passed: list[str] = []
     for candidate in _IN_ORDER:
         if candidate in _TARGETS and not _built(candidate, root):
             passed.append(f"{candidate}: nothing built for it")
             continue
+        reason = _FOUND[candidate] + (f" ({'; '.join(passed)})" if passed else "")
         try:
-            backends = _create(candidate, root, bundle, settings)
+            return _create(candidate, reason, root, bundle, settings)
         except AdaptrtError as error:
             if candidate not in _TARGETS and isinstance(error, BundleError):
                 raise  # it is the bundle itself
             passed.append(f"{candidate}: {error}")
-            continue
-        reason = _FOUND[candidate] + (f" ({'; '.join(passed)})" if passed else "")
-        return Chosen(candidate, reason, backends)
     raise BackendError(f"no backend can run {root}, expected one of {', '.join(_IN_ORDER)}: {'; '.join(passed)}")
 
 
-def _create(name: str, root: Path, bundle: Bundle, settings: Settings) -> list[Backend]:
-    backends = _BACKENDS[name](root, bundle, settings)
+def _create(name: str, reason: str, root: Path, bundle: Bundle, settings: Settings) -> Chosen:
+    precision, backends = _BACKENDS[name](root, bundle, settings)
     check_interfaces(bundle, backends, root)
-    return backends
+    return Chosen(name, reason, precision, backends)
 
 
-def _onnxruntime(root: Path, bundle: Bundle, settings: Settings) -> list[Backend]:
+def _onnxruntime(root: Path, bundle: Bundle, settings: Settings) -> _Made:
     from adaptrt.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
     backends: list[Backend] = []
@@ -105,10 +106,10 @@ def _onnxruntime(root: Path, bundle: Bundle, settings: Settings) -> list[Backend
         model = bundle_files.read_stage(root, stage, place=bundle_files.stage_place(bundle, number))
         program = _program(bundle, model, file, file.parent if stage.external_data else None)
         backends.append(OnnxRuntimeBackend(program, settings))
-    return backends
+    return "fp32", backends
 
 
-def _openvino(root: Path, bundle: Bundle, settings: Settings) -> list[Backend]:
+def _openvino(root: Path, bundle: Bundle, settings: Settings) -> _Made:
     from adaptrt.runtime.backends.openvino import OpenVinoBackend, check_settings
 
     _no_providers("openvino", settings)
@@ -121,18 +122,18 @@ def _openvino(root: Path, bundle: Bundle, settings: Settings) -> list[Backend]:
         data_folder = folder if stage.external_data else None
         program = _program(bundle, model, folder / stage.prepared.file, data_folder)
         backends.append(OpenVinoBackend(program, settings))
-    return backends
+    return settings.precision or "fp32", backends
 
 
-def _tensorrt(root: Path, bundle: Bundle, settings: Settings) -> list[Backend]:
+def _tensorrt(root: Path, bundle: Bundle, settings: Settings) -> _Made:
     return _engine_backends("tensorrt", root, bundle, settings)
 
 
-def _tensorrt_rtx(root: Path, bundle: Bundle, settings: Settings) -> list[Backend]:
+def _tensorrt_rtx(root: Path, bundle: Bundle, settings: Settings) -> _Made:
     return _engine_backends("tensorrt-rtx", root, bundle, settings)
 
 
-def _engine_backends(target: str, root: Path, bundle: Bundle, settings: Settings) -> list[Backend]:
+def _engine_backends(target: str, root: Path, bundle: Bundle, settings: Settings) -> _Made:
     from adaptrt.runtime.backends.tensorrt import TensorRTBackend
     from adaptrt.runtime.backends.tensorrt_runtime import TensorRTRuntime
 
@@ -151,7 +152,7 @@ def _engine_backends(target: str, root: Path, bundle: Bundle, settings: Settings
     for stage in engines.stages:
         file = folder / (stage.engine or stage.prepared).file
         backends.append(TensorRTBackend(runtime, _program(bundle, read_engine(folder, stage), file, None)))
-    return backends
+    return engines.precision, backends
 
 
 def _engines(folder: Path, root: Path, bundle: Bundle, target: str) -> EngineSet:
@@ -186,7 +187,7 @@ def _built(target: str, root: Path) -> bool:
     return any(engine_folder(root, target, precision).exists() for precision in _BUILT_PRECISIONS)
 
 
-_BACKENDS: dict[str, Callable[[Path, Bundle, Settings], list[Backend]]] = {
+_BACKENDS: dict[str, Callable[[Path, Bundle, Settings], _Made]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "tensorrt": _tensorrt,

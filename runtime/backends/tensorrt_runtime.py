@@ -15,7 +15,7 @@ from adaptrt.runtime.engine_files import EngineSet, build_command
 from adaptrt.runtime.errors import BackendError, one_line
 
 SAID_NOTHING = "it logged nothing"
-_MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
+_MODULES = {"tensorrt": ("tensorrt", "tensorrt_bindings"), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 _LOADED: set[Path] = set()
 """Plugin libraries: a process loads each once, and TensorRT's registry keeps it."""
 
@@ -36,7 +36,8 @@ class TensorRTRuntime:
 
     def __init__(self, target: str, engines: EngineSet, folder: Path, plugin_library: Path | None) -> None:
         self.trt = trt = _import(target)
-        self.again = f"run `{build_command(folder.parent.parent, target, engines.precision, engines.plugins)}`"
+        bundle, precision, plugins = folder.parent.parent, engines.precision, engines.plugins
+        self.again = f"run `{build_command(bundle, target, precision, plugins)}`"
         self.title = f"{'TensorRT-RTX' if target == 'tensorrt-rtx' else 'TensorRT'} {trt.__version__}"
         self.rtx = target == "tensorrt-rtx"
         if not engines.engine_version:
@@ -54,7 +55,7 @@ class TensorRTRuntime:
         if engines.arch and architecture not in engines.arch.split():
             raise BackendError(
                 f"{folder}: built for compute capability {engines.arch}, expected {architecture}, which this GPU has; "
-                f"{self.again} --arch {architecture}"
+                f"run `{build_command(bundle, target, precision, plugins, architecture)}`"
             )
         self.log = _log_class(trt)()
         if engines.plugins == "library":

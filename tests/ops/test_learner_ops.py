@@ -14,9 +14,22 @@ from tests.ops.implementations import (
     run_body_in_onnxruntime,
     run_reference,
 )
+from tests.ops.kernels import run_kernels
 
 LEARNER_OPS = [RECORDS["ConditionalMLP"], RECORDS["ConditionalLinear"]]
-IMPLEMENTATIONS = [run_reference, run_body_in_onnxruntime, run_body_in_onnx_reference]
+MLP = RECORDS["ConditionalMLP"]
+BODIES = [run_body_in_onnxruntime, run_body_in_onnx_reference]
+
+# Bodies have the dtypes that ONNX Runtime has on a CPU, kernels all; one op has kernels.
+IMPLEMENTATIONS = [
+    *((record, implementation) for record in LEARNER_OPS for implementation in (run_reference, *BODIES)),
+    (MLP, run_kernels),
+]
+DTYPES = [
+    *((record, one, dtype) for record, one in IMPLEMENTATIONS for dtype in ("float32", "float16")),
+    *((MLP, one, "bfloat16") for one in (run_reference, run_kernels)),
+]
+FAST = [(record, one) for record, one in IMPLEMENTATIONS if one is not run_body_in_onnx_reference]
 
 
 def by_hand(inputs: dict[str, Array]) -> tuple[Array, ...]:
@@ -40,9 +53,11 @@ def rows(outputs: tuple[Array, ...], chosen: object) -> tuple[Array, ...]:
     return tuple(output[chosen] for output in outputs)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("record", LEARNER_OPS, ids=lambda record: record.name)
+def named(value: object) -> str | None:
+    return value.name if isinstance(value, OpRecord) else None
+
+
+@pytest.mark.parametrize(("record", "implementation", "dtype"), DTYPES, ids=named)
 def test_every_case_of_the_record(record: OpRecord, implementation: Implementation, dtype: str) -> None:
     for case in record.cases:
         inputs = record.make_inputs(case, np.random.default_rng(7), dtype)
@@ -72,17 +87,16 @@ def drawn_cases(draw: st.DrawFn) -> tuple[Case, int]:
     )
 
 
-@pytest.mark.parametrize("record", LEARNER_OPS, ids=lambda record: record.name)
+@pytest.mark.parametrize(("record", "implementation"), FAST, ids=named)
 @settings(max_examples=40, deadline=None)
 @given(drawn=drawn_cases())
-def test_body_equals_reference(record: OpRecord, drawn: tuple[Case, int]) -> None:
+def test_equals_the_reference(record: OpRecord, implementation: Implementation, drawn: tuple[Case, int]) -> None:
     case, seed = drawn
     inputs = record.make_inputs(case, np.random.default_rng(seed), "float32")
-    assert_close(record, run_body_in_onnxruntime(record, inputs, {}), run_reference(record, inputs, {}), "float32")
+    assert_close(record, implementation(record, inputs, {}), by_hand(inputs), "float32")
 
 
-@pytest.mark.parametrize("implementation", [run_reference, run_body_in_onnxruntime])
-@pytest.mark.parametrize("record", LEARNER_OPS, ids=lambda record: record.name)
+@pytest.mark.parametrize(("record", "implementation"), FAST, ids=named)
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(2, 60))
 def test_permuting_tokens_permutes_outputs(
@@ -96,8 +110,7 @@ def test_permuting_tokens_permutes_outputs(
     assert_close(record, implementation(record, moved, {}), rows(implementation(record, inputs, {}), order), "float32")
 
 
-@pytest.mark.parametrize("implementation", [run_reference, run_body_in_onnxruntime])
-@pytest.mark.parametrize("record", LEARNER_OPS, ids=lambda record: record.name)
+@pytest.mark.parametrize(("record", "implementation"), FAST, ids=named)
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), kept=st.integers(0, 30))
 def test_a_token_does_not_depend_on_its_batch_mates(

@@ -22,10 +22,22 @@ from tests.ops.implementations import (
     run_in_onnxruntime,
     run_reference,
 )
+from tests.ops.kernels import run_kernels
 
 SELECT, REDUCE = RECORDS["SelectTokens"], RECORDS["SegmentReduce"]
 TOKEN_OPS = [SELECT, REDUCE]
 BODIES = [run_body_in_onnxruntime, run_body_in_onnx_reference]
+SELECTIONS = [run_reference, *BODIES, run_kernels]
+
+# Bodies have the dtypes that ONNX Runtime has on a CPU, kernels all; one op has kernels.
+DTYPES = [
+    *((record, body, dtype) for record in TOKEN_OPS for body in BODIES for dtype in ("float32", "float16")),
+    *((SELECT, run_kernels, dtype) for dtype in ("float32", "float16", "bfloat16")),
+]
+
+
+def named(value: object) -> str | None:
+    return value.name if isinstance(value, OpRecord) else None
 
 
 def with_consistent_limits(inputs: dict[str, Array]) -> dict[str, Array]:
@@ -33,9 +45,7 @@ def with_consistent_limits(inputs: dict[str, Array]) -> dict[str, Array]:
     return {**inputs, "keep_min": np.asarray(np.minimum(inputs["keep_min"], inputs["keep_max"]))}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("implementation", BODIES)
-@pytest.mark.parametrize("record", TOKEN_OPS, ids=lambda record: record.name)
+@pytest.mark.parametrize(("record", "implementation", "dtype"), DTYPES, ids=named)
 def test_every_case_of_the_record(record: OpRecord, implementation: Implementation, dtype: str) -> None:
     for case in record.cases:
         inputs = record.make_inputs(case, np.random.default_rng(7), dtype)
@@ -45,7 +55,7 @@ def test_every_case_of_the_record(record: OpRecord, implementation: Implementati
         assert_close(record, got, record.expected(inputs, case.attributes), dtype, case.name)
 
 
-@pytest.mark.parametrize("implementation", [run_reference, *BODIES])
+@pytest.mark.parametrize("implementation", SELECTIONS)
 def test_a_selection_worked_out_by_hand(implementation: Implementation) -> None:
     nan, inf = np.nan, np.inf
     x = np.arange(1, 25, dtype=np.float32).reshape(3, 8, 1)
@@ -73,7 +83,7 @@ def test_a_selection_worked_out_by_hand(implementation: Implementation) -> None:
     assert y[..., 0].tolist() == [[2, 4, 7], [11, 12, 0], [19, 21, 0]]
 
 
-@pytest.mark.parametrize("implementation", [run_reference, *BODIES])
+@pytest.mark.parametrize("implementation", SELECTIONS)
 def test_nan_comes_after_everything_even_minus_infinity(implementation: Implementation) -> None:
     score = np.array([[np.nan, -np.inf, np.nan, -np.inf, np.float32(-3.4e38), np.nan]], np.float32)
     for keep, wanted in ((1, [4]), (2, [1, 4]), (3, [1, 3, 4]), (4, [0, 1, 3, 4]), (5, [0, 1, 2, 3, 4])):
@@ -137,8 +147,18 @@ seeds = st.integers(0, 2**32 - 1)
 @settings(max_examples=400, deadline=None)
 @given(case=selection_cases(), seed=seeds)
 def test_the_body_selects_what_the_reference_selects(case: Case, seed: int) -> None:
+    selects_what_the_reference_selects(run_body_in_onnxruntime, case, seed)
+
+
+@settings(max_examples=40, deadline=None)
+@given(case=selection_cases(), seed=seeds)
+def test_the_kernel_selects_what_the_reference_selects(case: Case, seed: int) -> None:
+    selects_what_the_reference_selects(run_kernels, case, seed)
+
+
+def selects_what_the_reference_selects(implementation: Implementation, case: Case, seed: int) -> None:
     inputs = SELECT.make_inputs(case, np.random.default_rng(seed), "float32")
-    got = run_body_in_onnxruntime(SELECT, inputs, {})
+    got = implementation(SELECT, inputs, {})
     assert_close(SELECT, got, run_reference(SELECT, with_consistent_limits(inputs), {}), "float32", case.draw)
 
 
@@ -209,6 +229,16 @@ def alone(inputs: dict[str, Array], row: int) -> dict[str, Array]:
 @settings(max_examples=40, deadline=None)
 @given(case=selection_cases().filter(lambda case: case.axes["B"] > 0), seed=seeds)
 def test_a_selection_does_not_depend_on_batch_mates(implementation: Implementation, case: Case, seed: int) -> None:
+    depends_on_no_batch_mates(implementation, case, seed)
+
+
+@settings(max_examples=8, deadline=None)
+@given(case=selection_cases().filter(lambda case: case.axes["B"] > 1), seed=seeds)
+def test_a_selection_by_the_kernel_does_not_depend_on_batch_mates(case: Case, seed: int) -> None:
+    depends_on_no_batch_mates(run_kernels, case, seed)
+
+
+def depends_on_no_batch_mates(implementation: Implementation, case: Case, seed: int) -> None:
     inputs = with_consistent_limits(SELECT.make_inputs(case, np.random.default_rng(seed), "float32"))
     together = implementation(SELECT, inputs, {})
     for row in range(case.axes["B"]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from hypothesis import settings
 
 from adaptrt.runtime import AdaptiveModel, load
 from adaptrt.runtime.bundle import TensorSpec, read_bundle
+from tests.runtime.cuda_stand_in import Cuda
+from tests.runtime.tensorrt_bundles import build
+from tests.runtime.tensorrt_stand_in import TensorRT
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
@@ -132,3 +136,25 @@ def recording() -> Callable[..., tuple[AdaptiveModel, RecordingBackend]]:
         return AdaptiveModel(read_bundle(folder), [backend]), backend
 
     return make
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    """A stand-in for the CUDA runtime, imported in its place."""
+    made = Cuda()
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", made)
+    return made
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch, cuda: Cuda) -> TensorRT:
+    """A stand-in for TensorRT on that for CUDA, imported in its place."""
+    made = TensorRT(cuda)
+    monkeypatch.setitem(sys.modules, "tensorrt", made)
+    return made
+
+
+@pytest.fixture
+def engines(tiny: Path) -> Path:
+    """The tiny bundle with an engine for the stand-in."""
+    return build(tiny)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -153,17 +152,17 @@ def test_links_that_leave_the_bundle(folder, tmp_path):
     file = folder / "stage0.onnx"
     outside = tmp_path / "elsewhere" / "stage0.onnx"
     shutil.move(file, outside)
-    os.symlink(outside, file)
+    file.symlink_to(outside)
     refused(folder, "is a link that leaves the folder")
     moved = tmp_path / "elsewhere" / folder.name
     shutil.move(folder, moved)
-    os.symlink(moved, folder)
+    folder.symlink_to(moved)
     refused(folder, "a link that leaves the bundle")
 
 
 def test_a_link_to_another_folder_of_the_bundle(folder):
     shutil.move(folder, folder.parent / "kept")
-    os.symlink("kept", folder)
+    folder.symlink_to("kept")
     assert read_engines(folder).target == "tensorrt"
 
 

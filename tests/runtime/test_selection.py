@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
 from adaptrt.runtime import BackendError, BundleError, load
 from adaptrt.runtime.backends.selection import BACKENDS
 from tests.prepared_engines import prepare
-from tests.runtime.tensorrt_stand_in import MAGIC, Cuda, TensorRT
-
-VERSION = "10.13.3.9"
-
-
-@pytest.fixture
-def trt(monkeypatch):
-    cuda = Cuda()
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
-    made = TensorRT(cuda)
-    monkeypatch.setitem(sys.modules, "tensorrt", made)
-    return made
-
-
-def build(folder, precision="fp32", arch="87", version=VERSION):
-    prepare(
-        folder,
-        "tensorrt",
-        precision,
-        convert=lambda model: model,
-        build=lambda model: MAGIC + model,
-        engine_version=version,
-        arch=arch,
-    )
+from tests.runtime.tensorrt_bundles import build
 
 
 @pytest.fixture
@@ -51,13 +26,15 @@ def test_without_engines_it_is_onnx_runtime(tiny):
     )
 
 
-def test_it_is_onnx_runtime_unless_told_otherwise(tiny, trt):
+@pytest.mark.usefixtures("trt")
+def test_it_is_onnx_runtime_unless_told_otherwise(tiny):
     build(tiny)
     model = load(tiny)
     assert (model.backend_name, model.backend_reason) == ("onnxruntime", "it was asked for")
 
 
-def test_an_engine_for_this_gpu_comes_first(tiny, trt, openvino, x):
+@pytest.mark.usefixtures("trt", "openvino")
+def test_an_engine_for_this_gpu_comes_first(tiny, x):
     build(tiny)
     prepare(tiny)
     model = load(tiny, backend="auto")
@@ -66,14 +43,16 @@ def test_an_engine_for_this_gpu_comes_first(tiny, trt, openvino, x):
     np.testing.assert_array_equal(model.run({"x": x}).outputs["logits"], load(tiny).run({"x": x}).outputs["logits"])
 
 
-def test_openvino_comes_before_onnx_runtime(tiny, openvino):
+@pytest.mark.usefixtures("openvino")
+def test_openvino_comes_before_onnx_runtime(tiny):
     prepare(tiny)
     model = load(tiny, backend="auto")
     assert model.backend_name == "openvino"
     assert model.backend_reason.startswith("the bundle is prepared for OpenVINO, which is installed (tensorrt:")
 
 
-def test_an_engine_that_cannot_run_here_is_passed_over_and_why(tiny, trt, openvino):
+@pytest.mark.usefixtures("trt", "openvino")
+def test_an_engine_that_cannot_run_here_is_passed_over_and_why(tiny):
     build(tiny, arch="110")
     prepare(tiny)
     model = load(tiny, backend="auto")
@@ -91,7 +70,8 @@ def test_no_device_is_said(tiny, trt):
     assert "tensorrt: no CUDA device was found" in model.backend_reason
 
 
-def test_engines_of_an_earlier_export_are_passed_over(tiny, trt, replace_model):
+@pytest.mark.usefixtures("trt")
+def test_engines_of_an_earlier_export_are_passed_over(tiny, replace_model):
     build(tiny)
     replace_model(tiny, (tiny / "model.onnx").read_bytes() + b"\x0a\x00")
     model = load(tiny, backend="auto")
@@ -99,8 +79,9 @@ def test_engines_of_an_earlier_export_are_passed_over(tiny, trt, replace_model):
     assert "exported again since" in model.backend_reason
 
 
-def test_named_it_never_falls_back(tiny, trt):
-    build(tiny, version="10.3.0.26")
+@pytest.mark.usefixtures("trt")
+def test_named_it_never_falls_back(tiny):
+    build(tiny, engine_version="10.3.0.26")
     with pytest.raises(BackendError, match=r"built by version 10\.3\.0\.26"):
         load(tiny, backend="tensorrt")
     with pytest.raises(BundleError, match="no engines/openvino-fp32 in .*, expected it for backend 'openvino'"):
@@ -109,14 +90,16 @@ def test_named_it_never_falls_back(tiny, trt):
         load(tiny, backend="tensorrt-rtx")
 
 
-def test_half_precision_is_taken_where_it_was_built(tiny, trt):
+@pytest.mark.usefixtures("trt")
+def test_half_precision_is_taken_where_it_was_built(tiny):
     build(tiny)
-    build(tiny, "fp16")
+    build(tiny, precision="fp16")
     assert "tensorrt-fp16" in str(load(tiny, backend="tensorrt").backend._program.file)
     assert "tensorrt-fp32" in str(load(tiny, backend="tensorrt", precision="fp32").backend._program.file)
 
 
-def test_providers_are_onnx_runtimes(tiny, trt):
+@pytest.mark.usefixtures("trt")
+def test_providers_are_onnx_runtimes(tiny):
     build(tiny)
     model = load(tiny, backend="auto", providers=["CPUExecutionProvider"])
     assert model.backend_name == "onnxruntime"

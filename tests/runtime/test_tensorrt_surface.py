@@ -14,6 +14,7 @@ from adaptrt.runtime.backends.cuda import CudaError
 from adaptrt.runtime.backends.tensorrt_execution import _allocator_class
 from adaptrt.runtime.backends.tensorrt_runtime import _log_class
 from tests.prepared_engines import prepare
+from tests.runtime import cuda_stand_in
 from tests.runtime import tensorrt_stand_in as stand_in
 
 CLASSES = ("Runtime", "ICudaEngine", "IExecutionContext", "IPluginRegistry", "IRuntimeConfig", "ILogger")
@@ -125,7 +126,7 @@ def test_methods_that_tensorrt_calls_have_its_names(rtx):
 
 def test_our_classes_are_tensorrts(rtx):
     class Device:
-        def allocate(self, size):
+        def allocate(self, _size):
             raise CudaError("none left", out_of_memory=True)
 
     allocator = _allocator_class(rtx, Device())()
@@ -142,19 +143,19 @@ def test_our_classes_are_tensorrts(rtx):
 
 
 def test_cuda_has_every_function_of_the_stand_in(runtime):
-    ours = {name: names for name, names in own_methods(stand_in.Cuda).items() if name.startswith("cuda")}
+    ours = {name: names for name, names in own_methods(cuda_stand_in.Cuda).items() if name.startswith("cuda")}
     assert len(ours) > 20
     assert differences(ours, runtime) == []
 
 
 def test_cuda_has_every_constant_of_the_stand_in(runtime):
-    for error in stand_in.Error:
+    for error in cuda_stand_in.Error:
         assert int(getattr(runtime.cudaError_t, error.name)) == error
     for name in ("cudaMemcpyKind", "cudaDeviceAttr", "cudaStreamCaptureMode"):
-        for member in getattr(stand_in.Cuda, name):
+        for member in getattr(cuda_stand_in.Cuda, name):
             assert int(getattr(getattr(runtime, name), member.name)) == member
     for name in ("cudaStreamNonBlocking", "cudaEventDisableTiming", "cudaHostAllocDefault"):
-        assert int(getattr(runtime, name)) == getattr(stand_in.Cuda, name)
+        assert int(getattr(runtime, name)) == getattr(cuda_stand_in.Cuda, name)
 
 
 def test_a_real_engine_as_far_as_this_machine_goes(rtx, runtime, tiny, x):

@@ -1,0 +1,166 @@
+"""``adaptrt build``: prepare a bundle for an engine, and build the engine where its library is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adaptrt.cli.errors import CommandError
+from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
+
+if TYPE_CHECKING:
+    from adaptrt.export.targets.build import BuildReport
+
+_EXAMPLES = """
+adaptrt build build/digits --target tensorrt-rtx --arch 89 --precision fp16
+adaptrt build build/digits --target tensorrt-rtx --arch 86 --arch 89 --arch 120 --batch 1:8:64
+adaptrt build build/digits --target openvino
+adaptrt build build/digits --target tensorrt --precision fp16
+adaptrt build build/digits --target tensorrt --plugins library --plugin-library libadaptrt_trt.so --engine-version 10.3
+"""
+
+
+@click.command(cls=Verb, examples=_EXAMPLES)
+@click.argument("bundle", type=PATH)
+@click.option("--target", required=True, metavar="TARGET", help="tensorrt, tensorrt-rtx or openvino.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Of weights and activations; what decides stays in float32.",
+)
+@click.option(
+    "--arch",
+    "architectures",
+    type=click.IntRange(50, 999),
+    multiple=True,
+    help="Compute capability, as 89; several times for one engine that serves several. Default: this machine's GPU; "
+    "without one tensorrt-rtx builds for 86, 89 and 120.",
+)
+@click.option(
+    "--plugins",
+    type=click.Choice(["none", "library", "python"]),
+    default="none",
+    show_default=True,
+    help="Where tensorrt finds adaptrt's ops: as standard operators, in a plugin library, or compiled into the engine.",
+)
+@click.option("--plugin-library", type=PATH, metavar="FILE.so", help="The library, for --plugins library.")
+@click.option(
+    "--kernels",
+    type=PATH,
+    default=Path("build/kernels"),
+    show_default=True,
+    help="Folder of the compiled kernels, for --plugins python; `make kernels` writes it.",
+)
+@click.option(
+    "--engine-version",
+    default="",
+    metavar="VERSION",
+    help="TensorRT of the device, as 10.3, where it is not installed here. From 10.7 on, bodies stay beside plugins.",
+)
+@click.option("--batch", default="1:1:64", show_default=True, metavar="MIN:OPT:MAX", help="Batch sizes to build for.")
+@click.option(
+    "--tokens", metavar="MIN:OPT:MAX", help="Numbers of tokens to build for, where they vary; default: 1 to all."
+)
+@click.option(
+    "--max-quality-drop",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="How much less than the bundle's the share of golden predictions may be; below that nothing is written.",
+)
+@click.option(
+    "--verify/--no-verify", default=True, show_default=True, help="Compare OpenVINO, if installed, with ONNX Runtime."
+)
+@click.option("--rebuild", is_flag=True, help="Build also what is there already.")
+@json_option
+def build(
+    bundle: Path,
+    target: str,
+    precision: str,
+    architectures: tuple[int, ...],
+    plugins: str,
+    plugin_library: Path | None,
+    kernels: Path,
+    engine_version: str,
+    batch: str,
+    tokens: str | None,
+    max_quality_drop: float,
+    verify: bool,
+    rebuild: bool,
+    as_json: bool,
+) -> None:
+    """Prepare a bundle for an engine, build the engine.
+
+    The result is kept in the bundle's folder, under engines/TARGET-PRECISION.
+
+    tensorrt-rtx builds engines here, no GPU needed. tensorrt builds where TensorRT is installed; elsewhere it leaves
+    the prepared graphs and the trtexec commands. openvino gets prepared graphs, which it compiles when it loads them.
+
+    What is there is kept if it was made of the same bundle, for the same engine version, architecture, shapes and
+    plugins; otherwise it is built again, and the reason told.
+    """
+    from adaptrt.cli import output
+    from adaptrt.cli.progress import steps_shown
+    from adaptrt.export.targets.build import BuildSettings, build_target
+    from adaptrt.export.targets.profiles import SizeRange
+
+    keep_on_interrupt("the bundle is as it was")
+    if plugin_library is not None and not plugin_library.is_file():
+        raise CommandError(
+            f"no file {str(plugin_library)!r}, expected the plugin library; build it with plugins_trt/csrc"
+        )
+    settings = BuildSettings(
+        target=target,
+        precision=precision,
+        architectures=architectures,
+        plugins=plugins,
+        plugin_library=plugin_library,
+        engine_version=engine_version,
+        batch=SizeRange.parse(batch),
+        tokens=None if tokens is None else SizeRange.parse(tokens),
+        max_quality_drop=max_quality_drop,
+        verify=verify,
+        rebuild=rebuild,
+    )
+    with steps_shown() as progress:
+        report = build_target(bundle, settings, progress=progress, register_plugins=_python_plugins(kernels))
+    for remark in report.notes:
+        output.note(remark)
+    if as_json:
+        output.show_json(_plain(report))
+        return
+    from adaptrt.cli import tables
+
+    state = "was there already" if report.reused else "built"
+    output.show(tables.engines_table(report), tables.engines_quality(report), f"{report.folder} {state}")
+    for command in report.commands:
+        output.show(command)
+
+
+def _python_plugins(kernels: Path) -> Callable[[int], None]:
+    """What registers adaptrt's ahead-of-time plugins with TensorRT."""
+
+    def register(architecture: int) -> None:
+        from adaptrt.plugins_trt.manifest import read_manifest
+        from adaptrt.plugins_trt.python_plugins import register_plugins
+
+        register_plugins(read_manifest(kernels), architecture)
+
+    return register
+
+
+def _plain(report: BuildReport) -> dict[str, object]:
+    return {
+        "folder": report.folder,
+        "reused": report.reused,
+        "engines": report.engines,
+        "commands": report.commands,
+        "notes": report.notes,
+        "quality": None if report.quality is None else report.quality.rows,
+        "openvino_difference": report.verified,
+    }

@@ -1,0 +1,60 @@
+"""Element types and shapes of a graph's tensors, which every pass keeps correct."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+
+from adaptrt.export.errors import ExportError
+
+FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+
+
+def infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy a graph with the type of every tensor in it, derived anew from inputs, weights and bodies.
+
+    Raises:
+        ExportError: Types contradict each other.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    try:
+        return onnx.shape_inference.infer_shapes(copy, check_type=True, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise ExportError(
+            f"types of the graph do not fit: {' '.join(str(error).split())}; report this model"
+        ) from error
+
+
+def element_types(typed: onnx.ModelProto) -> dict[str, int]:
+    """Element type (``onnx.TensorProto.DataType``) by tensor name, of a graph from ``infer_types``."""
+    graph = typed.graph
+    found = {weight.name: weight.data_type for weight in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        found[value.name] = value.type.tensor_type.elem_type
+    return found
+
+
+def ranks(typed: onnx.ModelProto) -> dict[str, int]:
+    """Number of dimensions by tensor name, where it is known."""
+    graph = typed.graph
+    found = {weight.name: len(weight.dims) for weight in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.type.tensor_type.HasField("shape"):
+            found[value.name] = len(value.type.tensor_type.shape.dim)
+    return found
+
+
+def require_flat(nodes: Iterable[onnx.NodeProto]) -> None:
+    """Refuse nodes with a graph inside.
+
+    Raises:
+        ExportError: There is one.
+    """
+    for node in nodes:
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise ExportError(
+                f"got a {node.op_type} node, expected a graph without control flow; export the model again"
+            )

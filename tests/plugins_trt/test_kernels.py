@@ -1,0 +1,152 @@
+"""Each kernel by itself: what it writes, what it leaves alone, every tile of the table."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptrt.bench.gpu_reference import TOLERANCES, Sizes, draw_mlp, mlp_reference
+from adaptrt.ops import CONDITIONAL_MLP, SELECT_TOKENS, Case
+from adaptrt.plugins_trt import launch
+from adaptrt.plugins_trt.kernel_records import (
+    CONDITIONAL_MLP_DOWN,
+    CONDITIONAL_MLP_ORDER,
+    CONDITIONAL_MLP_UP,
+    KERNEL_RECORDS,
+)
+from adaptrt.plugins_trt.kernels.configurations import FAMILIES, Configuration, configurations
+from tests.ops.implementations import assert_close
+from tests.ops.kernels import DEVICE, poisoned, run_kernels
+
+seeds = st.integers(0, 2**32 - 1)
+ONE_OF_EACH_FAMILY = sorted({family: arch for arch, family in FAMILIES.items()}.values())
+TILES = {
+    f"{op}-{choice.name}-{'x'.join(map(str, choice.blocks.values()))}": (op, choice)
+    for op in ("ConditionalMLPUp", "ConditionalMLPDown")
+    for arch in ONE_OF_EACH_FAMILY
+    for dtype, weights, aligned in (("float16", "float16", True), ("float32", "float32", True), ("float16", "int8", 1))
+    for choice in configurations(op, arch, dtype, weights, aligned=bool(aligned))
+}
+
+
+def ordered(k: torch.Tensor, learners: int) -> tuple[torch.Tensor, torch.Tensor]:
+    order, running = poisoned(k, tuple(k.shape), "int32"), poisoned(k, (learners,), "int32")
+    launch.launch(CONDITIONAL_MLP_ORDER, {"k": k, "order": order, "running": running})
+    return order, running
+
+
+def assert_right(sizes: Sizes, dtype: str, weights: str, seed: int, choose: launch.Choose) -> None:
+    inputs = draw_mlp(sizes, dtype, weights, DEVICE, torch.Generator().manual_seed(seed))
+    got = launch.conditional_mlp(**inputs.tensors, allocate=poisoned, choose=choose)
+    torch.testing.assert_close(got.double(), mlp_reference(inputs), rtol=TOLERANCES[dtype], atol=TOLERANCES[dtype])
+
+
+def test_tolerances_are_those_of_the_op() -> None:
+    of_the_op = {name: (tolerance.rtol, tolerance.atol) for name, tolerance in CONDITIONAL_MLP.tolerances.items()}
+    assert of_the_op == {name: (tolerance, tolerance) for name, tolerance in TOLERANCES.items()}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=seeds,
+    tokens=st.one_of(st.integers(0, 20), st.integers(0, 5000)),
+    learners=st.integers(1, 20),
+    draw=st.sampled_from(["random", "beyond", "none", "all"]),
+)
+def test_tokens_are_ordered_by_k_and_equal_ones_stay_in_order(seed: int, tokens: int, learners: int, draw: str) -> None:
+    generator = np.random.default_rng(seed)
+    k = {
+        "random": lambda: generator.integers(0, learners + 1, tokens),
+        "beyond": lambda: generator.integers(-5, learners + 6, tokens),
+        "none": lambda: np.zeros(tokens),
+        "all": lambda: np.full(tokens, learners),
+    }[draw]().astype(np.int32)
+    order, running = ordered(torch.from_numpy(k).to(DEVICE), learners)
+    level = np.clip(k, 0, learners)
+    np.testing.assert_array_equal(order.cpu().numpy(), np.argsort(-level, kind="stable"))
+    np.testing.assert_array_equal(running.cpu().numpy(), [(level > n).sum() for n in range(learners)])
+
+
+def test_numbers_at_the_ends_of_int32_are_clamped() -> None:
+    k = torch.tensor([-(2**31), 2**31 - 1, 1], dtype=torch.int32, device=DEVICE)
+    order, running = ordered(k, 3)
+    assert order.tolist() == [1, 2, 0] and running.tolist() == [2, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_nothing_is_written_where_no_learner_runs_and_nothing_of_it_read(dtype: str) -> None:
+    sizes = Sizes(150, 4, 32, 16, 32)
+    inputs = draw_mlp(sizes, dtype, dtype, DEVICE, torch.Generator().manual_seed(5)).tensors
+    order, running = ordered(inputs["k"], sizes.N)
+    ordering = {"order": order, "running": running}
+    hidden = poisoned(inputs["x"], (sizes.T, sizes.N * sizes.h), dtype)
+    up = {"x": inputs["x"], **ordering, "w1": inputs["w1"], "b1": inputs["b1"], "hidden": hidden}
+    launch.launch(CONDITIONAL_MLP_UP, up)
+    written = ~torch.isnan(hidden).cpu().reshape(sizes.T, sizes.N, sizes.h)
+    runs = torch.arange(sizes.T)[:, None] < running.cpu()[None]
+    assert torch.equal(written, runs[:, :, None].expand_as(written)) and not runs.all() and runs.any()
+    y = poisoned(inputs["x"], (sizes.T, sizes.E), dtype)
+    down = {"hidden": hidden, **ordering, "w2": inputs["w2"], "b2": inputs["b2"], "y": y}
+    launch.launch(CONDITIONAL_MLP_DOWN, down)
+    assert torch.isfinite(y).all()
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_every_tile_of_the_table(tile: str) -> None:
+    op, choice = TILES[tile]
+
+    def choose(record: launch.KernelRecord, sizes: dict[str, int], dtype: str, weights: str) -> Configuration:
+        return choice if record.op == op else launch.choose_configuration(record, sizes, dtype, weights)
+
+    assert_right(Sizes(150, 3, 80, 48, 144), "float16", "float16", 1, choose)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=seeds, tokens=st.integers(0, 4500), learners=st.integers(1, 5), dtype=st.sampled_from(sorted(TOLERANCES)))
+def test_thousands_of_tokens(seed: int, tokens: int, learners: int, dtype: str) -> None:
+    assert_right(Sizes(tokens, learners, 16, 16, 16, "beyond"), dtype, dtype, seed, launch.choose_configuration)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@settings(max_examples=8, deadline=None)
+@given(seed=seeds, sizes=st.builds(Sizes, *[st.integers(low, 70) for low in (0, 1, 1, 1, 1)]))
+def test_int8_weights_mean_what_their_scales_say(dtype: str, seed: int, sizes: Sizes) -> None:
+    few = Sizes(sizes.T, sizes.N % 5 + 1, sizes.D, sizes.h, sizes.E, "beyond")
+    assert_right(few, dtype, "int8", seed, launch.choose_configuration)
+
+
+def test_the_comparison_can_fail() -> None:
+    inputs = draw_mlp(Sizes(40, 4, 16, 16, 16), "float16", "int8", DEVICE, torch.Generator().manual_seed(0))
+    wrong = {**inputs.tensors, "w2_scale": inputs.tensors["w2_scale"] * 1.5}
+    got = launch.conditional_mlp(**wrong, allocate=poisoned).double()
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(got, mlp_reference(inputs), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("limits", [(300, 300), (1, 17), (650, 700), (0, 700)])
+@pytest.mark.parametrize("draw", ["ties+padded", "odd_scores+many_forced+holes"])
+def test_selections_longer_than_one_block(draw: str, limits: tuple[int, int]) -> None:
+    case = Case("long", {"B": 2, "T": 700, "D": 5}, draw, dict(zip(("keep_min", "keep_max"), limits, strict=True)))
+    inputs = SELECT_TOKENS.make_inputs(case, np.random.default_rng(3), "float32")
+    assert_close(SELECT_TOKENS, run_kernels(SELECT_TOKENS, inputs, {}), SELECT_TOKENS.expected(inputs), "float32")
+
+
+def test_zero_has_one_rank_whatever_its_sign() -> None:
+    inputs = {
+        "x": np.arange(4, dtype=np.float32).reshape(1, 4, 1),
+        "score": np.array([[-0.0, 0.0, -0.0, 1e-45]], np.float32),
+        "valid": np.ones((1, 4), bool),
+        "forced": np.zeros((1, 4), bool),
+        "threshold": np.array([9.0], np.float32),
+        "keep_min": np.array(3, np.int64),
+        "keep_max": np.array(3, np.int64),
+    }
+    assert run_kernels(SELECT_TOKENS, inputs, {})[1].tolist() == [[0, 1, 3]]
+
+
+def test_a_launch_with_nothing_to_do_is_none() -> None:
+    record = KERNEL_RECORDS["ConditionalMLPUp"]
+    blocks = {"BLOCK_T": 64, "BLOCK_H": 32}
+    assert record.extents({"T": 65, "N": 3, "h": 40, "D": 1}, blocks) == (2 * 3 * 2, 1, 1)
+    assert record.extents({"T": 0, "N": 3, "h": 40, "D": 1}, blocks) == (0, 1, 1)
