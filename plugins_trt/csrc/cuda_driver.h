@@ -6,16 +6,22 @@
 #include <cstdint>
 #include <string>
 
+// Declared here, outside our namespace, so that they are the types of cuda.h and NvInfer's headers.
+struct CUctx_st;
+struct CUmod_st;
+struct CUfunc_st;
+struct CUstream_st;
+
 namespace adaptrt {
 
 // Handles and codes of cuda.h; host/check_driver_types.cpp compares them with that header where it is found.
 namespace cu {
 using Result = int;
 using Device = int;
-using Context = struct CUctx_st*;
-using Module = struct CUmod_st*;
-using Function = struct CUfunc_st*;
-using Stream = struct CUstream_st*;
+using Context = CUctx_st*;
+using Module = CUmod_st*;
+using Function = CUfunc_st*;
+using Stream = CUstream_st*;
 constexpr Result kSuccess = 0;
 constexpr int kComputeCapabilityMajor = 75;
 constexpr int kComputeCapabilityMinor = 76;

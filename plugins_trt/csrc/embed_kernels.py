@@ -125,7 +125,8 @@ def _check_kernel(kernel: Any, where: str) -> None:
         if argument.get("kind") not in KINDS:
             kinds = ", ".join(KINDS)
             raise EmbedError(f"{where}: {argument['name']} has kind {argument.get('kind')!r}, expected one of {kinds}")
-        if argument["kind"] != "size" and argument.get("dtype") not in TYPES:
+        # int8 weights are in manifests, but no plugin asks for them.
+        if argument["kind"] != "size" and argument.get("dtype") not in (*TYPES, "int8"):
             dtypes = ", ".join(TYPES)
             raise EmbedError(
                 f"{where}: {argument['name']} has dtype {argument.get('dtype')!r}, expected one of {dtypes}"
@@ -138,11 +139,12 @@ def _check_kernel(kernel: Any, where: str) -> None:
         if not isinstance(factor, dict) or factor.get("size") not in sizes:
             raise EmbedError(f"{where}: grid factor {factor!r} names none of the sizes {', '.join(sorted(sizes))}")
         whole(factor.get("per"), f"grid factor per of {factor['size']}", 1)
-    requirements = kernel.get("requires")
-    if not isinstance(requirements, dict) or not sizes.issuperset(requirements):
-        raise EmbedError(f"{where}: requires is {requirements!r}, expected multiples of {', '.join(sorted(sizes))}")
-    for name, multiple in requirements.items():
-        whole(multiple, f"requires {name}", 1)
+    for member, least in (("requires", 1), ("at_least", 0)):
+        demands = kernel.get(member, {})
+        if not isinstance(demands, dict) or not sizes.issuperset(demands):
+            raise EmbedError(f"{where}: {member} is {demands!r}, expected numbers for {', '.join(sorted(sizes))}")
+        for name, number in demands.items():
+            whole(number, f"{member} {name}", least)
 
 
 def _read_image(folder: Path, kernel: dict[str, Any], kind: str) -> bytes:
@@ -215,7 +217,10 @@ def source_text(manifest: dict[str, Any], folder: Path, images_path: Path) -> tu
             table(f"kGrid{number}_{axis}", "GridFactor", [f'{{"{f["size"]}", {f["per"]}}}' for f in factors])
             for axis, factors in enumerate(kernel["grid"])
         ]
-        requirements = [f'{{"{name}", {multiple}}}' for name, multiple in kernel["requires"].items()]
+        multiples, least = kernel.get("requires", {}), kernel.get("at_least", {})
+        requirements = [
+            f'{{"{name}", {multiples.get(name, 1)}, {least.get(name, 0)}}}' for name in {**multiples, **least}
+        ]
         rows.append(
             f'    {{"{kernel["op"]}", {kernel["version"]}, "{kernel["variant"]}", {kernel["arch"]},\n'
             f'     "{kernel["entry"]}",\n'

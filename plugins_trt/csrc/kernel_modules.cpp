@@ -33,17 +33,18 @@ bool computes(Kernel const& kernel, char const* op, KernelTypes const& types) {
 
 bool meets(Kernel const& kernel, Sizes const& sizes) {
   return std::all_of(kernel.requirements.begin(), kernel.requirements.end(), [&](Requirement const& requirement) {
-    return sizes.at(requirement.size) % requirement.multiple == 0;
+    int64_t const size = sizes.at(requirement.size);
+    return size % requirement.multiple == 0 && size >= requirement.least;
   });
 }
 
-// What sizes are not, for the message; requirements of the last kernel, which asks least.
+// For the message: what the sizes are and were to be. Of the last kernel, which asks least.
 std::string requirementText(Kernel const& kernel, Sizes const& sizes) {
   std::string text;
   for (Requirement const& requirement : kernel.requirements) {
     text += (text.empty() ? "" : ", ") + std::string(requirement.size) + " = " +
             std::to_string(sizes.at(requirement.size)) + " (a multiple of " + std::to_string(requirement.multiple) +
-            ")";
+            ", at least " + std::to_string(requirement.least) + ")";
   }
   return text;
 }

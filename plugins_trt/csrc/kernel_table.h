@@ -22,10 +22,11 @@ struct GridFactor {
   int64_t per;
 };
 
-// The named size must be a multiple of this.
+// When a kernel is taken: the named size is a multiple of one number and not below another.
 struct Requirement {
   const char* size;
   int64_t multiple;
+  int64_t least;
 };
 
 struct Image {

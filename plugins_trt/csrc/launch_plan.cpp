@@ -11,7 +11,7 @@
 namespace adaptrt {
 namespace {
 
-// Triton compiles loads of 16 bytes where a requirement says that rows are so aligned.
+// What a kernel with requirements asks of pointers, too: it loads 16 bytes at once.
 constexpr uintptr_t kPointerAlignment = 16;
 constexpr size_t kMostArguments = 24;
 constexpr std::array<int64_t, 3> kMostBlocks{2147483647, 65535, 65535};
@@ -56,8 +56,10 @@ LaunchPlan::LaunchPlan(OpContract const& contract, Sizes const& attributes,
 }
 
 LaunchPlan::Launch LaunchPlan::prepare(char const* op, KernelTypes const& types, CudaDevice const& device) const {
-  Launch launch{loadKernel(op, types, sizes_, device), {1, 1, 1}, {}};
+  Launch launch{loadKernel(op, types, sizes_, device), {1, 1, 1}, false, {}};
   Kernel const& kernel = *launch.loaded.kernel;
+  launch.aligned = std::any_of(kernel.requirements.begin(), kernel.requirements.end(),
+                               [](Requirement const& requirement) { return requirement.multiple > 1; });
   for (size_t axis = 0; axis < kMostBlocks.size(); ++axis) {
     int64_t extent = 1;
     for (GridFactor const& factor : kernel.grid[axis]) {
@@ -142,9 +144,9 @@ void LaunchPlan::enqueue(void const* const* inputs, void* const* outputs, void* 
       pointers[i] = source.place == Place::kInput    ? inputs[source.index]
                     : source.place == Place::kOutput ? outputs[source.index]
                                                      : scratch + source.index;
-      if (source.place != Place::kWorkspace && reinterpret_cast<uintptr_t>(pointers[i]) % kPointerAlignment != 0) {
+      if (launch.aligned && reinterpret_cast<uintptr_t>(pointers[i]) % kPointerAlignment != 0) {
         throw invalidArgument(std::string("got ") + source.name +
-                              " at an address that is no multiple of 16 bytes, as kernels need");
+                              " at an address that is no multiple of 16, expected one as allocators give it");
       }
       parameters[i] = &pointers[i];
     }

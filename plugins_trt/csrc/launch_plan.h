@@ -54,6 +54,7 @@ class LaunchPlan {
   struct Launch {
     LoadedKernel loaded;
     unsigned grid[3];
+    bool aligned;
     std::vector<Source> sources;
   };
 
