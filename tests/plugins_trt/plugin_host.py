@@ -21,7 +21,7 @@ CSRC = Path(__file__).resolve().parents[2] / "plugins_trt" / "csrc"
 DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
-class NotBuildable(Exception):
+class NotBuildableError(Exception):
     """Something that the build needs is not on this machine; the message says what."""
 
 
@@ -135,11 +135,11 @@ def build(folder: Path, kernels: Path, *, host: bool = True, settings: Sequence[
     ADAPTRT_SANITIZE=1 builds with the sanitizers.
 
     Raises:
-        NotBuildable: CMake, a compiler or NvInfer's headers are not on this machine.
+        NotBuildableError: CMake, a compiler or NvInfer's headers are not on this machine.
     """
     for tool in ("cmake", os.environ.get("CXX", "c++")):
         if shutil.which(tool) is None:
-            raise NotBuildable(f"there is no {tool}")
+            raise NotBuildableError(f"there is no {tool}")
     options = [f"-DADAPTRT_KERNELS={kernels}", f"-DADAPTRT_HOST={'ON' if host else 'OFF'}", "-DCMAKE_BUILD_TYPE=Debug"]
     options += [
         f"-D{name}={os.environ[name]}" for name in ("TENSORRT_INCLUDE_DIR", "CUDA_INCLUDE_DIR") if name in os.environ
@@ -150,7 +150,7 @@ def build(folder: Path, kernels: Path, *, host: bool = True, settings: Sequence[
         ["cmake", "-S", CSRC, "-B", folder, *options, *settings], capture_output=True, text=True, timeout=300
     )
     if "got no NvInferRuntime.h" in done.stderr:
-        raise NotBuildable("TensorRT's headers are missing: NvInferRuntime.h; set TENSORRT_INCLUDE_DIR")
+        raise NotBuildableError("TensorRT's headers are missing: NvInferRuntime.h; set TENSORRT_INCLUDE_DIR")
     assert done.returncode == 0, done.stdout + done.stderr
     done = subprocess.run(["cmake", "--build", folder], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -44,8 +44,10 @@ uint16_t toHalf(float value) {
   if (magnitude >= 65520.0F) {
     return static_cast<uint16_t>(sign | 0x7c00U);
   }
-  int exponent = 0;
-  std::frexp(magnitude, &exponent);
+  int exponent = -13;  // of zero, too: its unit is that of the subnormal numbers
+  if (magnitude != 0) {
+    std::frexp(magnitude, &exponent);
+  }
   // One unit in the last place: 2^(exponent - 11), and 2^-24 among the subnormal numbers.
   int const unit = std::max(exponent - 11, -24);
   auto const steps = static_cast<uint32_t>(std::nearbyint(std::ldexp(static_cast<double>(magnitude), -unit)));
