@@ -295,6 +295,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (EmbedError, OSError) as error:
         print(f"embed_kernels: {_line(error)}", file=sys.stderr)
         return 2
+    except (TypeError, ValueError) as error:
+        reason = f"is not of the form expected ({_line(error)}); make kernels again"
+        print(f"embed_kernels: {options.kernels} {reason}", file=sys.stderr)
+        return 2
     architectures = sorted({kernel["arch"] for kernel in manifest["kernels"]})
     ops = sorted({kernel["op"] for kernel in manifest["kernels"]})
     print(

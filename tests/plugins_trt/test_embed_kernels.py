@@ -124,6 +124,8 @@ def top(name: str, value: object) -> Change:
         (first("at_least", {"T": -1}), "at_least T is -1"),
         (first("ptx", {"file": "../manifest.json", "sha256": ""}), "ptx file ../manifest.json lies outside"),
         (first("cubin", {}), "names no cubin file"),
+        (first("grid", [[{"size": [], "per": 1}], [], []]), "is not of the form expected"),
+        (first("ptx", {"file": "a\0b", "sha256": ""}), "is not of the form expected"),
         (first("arch", 88), "has target sm_87, expected sm_88"),
     ],
 )
