@@ -18,15 +18,15 @@ namespace adaptrt {
 namespace {
 
 std::vector<nvinfer1::IPluginCreatorInterface*> const& creators() {
-  static std::vector<nvinfer1::IPluginCreatorInterface*> const all = [] {
-    std::vector<nvinfer1::IPluginCreatorInterface*> made;
+  // Never destroyed, neither list nor creators: registries keep the pointers until the process ends.
+  static auto const* const all = [] {
+    auto* const made = new std::vector<nvinfer1::IPluginCreatorInterface*>;
     for (OpContract const& contract : opContracts()) {
-      // Never destroyed: registries keep the pointer until the process ends.
-      made.push_back(new OpCreator(contract));
+      made->push_back(new OpCreator(contract));
     }
     return made;
   }();
-  return all;
+  return *all;
 }
 
 // Interfaces of another major version are laid out otherwise: calling into it would crash.

@@ -23,7 +23,8 @@ std::vector<OpContract> const& opContracts() {
   static TensorRule const order{"order", TypeRule::kInt32, {{"T"}}};
   static TensorRule const running{"running", TypeRule::kInt32, {{"N"}}};
   static TensorRule const hidden{"hidden", TypeRule::kReal, {{"T"}, {"N", "h"}}};
-  static std::vector<OpContract> const contracts{
+  // Never destroyed: plugins and creators outlive the library's other statics.
+  static auto const* const contracts = new std::vector<OpContract>{
       {"ConditionalMLP",
        1,
        {x, k, w1, b1, w2, b2},
@@ -50,7 +51,7 @@ std::vector<OpContract> const& opContracts() {
        {{"limits", "limits", {{"any", 1}, {"none", 0}}}},
        {"SelectTokens"}},
   };
-  return contracts;
+  return *contracts;
 }
 
 TensorRule const* OpContract::tensor(std::string const& wanted) const {
