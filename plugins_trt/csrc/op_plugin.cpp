@@ -103,6 +103,14 @@ bool OpPlugin::supportsReal(ElementType real) const {
                      [&](char const* op) { return haveKernels(op, {contract_, real}); });
 }
 
+void OpPlugin::expectKernels() const {
+  if (std::none_of(std::begin(kRealTypes), std::end(kRealTypes), [&](ElementType real) { return supportsReal(real); })) {
+    throw Error(nvinfer1::ErrorCode::kUNSUPPORTED_STATE,
+                std::string("got no kernel of ") + contract_.name +
+                    " in this library, expected some; make kernels and build the plugin again");
+  }
+}
+
 int32_t OpPlugin::configurePlugin(DynamicPluginTensorDesc const* inputs, int32_t inputCount,
                                   DynamicPluginTensorDesc const* outputs, int32_t outputCount) noexcept {
   return guarded(recorder_, contract_.name, kFailure, [&] {
@@ -194,9 +202,7 @@ bool OpPlugin::supportsFormatCombination(int32_t position, DynamicPluginTensorDe
     }
     TensorRule const& wanted = rule(position);
     if (wanted.type != TypeRule::kReal) {
-      return type == elementType(wanted.type, ElementType::kFloat32) &&
-             (position != 0 || std::any_of(std::begin(kRealTypes), std::end(kRealTypes),
-                                           [&](ElementType real) { return supportsReal(real); }));
+      return type == elementType(wanted.type, ElementType::kFloat32);
     }
     // What stands behind position is not decided yet.
     for (int32_t earlier = 0; earlier < position; ++earlier) {
@@ -293,7 +299,9 @@ nvinfer1::IPluginV3* OpCreator::createPlugin(char const* name, PluginFieldCollec
                                              nvinfer1::TensorRTPhase /*phase*/) noexcept {
   return guarded<nvinfer1::IPluginV3*>(nullptr, contract_.name, nullptr, [&]() -> nvinfer1::IPluginV3* {
     try {
-      return new OpPlugin(contract_, readAttributes(contract_, fields));
+      auto plugin = std::make_unique<OpPlugin>(contract_, readAttributes(contract_, fields));
+      plugin->expectKernels();
+      return plugin.release();
     } catch (Error const& error) {
       std::string const node = name == nullptr || *name == '\0' ? "" : std::string("node ") + name + ": ";
       throw Error(error.code(), node + error.what());

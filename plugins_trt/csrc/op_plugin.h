@@ -21,6 +21,9 @@ class OpPlugin final : public nvinfer1::IPluginV3,
   OpPlugin& operator=(OpPlugin const&) = delete;
   ~OpPlugin() noexcept override = default;
 
+  // Throws Error where the library has no kernels for the op in any type.
+  void expectKernels() const;
+
   nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override;
   nvinfer1::IPluginV3* clone() noexcept override;
 

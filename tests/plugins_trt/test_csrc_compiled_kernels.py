@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.plugins_trt.conftest import built_or_skip
-from tests.plugins_trt.plugin_host import Build
+from tests.plugins_trt.plugin_host import Build, Scenario
 from tests.plugins_trt.standin_manifest import chosen, grid_of, signatures
 from tests.plugins_trt.test_csrc import SIZES, agree, mlp_expected, mlp_inputs, mlp_scenario
 
@@ -29,6 +29,7 @@ class BuildWithKernels(Build):
 
 @pytest.fixture(scope="module")
 def kernels(csrc: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    assert csrc.library.is_file()  # where there is none the tests are skipped before anything is compiled
     pytest.importorskip("triton", reason="there is no Triton to compile kernels with")
     compile_kernels = pytest.importorskip("adaptrt.plugins_trt.compile").compile_kernels
     folder = tmp_path_factory.mktemp("kernels")
@@ -73,6 +74,9 @@ def test_later_devices_take_the_ptx(compiled: BuildWithKernels, tmp_path: Path) 
 
 
 def test_ops_without_kernels_support_no_format(compiled: BuildWithKernels, tmp_path: Path) -> None:
-    """Only float16 was compiled, and no SelectTokens: TensorRT must not choose what would fail at run time."""
-    played = compiled.play(mlp_scenario([mlp_inputs(SIZES, "float16")]), tmp_path)
+    """Only float16 was compiled: TensorRT must not choose what would fail at run time."""
+    played = compiled.play(mlp_scenario([mlp_inputs(SIZES, "float16")]), tmp_path / "half")
     assert played.report["formats"] == [["float16", "int32", *["float16"] * 5]]
+    nothing = compiled.play(Scenario("SelectTokens", []), tmp_path / "none")
+    assert nothing.report["failed"] == "createPlugin"
+    assert "got no kernel of SelectTokens in this library, expected some; make kernels" in nothing.errors[0]
