@@ -108,16 +108,17 @@ LoadedKernel loadOn(Kernel const& kernel, CudaDevice const& device) {
   if (cu::Function const function = modules().load(kernel, kernel.ptx, device, why)) {
     return {&kernel, function};
   }
-  throw Error(nvinfer1::ErrorCode::kFAILED_INITIALIZATION,
-              "got " + why + " from the driver for the kernel of " + what + " on sm_" + std::to_string(device.arch) +
-                  ", expected it to load; update the driver or compile with make kernels ARCH=" +
-                  std::to_string(device.arch));
+  throw Error(
+      nvinfer1::ErrorCode::kFAILED_INITIALIZATION,
+      "got " + why + " from the driver for the kernel of " + what + " on sm_" + std::to_string(device.arch) +
+          ", expected it to load; update the driver or compile with make kernels ARCH=" + std::to_string(device.arch));
 }
 
 }  // namespace
 
 bool haveKernels(char const* op, KernelTypes const& types) {
-  return std::any_of(kKernels.begin(), kKernels.end(), [&](Kernel const& kernel) { return computes(kernel, op, types); });
+  return std::any_of(kKernels.begin(), kKernels.end(),
+                     [&](Kernel const& kernel) { return computes(kernel, op, types); });
 }
 
 LoadedKernel loadKernel(char const* op, KernelTypes const& types, Sizes const& sizes, CudaDevice const& device) {
@@ -139,8 +140,8 @@ LoadedKernel loadKernel(char const* op, KernelTypes const& types, Sizes const& s
     }
     throw Error(nvinfer1::ErrorCode::kUNSUPPORTED_STATE,
                 "got a device of sm_" + std::to_string(device.arch) + ", expected one that a kernel of " + what +
-                    " runs on (" + (have.empty() ? "there is none" : have) + "); make kernels ARCH=" +
-                    std::to_string(device.arch) + " and build the plugin again");
+                    " runs on (" + (have.empty() ? "there is none" : have) +
+                    "); make kernels ARCH=" + std::to_string(device.arch) + " and build the plugin again");
   }
   Kernel const* unmet = nullptr;
   Kernel const* tooLarge = nullptr;
@@ -159,13 +160,14 @@ LoadedKernel loadKernel(char const* op, KernelTypes const& types, Sizes const& s
     }
   }
   if (tooLarge != nullptr) {
-    throw Error(nvinfer1::ErrorCode::kUNSUPPORTED_STATE,
-                "got a device with " + std::to_string(device.sharedBytes) + " bytes of shared memory per block, expected " +
-                    std::to_string(tooLarge->shared_bytes) + " for " + what + " compiled for sm_" +
-                    std::to_string(tooLarge->arch) + "; make kernels ARCH=" + std::to_string(device.arch));
+    throw Error(nvinfer1::ErrorCode::kUNSUPPORTED_STATE, "got a device with " + std::to_string(device.sharedBytes) +
+                                                             " bytes of shared memory per block, expected " +
+                                                             std::to_string(tooLarge->shared_bytes) + " for " + what +
+                                                             " compiled for sm_" + std::to_string(tooLarge->arch) +
+                                                             "; make kernels ARCH=" + std::to_string(device.arch));
   }
-  throw invalidArgument("got sizes that no kernel of " + what + " takes: expected " +
-                        requirementText(*unmet, sizes) + "; pad them or leave this op to its portable body");
+  throw invalidArgument("got sizes that no kernel of " + what + " takes: expected " + requirementText(*unmet, sizes) +
+                        "; pad them or leave this op to its portable body");
 }
 
 }  // namespace adaptrt

@@ -43,8 +43,8 @@ char* WorkspaceLayout::aligned(void* workspace) {
   return static_cast<char*>(workspace) + (kAlignment - address % kAlignment) % kAlignment;
 }
 
-LaunchPlan::LaunchPlan(OpContract const& contract, Sizes const& attributes,
-                       std::vector<nvinfer1::Dims> const& tensors, ElementType real)
+LaunchPlan::LaunchPlan(OpContract const& contract, Sizes const& attributes, std::vector<nvinfer1::Dims> const& tensors,
+                       ElementType real)
     : contract_(contract),
       tensors_(tensors),
       sizes_(bindSizes(contract, attributes, tensors, true)),

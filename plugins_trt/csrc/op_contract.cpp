@@ -151,7 +151,8 @@ void readAttribute(AttributeRule const& rule, PluginField const& field, Sizes& a
     }
     known.push_back(word.text);
   }
-  throw invalidArgument(std::string("attribute ") + rule.name + " is \"" + text + "\", expected one of " + joined(known));
+  throw invalidArgument(std::string("attribute ") + rule.name + " is \"" + text + "\", expected one of " +
+                        joined(known));
 }
 
 // plugin_version and plugin_namespace find the creator and are no attributes of the op, but may be handed on.
@@ -194,8 +195,9 @@ Sizes readAttributes(OpContract const& contract, nvinfer1::PluginFieldCollection
     if (readIdentity(contract, field)) {
       continue;
     }
-    auto const rule = std::find_if(contract.attributes.begin(), contract.attributes.end(),
-                                   [&](AttributeRule const& known) { return std::strcmp(known.name, field.name) == 0; });
+    auto const rule =
+        std::find_if(contract.attributes.begin(), contract.attributes.end(),
+                     [&](AttributeRule const& known) { return std::strcmp(known.name, field.name) == 0; });
     if (rule == contract.attributes.end()) {
       std::vector<char const*> names;
       for (AttributeRule const& known : contract.attributes) {
@@ -221,8 +223,8 @@ Sizes readAttributes(OpContract const& contract, nvinfer1::PluginFieldCollection
   return attributes;
 }
 
-Sizes bindSizes(OpContract const& contract, Sizes const& attributes,
-                std::vector<nvinfer1::Dims> const& tensors, bool withOutputs) {
+Sizes bindSizes(OpContract const& contract, Sizes const& attributes, std::vector<nvinfer1::Dims> const& tensors,
+                bool withOutputs) {
   std::vector<TensorRule const*> rules;
   for (TensorRule const& rule : contract.inputs) {
     rules.push_back(&rule);
@@ -291,7 +293,7 @@ struct TypeRow {
 };
 
 constexpr TypeRow kTypes[] = {
-    {ElementType::kFloat32, DataType::kFLOAT, 4, "float32"}, {ElementType::kFloat16, DataType::kHALF, 2, "float16"},
+    {ElementType::kFloat32, DataType::kFLOAT, 4, "float32"},  {ElementType::kFloat16, DataType::kHALF, 2, "float16"},
     {ElementType::kBFloat16, DataType::kBF16, 2, "bfloat16"}, {ElementType::kInt32, DataType::kINT32, 4, "int32"},
     {ElementType::kInt64, DataType::kINT64, 8, "int64"},      {ElementType::kBool, DataType::kBOOL, 1, "bool"},
 };

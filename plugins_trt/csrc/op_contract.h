@@ -80,8 +80,8 @@ Sizes readAttributes(OpContract const& contract, nvinfer1::PluginFieldCollection
 constexpr char const* kOpVersion = "op_version";
 
 // Finds every size from the tensors' dims. Throws Error: a wrong number of tensors or axes, sizes that disagree.
-Sizes bindSizes(OpContract const& contract, Sizes const& attributes,
-                std::vector<nvinfer1::Dims> const& tensors, bool withOutputs);
+Sizes bindSizes(OpContract const& contract, Sizes const& attributes, std::vector<nvinfer1::Dims> const& tensors,
+                bool withOutputs);
 
 // The type that a rule asks for; real is what the node's real tensors are.
 ElementType elementType(TypeRule rule, ElementType real);

@@ -90,8 +90,8 @@ ElementType OpPlugin::realType(DataType const* inputs) const {
     }
     if (!known || type != elementType(rule.type, real)) {
       throw invalidArgument(std::string(rule.name) + " is " +
-                            (known ? typeName(type) : std::to_string(static_cast<int32_t>(inputs[i]))) +
-                            ", expected " + typeName(elementType(rule.type, real)) +
+                            (known ? typeName(type) : std::to_string(static_cast<int32_t>(inputs[i]))) + ", expected " +
+                            typeName(elementType(rule.type, real)) +
                             (rule.type == TypeRule::kReal ? " as the inputs before it" : ""));
     }
   }
@@ -104,7 +104,8 @@ bool OpPlugin::supportsReal(ElementType real) const {
 }
 
 void OpPlugin::expectKernels() const {
-  if (std::none_of(std::begin(kRealTypes), std::end(kRealTypes), [&](ElementType real) { return supportsReal(real); })) {
+  if (std::none_of(std::begin(kRealTypes), std::end(kRealTypes),
+                   [&](ElementType real) { return supportsReal(real); })) {
     throw Error(nvinfer1::ErrorCode::kUNSUPPORTED_STATE,
                 std::string("got no kernel of ") + contract_.name +
                     " in this library, expected some; make kernels and build the plugin again");
@@ -173,9 +174,8 @@ int32_t OpPlugin::getOutputShapes(DimsExprs const* inputs, int32_t inputCount, D
         nvinfer1::IDimensionExpr const* product = nullptr;
         for (char const* const name : tensor.axes[axis]) {
           nvinfer1::IDimensionExpr const* const factor = find(name);
-          product = product == nullptr
-                        ? factor
-                        : builder.operation(nvinfer1::DimensionOperation::kPROD, *product, *factor);
+          product =
+              product == nullptr ? factor : builder.operation(nvinfer1::DimensionOperation::kPROD, *product, *factor);
         }
         if (product == nullptr) {
           throw Error(nvinfer1::ErrorCode::kINTERNAL_ERROR, std::string("no expression for an axis of ") + tensor.name);

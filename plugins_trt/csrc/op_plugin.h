@@ -38,8 +38,8 @@ class OpPlugin final : public nvinfer1::IPluginV3,
   int32_t getOutputShapes(nvinfer1::DimsExprs const* inputs, int32_t inputCount, nvinfer1::DimsExprs const* shapes,
                           int32_t shapeCount, nvinfer1::DimsExprs* outputs, int32_t outputCount,
                           nvinfer1::IExprBuilder& builder) noexcept override;
-  bool supportsFormatCombination(int32_t position, nvinfer1::DynamicPluginTensorDesc const* tensors,
-                                 int32_t inputCount, int32_t outputCount) noexcept override;
+  bool supportsFormatCombination(int32_t position, nvinfer1::DynamicPluginTensorDesc const* tensors, int32_t inputCount,
+                                 int32_t outputCount) noexcept override;
   int32_t getNbOutputs() const noexcept override { return static_cast<int32_t>(contract_.outputs.size()); }
   size_t getWorkspaceSize(nvinfer1::DynamicPluginTensorDesc const* inputs, int32_t inputCount,
                           nvinfer1::DynamicPluginTensorDesc const* outputs,

@@ -86,15 +86,15 @@ class Build:
     def other_tensorrt(self) -> Path:
         return next((self.folder / "host" / "other").glob("libnvinfer.so.*"))
 
-    def host(self, *options: object, library: Path | None = None) -> tuple[dict[str, Any], int]:
+    def host(self, *options: object) -> tuple[dict[str, Any], int]:
         """Run the host program; gives its report and exit status."""
-        words = [self.folder / "host" / "adaptrt_plugin_host", "--library", library or self.library, *options]
+        words = [self.folder / "host" / "adaptrt_plugin_host", "--library", self.library, *options]
         done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=120)
         assert done.returncode in (0, 1) and "Sanitizer" not in done.stderr, f"{done.stdout}{done.stderr}"
         return json.loads(done.stdout) | {"stderr": done.stderr}, done.returncode
 
-    def play(self, scenario: Scenario, folder: Path, *options: object, **how: Any) -> Played:
-        """Write a scenario's files, play it on the stand-in driver, read what it gave."""
+    def play(self, scenario: Scenario, folder: Path, *options: object, cuda: Path | None = None) -> Played:
+        """Write a scenario's files, play it on the stand-in driver or the one given, read what it gave."""
         lines = [f"plugin {scenario.plugin}"]
         lines += [f"field {name} {kind} {value}" for name, kind, value in scenario.fields]
         lines += [f"input {i.dtype} {_axes(i.axes)} {_axes(i.most)}" for i in scenario.inputs]
@@ -107,11 +107,10 @@ class Build:
                 lines.append(f"feed {_axes(array.shape)} {path}")
             lines += [f"result {folder / f'run{number}_output{place}'}" for place in range(scenario.outputs)]
         (folder / "scenario").write_text("\n".join(lines) + "\n")
-        cuda = self.folder / "host" / "cuda" / "libcuda.so.1"
+        cuda = cuda or self.folder / "host" / "cuda" / "libcuda.so.1"
         report, status = self.host(
             *("--tensorrt", self.tensorrt, "--cuda", cuda, "--kernels", self.signatures),
             *("--scenario", folder / "scenario", *options),
-            **how,
         )
         results = []
         shapes = iter(report.get("result_shapes", []))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,24 +28,40 @@ class BuildWithKernels(Build):
         return self.other / "libadaptrt_trt.so"
 
 
-@pytest.fixture(scope="module")
-def kernels(csrc: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiled_for(arch: int, csrc: Build, folder: Path) -> BuildWithKernels:
     assert csrc.library.is_file()  # where there is none the tests are skipped before anything is compiled
     pytest.importorskip("triton", reason="there is no Triton to compile kernels with")
     compile_kernels = pytest.importorskip("adaptrt.plugins_trt.compile").compile_kernels
-    folder = tmp_path_factory.mktemp("kernels")
     ops = ("ConditionalMLPOrder", "ConditionalMLPUp", "ConditionalMLPDown")
-    compile_kernels(folder, (ARCH,), dtypes=("float16",), ops=ops)
-    return folder
+    compile_kernels(folder / "kernels", (arch,), dtypes=("float16",), ops=ops)
+    images = folder / "signatures"
+    images.write_text(signatures(folder / "kernels", json.loads((folder / "kernels" / "manifest.json").read_text())))
+    built_or_skip(folder / "build", folder / "kernels", host=False)
+    return BuildWithKernels(csrc.folder, images, folder / "build")
 
 
 @pytest.fixture(scope="module")
-def compiled(csrc: Build, kernels: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildWithKernels:
-    folder = tmp_path_factory.mktemp("csrc_compiled")
-    images = folder / "signatures"
-    images.write_text(signatures(kernels, json.loads((kernels / "manifest.json").read_text())))
-    built_or_skip(folder / "build", kernels, host=False)
-    return BuildWithKernels(csrc.folder, images, folder / "build")
+def compiled(csrc: Build, tmp_path_factory: pytest.TempPathFactory) -> BuildWithKernels:
+    return compiled_for(ARCH, csrc, tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="module")
+def kernels(compiled: BuildWithKernels) -> Path:
+    return compiled.signatures.parent / "kernels"
+
+
+def arch_of_this_machine() -> int | None:
+    """The first CUDA device's compute capability, 87 for 8.7."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    for value, attribute in ((major, 75), (minor, 76)):
+        assert driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device) == 0
+    return major.value * 10 + minor.value
 
 
 @pytest.mark.parametrize(
@@ -80,3 +97,21 @@ def test_ops_without_kernels_support_no_format(compiled: BuildWithKernels, tmp_p
     nothing = compiled.play(Scenario("SelectTokens", []), tmp_path / "none")
     assert nothing.report["failed"] == "createPlugin"
     assert "got no kernel of SelectTokens in this library, expected some; make kernels" in nothing.errors[0]
+
+
+def test_on_this_machines_gpu(csrc: Build, tmp_path: Path) -> None:
+    """The same host on the real driver: kernels compute, also out of a CUDA graph and for other shapes."""
+    arch = arch_of_this_machine()
+    if arch is None:
+        pytest.skip("there is no CUDA device: the plugins did not launch their kernels on a GPU")
+    build = compiled_for(arch, csrc, tmp_path)
+    weights = mlp_inputs(SIZES, "float16")
+    runs = []
+    for tokens in (37, 1500, 0, 37):
+        drawn = mlp_inputs(SIZES | {"T": tokens}, "float16", "beyond")
+        runs.append(weights | {name: drawn[name] for name in ("x", "k")})
+    scenario = mlp_scenario(runs, most=1500, how={1: "capture", 3: "capture"})
+    played = build.play(scenario, tmp_path / "play", cuda=Path("libcuda.so.1"))
+    assert played.status == 0 and played.report["independent"] and not played.report["log"]
+    for run, row in zip(runs, played.results, strict=True):
+        agree(row[0], mlp_expected(run), "float16")

@@ -138,7 +138,8 @@ Built build(Scenario const& scenario, nvinfer1::IPluginCreatorV3One& creator, Ex
   report.add("fields", jsonList(names));
 
   Plugin const plugin = create(scenario, creator, scenario.fields, nvinfer1::TensorRTPhase::kBUILD);
-  auto* const core = static_cast<nvinfer1::IPluginV3OneCore*>(plugin->getCapabilityInterface(PluginCapabilityType::kCORE));
+  auto* const core =
+      static_cast<nvinfer1::IPluginV3OneCore*>(plugin->getCapabilityInterface(PluginCapabilityType::kCORE));
   report.text("name", core->getPluginName());
   report.text("version", core->getPluginVersion());
   report.text("namespace", core->getPluginNamespace());

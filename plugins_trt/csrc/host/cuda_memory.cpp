@@ -112,7 +112,9 @@ ADAPTRT_EXPORT int cuStreamCreate(void const** stream, unsigned /*flags*/) {
   return kSuccess;
 }
 
-ADAPTRT_EXPORT int cuStreamSynchronize(void* /*stream*/) { return refusedUnless(device().allowed("cuStreamSynchronize")); }
+ADAPTRT_EXPORT int cuStreamSynchronize(void* /*stream*/) {
+  return refusedUnless(device().allowed("cuStreamSynchronize"));
+}
 
 ADAPTRT_EXPORT int cuStreamBeginCapture_v2(void* /*stream*/, int /*mode*/) {
   device().isCapturing = true;

@@ -3,6 +3,7 @@
 // written from the manifest, not from the plugin library, so that a wrongly embedded argument list shows.
 #include "cuda_standin.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
@@ -70,8 +71,9 @@ std::string readFile(std::string const& path) {
 
 // As long as an image says it is: an ELF file by its section headers, which end it, PTX by its zero.
 size_t lengthOf(char const* image) {
-  if (std::memcmp(image, "\x7f"
-                         "ELF",
+  if (std::memcmp(image,
+                  "\x7f"
+                  "ELF",
                   4) != 0) {
     return std::strlen(image);
   }
@@ -151,9 +153,9 @@ ADAPTRT_EXPORT int cuModuleLoadData(Module** module, void const* image) {
   std::string name;
   for (auto const& known : images) {
     if (known->content == content) {
-      bool const runs = known->isCubin ? known->arch == device().arch && !device().refusesCubins
-                                       : known->arch == device().arch ||
-                                             (known->arch < device().arch && known->runsOnLater);
+      bool const runs = known->isCubin
+                            ? known->arch == device().arch && !device().refusesCubins
+                            : known->arch == device().arch || (known->arch < device().arch && known->runsOnLater);
       result = runs ? kSuccess : kNoBinaryForGpu;
       name = known->name;
       loaded->images.push_back(known.get());
@@ -188,8 +190,11 @@ ADAPTRT_EXPORT int cuModuleGetFunction(Function** function, Module* module, char
 }
 
 ADAPTRT_EXPORT int cuFuncSetAttribute(Function* function, int attribute, int value) {
-  device().records.push_back(
-      JsonObject().text("function", function->image->entry).number("attribute", attribute).number("value", value).str());
+  device().records.push_back(JsonObject()
+                                 .text("function", function->image->entry)
+                                 .number("attribute", attribute)
+                                 .number("value", value)
+                                 .str());
   constexpr int kMostDynamicSharedMemory = 8;
   if (attribute != kMostDynamicSharedMemory || value < 0 || value > device().sharedBytes) {
     return kInvalidValue;

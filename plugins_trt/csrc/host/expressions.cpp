@@ -77,8 +77,8 @@ IDimensionExpr const* ExpressionBuilder::Factory::operation(DimensionOperation o
   if (first.isConstant() && second.isConstant()) {
     return constant(apply(op, first.getConstantValue(), second.getConstantValue()));
   }
-  return keep(std::make_unique<Expression>(op, static_cast<Expression const&>(first),
-                                           static_cast<Expression const&>(second)));
+  return keep(
+      std::make_unique<Expression>(op, static_cast<Expression const&>(first), static_cast<Expression const&>(second)));
 }
 
 IDimensionExpr const* ExpressionBuilder::Factory::declareSizeTensor(int32_t /*index*/, IDimensionExpr const& /*opt*/,

@@ -27,7 +27,8 @@ Gpu::Gpu(std::string const& path) : library_(dlopen(path.c_str(), RTLD_NOW | RTL
   call("cuDeviceGet", &device, 0);
   call("cuDevicePrimaryCtxRetain", &context, device);
   call("cuCtxSetCurrent", context);
-  call("cuStreamCreate", &stream_, 1U);
+  // One that waits for the default stream, on which memory is written.
+  call("cuStreamCreate", &stream_, 0U);
 }
 
 void* Gpu::symbol(char const* name) const { return dlsym(library_, name); }

@@ -54,9 +54,9 @@ struct Options {
 
 Options read(int count, char** words) {
   Options options;
-  std::map<std::string, std::string*> const texts{
-      {"--library", &options.library}, {"--tensorrt", &options.tensorrt}, {"--cuda", &options.cuda},
-      {"--kernels", &options.kernels}, {"--load", &options.how},          {"--scenario", &options.scenario}};
+  std::map<std::string, std::string*> const texts{{"--library", &options.library}, {"--tensorrt", &options.tensorrt},
+                                                  {"--cuda", &options.cuda},       {"--kernels", &options.kernels},
+                                                  {"--load", &options.how},        {"--scenario", &options.scenario}};
   std::map<std::string, int*> const numbers{{"--arch", &options.arch}, {"--shared", &options.shared}};
   std::map<std::string, bool*> const flags{{"--refuse-cubins", &options.refusesCubins}, {"--late", &options.late}};
   for (int i = 1; i < count; ++i) {

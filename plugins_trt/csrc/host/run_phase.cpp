@@ -140,8 +140,7 @@ std::vector<std::vector<char>> enqueue(IPluginV3OneRuntime& plugin, Shapes const
 }
 
 IPluginV3OneRuntime& runtimeOf(Plugin const& plugin) {
-  return static_cast<IPluginV3OneRuntime&>(
-      *plugin->getCapabilityInterface(nvinfer1::PluginCapabilityType::kRUNTIME));
+  return static_cast<IPluginV3OneRuntime&>(*plugin->getCapabilityInterface(nvinfer1::PluginCapabilityType::kRUNTIME));
 }
 
 }  // namespace
@@ -172,7 +171,8 @@ void run(Scenario const& scenario, Built const& built, nvinfer1::IPluginCreatorV
       renew();
     }
     bool const isFirst = &one == &scenario.runs.front();
-    if (!one.unannounced && (!announce(runtimeOf(attached), shapes) || (isFirst && !announce(runtimeOf(other), shapes)))) {
+    if (!one.unannounced &&
+        (!announce(runtimeOf(attached), shapes) || (isFirst && !announce(runtimeOf(other), shapes)))) {
       throw PhaseFailed("onShapeChange");
     }
     std::vector<std::vector<char>> const results = enqueue(runtimeOf(attached), shapes, one, built.workspace, gpu);

@@ -29,8 +29,9 @@ float fromHalf(uint16_t half) {
   if (exponent == 31) {
     return fromBits(sign | 0x7f800000U | (mantissa << 13));
   }
-  float const magnitude = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -24)
-                                        : std::ldexp(static_cast<float>(mantissa + 1024), static_cast<int>(exponent) - 25);
+  float const magnitude = exponent == 0
+                              ? std::ldexp(static_cast<float>(mantissa), -24)
+                              : std::ldexp(static_cast<float>(mantissa + 1024), static_cast<int>(exponent) - 25);
   return sign != 0 ? -magnitude : magnitude;
 }
 
@@ -120,7 +121,8 @@ void computeOrder(Given const& given) {
   std::stable_sort(tokens.begin(), tokens.end(), [&](int32_t a, int32_t b) { return level(a) > level(b); });
   std::copy(tokens.begin(), tokens.end(), order);
   for (int64_t n = 0; n < N; ++n) {
-    running[n] = static_cast<int32_t>(std::count_if(tokens.begin(), tokens.end(), [&](int32_t t) { return level(t) > n; }));
+    running[n] =
+        static_cast<int32_t>(std::count_if(tokens.begin(), tokens.end(), [&](int32_t t) { return level(t) > n; }));
   }
 }
 

@@ -32,8 +32,7 @@ class Registry final : public nvinfer1::IPluginRegistry, public nvinfer1::ILogge
     if (library == nullptr) {
       return fail(dlerror());
     }
-    auto const setFinder =
-        reinterpret_cast<void (*)(nvinfer1::ILoggerFinder*)>(dlsym(library, "setLoggerFinder"));
+    auto const setFinder = reinterpret_cast<void (*)(nvinfer1::ILoggerFinder*)>(dlsym(library, "setLoggerFinder"));
     auto const getCreators =
         reinterpret_cast<IPluginCreatorInterface* const* (*)(int32_t&)>(dlsym(library, "getCreators"));
     if (setFinder == nullptr || getCreators == nullptr) {
