@@ -130,8 +130,8 @@ def _axes(axes: Sequence[object]) -> str:
 def build(folder: Path, kernels: Path, *, host: bool = True, settings: Sequence[str] = ()) -> Path:
     """Configure and build; gives the build folder.
 
-    The headers' place is taken from TENSORRT_INCLUDE_DIR, TENSORRT_ROOT or where packages put them;
-    ADAPTRT_SANITIZE=1 builds with the sanitizers.
+    The headers' place is taken from TENSORRT_INCLUDE_DIR, TENSORRT_ROOT or where packages put them, that of
+    cuda.h, which may be missing, from CUDA_INCLUDE_DIR; ADAPTRT_SANITIZE=1 builds with the sanitizers.
 
     Raises:
         NotBuildableError: CMake, a compiler or NvInfer's headers are not on this machine.
@@ -140,9 +140,9 @@ def build(folder: Path, kernels: Path, *, host: bool = True, settings: Sequence[
         if shutil.which(tool) is None:
             raise NotBuildableError(f"there is no {tool}")
     options = [f"-DADAPTRT_KERNELS={kernels}", f"-DADAPTRT_HOST={'ON' if host else 'OFF'}", "-DCMAKE_BUILD_TYPE=Debug"]
-    options += [
-        f"-D{name}={os.environ[name]}" for name in ("TENSORRT_INCLUDE_DIR", "CUDA_INCLUDE_DIR") if name in os.environ
-    ]
+    # cuda.h, where it is, is what our declarations of the driver are compared with; nothing is compiled with it.
+    places = {"TENSORRT_INCLUDE_DIR": "TENSORRT_INCLUDE_DIR", "CUDA_INCLUDE_DIR": "ADAPTRT_CUDA_H"}
+    options += [f"-D{option}={os.environ[name]}" for name, option in places.items() if name in os.environ]
     options += ["-DADAPTRT_SANITIZE=ON"] if os.environ.get("ADAPTRT_SANITIZE") else []
     options += ["-GNinja"] if shutil.which("ninja") else []
     done = subprocess.run(
