@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export train test test-runtime-310 lint bench families early-exit plugins clean
+.PHONY: help export train test test-runtime-310 lint bench families early-exit clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -78,6 +78,7 @@ early-exit: $(BIN)/.installed ## Measure what leaving early saves (needs build/f
 	mkdir -p build/bench
 	$(BIN)/python -m adaptrt.bench.early_exit $(TRAINED) build/fashion --json build/bench/early_exit.json
 
+.PHONY: plugins
 plugins: ## Build the TensorRT plugin library from build/kernels (TENSORRT_ROOT says where TensorRT is, if not found)
 	@command -v cmake >/dev/null || { echo "got no cmake, expected it and a C++17 compiler; install them" >&2; exit 2; }
 	cmake -S plugins_trt/csrc -B build/plugins $(if $(TENSORRT_ROOT),-DTENSORRT_ROOT="$(TENSORRT_ROOT)") $(CMAKE_FLAGS)
