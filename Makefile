@@ -58,6 +58,13 @@ $(VENV310)/.installed: pyproject.toml
 test-runtime-310: $(VENV310)/.installed
 	$(VENV310)/bin/python -m pytest tests/runtime
 
+.PHONY: plugins
+plugins: ## Build the TensorRT plugin library from build/kernels (TENSORRT_ROOT says where TensorRT is, if not found)
+	@command -v cmake >/dev/null || { echo "got no cmake, expected it and a C++17 compiler; install them" >&2; exit 2; }
+	cmake -S plugins_trt/csrc -B build/plugins $(if $(TENSORRT_ROOT),-DTENSORRT_ROOT="$(TENSORRT_ROOT)") $(CMAKE_FLAGS)
+	cmake --build build/plugins
+	@echo "built build/plugins/libadaptrt_trt.so"
+
 lint: $(BIN)/.installed ## Check style, types and the import rules between rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -77,13 +84,6 @@ families: $(BIN)/.installed $(FASHION_MNIST) ## Compare ACMs, exits, pruning, al
 early-exit: $(BIN)/.installed ## Measure what leaving early saves (needs build/fashion)
 	mkdir -p build/bench
 	$(BIN)/python -m adaptrt.bench.early_exit $(TRAINED) build/fashion --json build/bench/early_exit.json
-
-.PHONY: plugins
-plugins: ## Build the TensorRT plugin library from build/kernels (TENSORRT_ROOT says where TensorRT is, if not found)
-	@command -v cmake >/dev/null || { echo "got no cmake, expected it and a C++17 compiler; install them" >&2; exit 2; }
-	cmake -S plugins_trt/csrc -B build/plugins $(if $(TENSORRT_ROOT),-DTENSORRT_ROOT="$(TENSORRT_ROOT)") $(CMAKE_FLAGS)
-	cmake --build build/plugins
-	@echo "built build/plugins/libadaptrt_trt.so"
 
 clean: ## Remove what was built; environments and weights stay
 	rm -rf build
