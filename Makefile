@@ -58,6 +58,13 @@ $(VENV310)/.installed: pyproject.toml
 test-runtime-310: $(VENV310)/.installed
 	$(VENV310)/bin/python -m pytest tests/runtime
 
+.PHONY: plugins
+plugins: ## Build the TensorRT plugin library from build/kernels (TENSORRT_ROOT says where TensorRT is, if not found)
+	@command -v cmake >/dev/null || { echo "got no cmake, expected it and a C++17 compiler; install them" >&2; exit 2; }
+	cmake -S plugins_trt/csrc -B build/plugins $(if $(TENSORRT_ROOT),-DTENSORRT_ROOT="$(TENSORRT_ROOT)") $(CMAKE_FLAGS)
+	cmake --build build/plugins
+	@echo "built build/plugins/libadaptrt_trt.so"
+
 lint: $(BIN)/.installed ## Check style, types and the import rules between rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
