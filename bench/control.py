@@ -10,11 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from adaptrt.bench.console import existing_folder, json_option, run_command, show, show_progress
-from adaptrt.bench.control_machine import MachineRun, measure_on_machine
+from adaptrt.bench.control_machine import MachineRun, controller_cost, measure_on_machine
 from adaptrt.bench.control_plot import plot_control, plot_machine
 from adaptrt.bench.control_rivals import RIVALS
 from adaptrt.bench.control_simulation import (
@@ -33,11 +33,13 @@ from adaptrt.bench.samples import batches_of, find_samples
 from adaptrt.runtime.bundle import read_bundle
 
 _SEEDS = 10
+_COST_LIMIT_US = 20.0
 
 
 def tabulate(result: ControlResult) -> Group:
     """The result for a terminal."""
-    tables = [_tabulate_simulation(result)]
+    cost = f"The controller's own cost: {result.controller_us:.1f} us per call (limit {_COST_LIMIT_US:.0f})"
+    tables: list[RenderableType] = [_tabulate_simulation(result), cost]
     if result.on_machine is not None:
         tables.append(_tabulate_machine(result.on_machine))
     return Group(*tables)
@@ -152,6 +154,7 @@ def main(
         seeds=seeds,
         calls=CALLS,
         limits={"missed": MISS_LIMIT, "settled_after": LAG_LIMIT, "below_oracle": QUALITY_LIMIT},
+        controller_us=controller_cost(),
         rows=rows,
         on_machine=on_machine,
         machine=describe_machine(),

@@ -17,7 +17,10 @@ import numpy as np
 from adaptrt.bench.contention import Contention
 from adaptrt.bench.control_traces import FORGIVEN
 from adaptrt.runtime import AdaptiveModel, Budget, load
-from adaptrt.runtime.control.profile import Profile
+from adaptrt.runtime.bundle_schema import Bundle, CurvePoint, Dense, Knob
+from adaptrt.runtime.control.device_budgets import DeviceBudgets
+from adaptrt.runtime.control.profile import DeviceKey, Profile, ProfilePoint
+from adaptrt.runtime.plan import Planner
 
 PHASES = (False, True, False, True, False)
 LIMIT = 1.10
@@ -118,6 +121,46 @@ def measure_on_machine(
                 progress(rival, (index + 1) / len(PHASES))
             calls[rival] = own
     return MachineRun(model.bundle.name, target, threads, LIMIT, phases, calls)
+
+
+def controller_cost(seed: int = 0) -> float:
+    """Microseconds that a latency budget adds to a call: choosing, making the plan, learning; median of 20 x 200."""
+    budgets = DeviceBudgets(Planner(_example()))
+    generator = np.random.default_rng(seed)
+    points = [ProfilePoint(share, share, 0.9, 1 + 9 * share, 11.0, 60) for share in np.linspace(0.3, 1.0, 9).tolist()]
+    budgets.use(Profile(DeviceKey("", "", "", None, 1, 1), points, 0.05, [1.0, 1.0, 1.0], 1.0))
+    budget, scatter = Budget.latency(7.0), np.exp(generator.normal(0, 0.04, 200)).tolist()
+    found, now = [], 0.0
+    for _ in range(21):
+        begun = perf_counter()
+        for factor in scatter:
+            ticket = budgets.begin(budget, 1, now, own=False, profiler=_unasked)
+            now += 0.01
+            budgets.end(ticket, ticket.plan.point.macs_fraction, ticket.expected * factor, now)
+        found.append((perf_counter() - begun) / len(scatter) * 1e6)
+    return float(np.median(found[1:]))
+
+
+def _unasked(batch: int, energy: bool) -> Profile:
+    raise AssertionError(f"asked for a profile of batch {batch}, energy {energy}, though there is one")
+
+
+def _example() -> Bundle:
+    """A bundle of one price with a calibrated curve, no files behind it."""
+    shares = np.linspace(0.3, 1.0, 12).tolist()
+    knob = Knob("price", "float32", [1], 0.0, 1.0, 0.0)
+    curve = [CurvePoint({"price": float((1.0 - s) / 0.7)}, macs_fraction=s, quality=0.9, frontier=True) for s in shares]
+    return Bundle(
+        format_version=1,
+        name="example",
+        producer="bench",
+        inputs=[],
+        outputs=[],
+        stages=[],
+        knobs=[knob],
+        dense=Dense(macs=1, parameters=1),
+        curve=curve,
+    )
 
 
 def _fitting(profile: Profile, target: float) -> float:

@@ -60,7 +60,10 @@ class ControlRow:
 
 @dataclass(frozen=True)
 class ControlResult:
-    """All that the simulation found, with what it must reach, and a run on this machine if there was one."""
+    """All that the simulation found, with what it must reach, and a run on this machine if there was one.
+
+    ``controller_us`` is what the runtime spends on a call for a latency budget's sake, in microseconds.
+    """
 
     benchmark: str
     target_ms: float
@@ -68,6 +71,7 @@ class ControlResult:
     seeds: int
     calls: int
     limits: dict[str, float]
+    controller_us: float
     rows: list[ControlRow]
     on_machine: MachineRun | None
     machine: dict[str, Any]

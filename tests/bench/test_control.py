@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from adaptrt.bench.contention import Contention
+from adaptrt.bench.control_machine import controller_cost
 from adaptrt.bench.control_rivals import RIVALS
 from adaptrt.bench.control_simulation import (
     DEVICE,
@@ -25,6 +26,8 @@ from adaptrt.bench.control_simulation import (
     simulate,
 )
 from adaptrt.bench.control_traces import FORGIVEN, TRACES, contention, spikes, steady, step, workload
+from adaptrt.bench.deadlines import measure
+from adaptrt.bench.errors import BenchError
 from tests.runtime.conftest import TINY
 
 
@@ -114,3 +117,20 @@ def test_contention_takes_time_only_while_it_is_on() -> None:
             time.sleep(0.05)
         assert used(process) > before
     assert other._process.poll() is not None
+
+
+def test_what_the_controller_costs_is_measured() -> None:
+    assert 1.0 < controller_cost() < 10_000.0
+
+
+def test_deadlines_are_measured_against_the_stages(staged: Path, tmp_path: Path) -> None:
+    main = importlib.import_module("adaptrt.bench.deadlines").main
+    file = tmp_path / "d.json"
+    done = CliRunner().invoke(main, [str(staged), "--calls", "30", "--json", str(file)], catch_exceptions=False)
+    assert done.exit_code == 0 and "latest by" in done.output
+    content = json.loads(file.read_text())
+    assert content["first_stage_ms"] <= content["full_ms"] and len(content["rows"]) == 5
+    for row in content["rows"]:
+        assert sum(row["exits"]) == pytest.approx(1.0) and row["calls"] == 30
+    with pytest.raises(BenchError, match="expected several stages"):
+        measure(TINY, batch=1, threads=1, calls=10)
