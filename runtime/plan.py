@@ -50,6 +50,7 @@ class Planner:
         self._knobs = bundle.knobs
         self._solver = BudgetSolver(bundle)
         self._cached = lru_cache(maxsize=_PLANS_KEPT)(self._solve)
+        self._cached_fractions = lru_cache(maxsize=_PLANS_KEPT)(self._for_fraction)
         self._everything = self._solver.solve(Budget.full()).macs_fraction
         self._never = next((float(np.float32(k.maximum)) for k in bundle.knobs if k.name == THRESHOLDS_KNOB), math.inf)
 
@@ -82,9 +83,14 @@ class Planner:
         Raises:
             BudgetError: the bundle has no curve.
         """
+        if message is None and reachable:
+            return self._cached_fractions(fraction, budget)  # a controller's choices lie on a grid
+        plan = self._for_fraction(fraction, budget)
+        return replace(plan, point=replace(plan.point, reachable=reachable), message=message)
+
+    def _for_fraction(self, fraction: float, budget: Budget) -> Plan:
         plan = self._cached(Budget.full() if fraction >= self._everything else Budget.fraction(fraction))
-        point = plan.point if plan.point.reachable == reachable else replace(plan.point, reachable=reachable)
-        return Plan(budget, point, plan.feeds, plan.thresholds, message, plan.lists)
+        return replace(plan, budget=budget, point=replace(plan.point, reachable=True), message=None)
 
     def for_knobs(self, knobs: Mapping[str, KnobValue], budget: Budget | None) -> Plan:
         """The plan that feeds given values; knobs that are not named stand at their defaults.

@@ -8,7 +8,7 @@ choice follows by solving them for the target. Time comes in as numbers: there i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from adaptrt.runtime.control.device_model import DeviceModel, Finding
 from adaptrt.runtime.control.margin import QuantileMargin
@@ -24,8 +24,7 @@ _COLD_MEMORY = 0.7
 _COLD_JUMP = 2.5
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """What to run next.
 
     Attributes:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 from adaptrt.runtime.budget import Budget
 from adaptrt.runtime.control.call_energy import CallEnergy
@@ -30,8 +30,7 @@ _LONGEST_INTERVAL_S = 5.0
 """A pause of the app is no reason to spend what was saved meanwhile at once."""
 
 
-@dataclass(frozen=True)
-class Ticket:
+class Ticket(NamedTuple):
     """One call under a budget that depends on the device.
 
     Attributes:
