@@ -231,6 +231,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, bool]]:
         calls.append((recipe, (folder / "dense.pt").is_file()))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "dense.pt").write_bytes(b"dense")
+        (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe)))
         torch.manual_seed(0)
         dense = ViT(recipe.vit).eval()
         config = dataclasses.replace(recipe.vit, acm=recipe.acm, pruning=recipe.pruning, exits=recipe.exits)
@@ -252,6 +253,13 @@ def test_networks_share_the_dense_one_and_leave_their_weights(
     assert all(network.trained for network in networks)
     assert networks[3].exported and not networks[0].exported  # the graph of a dense network is all it needs
     assert (networks[0].model / "config.json").is_file() and (networks[0].model / "dense.safetensors").is_file()
+
+
+def test_no_network_starts_from_one_of_another_shape(tmp_path: Path, untrained: list[tuple[Recipe, bool]]) -> None:
+    root = tmp_path / "families"
+    for network in reversed(find_networks(root)):  # the narrower one first
+        train_network(network, DATA, root, precision="bfloat16", report=lambda _progress: None)
+    assert [found for _, found in untrained] == [False, False, True, True]
 
 
 def test_static_networks_are_exported_uncalibrated(
