@@ -79,7 +79,7 @@ bench: $(BIN)/.installed ## Measure how closely time follows work (about 20 minu
 
 bench-control: $(BIN)/.installed build/digits/bundle.json ## Hold a latency target while the device changes: simulated, and on this machine (3 minutes)
 	mkdir -p build/bench
-	$(BIN)/python -m adaptrt.bench.control --plot build/bench/control.png --bundle build/digits \
+	$(BIN)/python -m adaptrt.bench.control --plot build/bench/control.png --bundle build/digits --batch 16 \
 		--machine-plot build/bench/control_machine.png --json build/bench/control.json
 
 build/digits/bundle.json:

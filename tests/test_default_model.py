@@ -90,7 +90,9 @@ def test_the_python_of_the_readme_runs(digits: ExportReport, tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     embedded: dict[str, object] = {}
     for block in blocks:
-        names = embedded if "onnxruntime" not in block else {}  # the plain one stands alone, the others follow each other
+        names = (
+            embedded if "onnxruntime" not in block else {}
+        )  # the plain one stands alone, the others follow each other
         exec(compile(block, "README.md", "exec"), names)
         fraction = names["result"].macs_fraction if "result" in names else names["macs_fraction"]  # type: ignore[attr-defined]
         assert np.isfinite(fraction).all()

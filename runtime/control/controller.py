@@ -22,6 +22,8 @@ _GRID = 256  # choices over the curve's width: an operating point is worked out 
 _COLD_CALLS = 3
 _COLD_MEMORY = 0.7
 _COLD_JUMP = 2.5
+_ODD_MEMORY = 0.98
+_ODD_SHARE = 2.0  # of the misses allowed: with chance, rarer outliers stay below it
 
 
 class Choice(NamedTuple):
@@ -81,6 +83,7 @@ class LatencyController:
         self.target, self._curve = target, curve
         self._device = DeviceModel(curve.at(curve.full), noise)
         self._margin = QuantileMargin(percentile, noise)
+        self._percentile, self._odd = percentile, 0.0
         self._workload = WorkloadModel()
         self._cold = [*cold[:_COLD_CALLS], *[1.0] * (_COLD_CALLS - len(cold))]
         self._idle_after = idle_after
@@ -89,7 +92,7 @@ class LatencyController:
         self._last: float | None = None  # share chosen last
         self._ended: float | None = None
         self._since_idle = 0
-        self._pending: list[bool] = []  # of outliers: whether each missed the target
+        self._pending: list[tuple[float, bool | None]] = []  # of outliers: over what was expected, and whether missed
 
     def choose(self, now: float, scale: float = 1.0) -> Choice:
         """What to ask for, in a call that begins at ``now`` (seconds of any monotonic clock).
@@ -141,16 +144,20 @@ class LatencyController:
         self._correct_margin(finding, choice.steered, measured, expected)
 
     def _correct_margin(self, finding: Finding, steered: bool, measured: float, expected: float) -> None:
-        """Outliers count once it is known that they are no step: the model answers for steps, not the margin."""
+        """Outliers count once it is known that they are no step: the model answers for steps, the margin for them."""
         if finding is Finding.STEP:
             self._pending.clear()
             return
-        if steered:
-            self._pending.append(measured > self.target)
+        self._pending.append((measured / expected, measured > self.target if steered else None))
         if finding is Finding.ORDINARY:
-            self._margin.observe(measured / expected)
-            for missed in self._pending:
-                self._margin.correct(missed)
+            for index, (ratio, missed) in enumerate(self._pending, start=1):
+                odd = index < len(self._pending)  # all before the ordinary one at the end
+                self._odd += (1 - _ODD_MEMORY) * (odd - self._odd)
+                # As rare as misses may be, outliers are no reason to be careful; more often they are the scatter.
+                if not odd or self._odd > _ODD_SHARE * (1 - self._percentile):
+                    self._margin.observe(ratio)
+                if missed is not None:
+                    self._margin.correct(missed)
             self._pending.clear()
 
     def _moved(self, wanted: float) -> float:
