@@ -6,7 +6,7 @@ Three runs of the same phases: everything always, the point that the profile cho
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -100,12 +100,11 @@ def measure_on_machine(
             own: dict[str, list[float]] = {"milliseconds": [], "macs_fraction": [], "contended": []}
             for index, contended in enumerate(PHASES):
                 other.switch(contended)
-                times, shares, qualities = _run(model, inputs, seconds)
+                times, shares = _run(model, inputs, seconds)
                 own["milliseconds"] += times
                 own["macs_fraction"] += shares
                 own["contended"] += [float(contended)] * len(times)
                 counted = np.array(times[FORGIVEN:])
-                known = [quality for quality in qualities[FORGIVEN:] if quality is not None]
                 phases.append(
                     Phase(
                         rival,
@@ -114,7 +113,7 @@ def measure_on_machine(
                         float(np.quantile(counted, 0.95)) / target,
                         float(np.median(counted)) / target,
                         float((counted > target).mean()),
-                        float(np.mean(known)) if known else None,
+                        _expected_quality(model.bundle, shares[FORGIVEN:]),
                         float(np.mean(shares[FORGIVEN:])),
                     )
                 )
@@ -169,20 +168,21 @@ def _fitting(profile: Profile, target: float) -> float:
     return max(fits, default=profile.points[0].fraction)
 
 
-def _run(model: AdaptiveModel, batch: Inputs, seconds: float) -> tuple[list[float], list[float], list[float | None]]:
+def _run(model: AdaptiveModel, batch: Inputs, seconds: float) -> tuple[list[float], list[float]]:
+    """Milliseconds and shares of work of as many calls as the time allows."""
     times: list[float] = []
     shares: list[float] = []
-    qualities: list[float | None] = []
-    points = model.bundle.curve
-    known = sorted((point.macs_fraction, point.quality) for point in points if point.quality is not None)
     end = perf_counter() + seconds
     while perf_counter() < end or len(times) <= 2 * FORGIVEN:
         result = model.run(batch)
-        share = float(result.macs_fraction.mean())
         times.append(result.latency_ms)
-        shares.append(share)
-        quality = None
-        if known:
-            quality = float(np.interp(share, [one for one, _ in known], [float(two or 0) for _, two in known]))
-        qualities.append(quality)
-    return times, shares, qualities
+        shares.append(float(result.macs_fraction.mean()))
+    return times, shares
+
+
+def _expected_quality(bundle: Bundle, shares: Sequence[float]) -> float | None:
+    """Mean quality that the curve lets expect of these shares of work; None where it has none."""
+    known = sorted((point.macs_fraction, point.quality) for point in bundle.curve if point.quality is not None)
+    if not known:
+        return None
+    return float(np.interp(shares, [share for share, _ in known], [quality for _, quality in known]).mean())

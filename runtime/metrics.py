@@ -31,7 +31,7 @@ class CallMetrics:
         """Count one call."""
         self.latency.observe(result.latency_ms / 1e3)
         fraction = float(result.macs_fraction.mean()) if len(result.macs_fraction) else None
-        kept = _kept(result)
+        kept = result.target_met
         with self._lock:
             self._budget = result.budget
             if fraction is not None:
@@ -51,13 +51,3 @@ class CallMetrics:
             targets_met=lambda: self.met,
             targets_missed=lambda: self.missed,
         )
-
-
-def _kept(result: Result) -> bool | None:
-    """Whether the call kept its deadline, or else its budget; None where neither is one of time or energy."""
-    if result.deadline_met is not None:
-        return result.deadline_met
-    if result.budget is None:
-        return None
-    measured = {"latency": result.latency_ms, "energy": result.energy_mj}.get(result.budget.kind)
-    return None if measured is None else measured <= result.budget.value

@@ -338,7 +338,11 @@ class AdaptiveModel:
         return meter
 
     def _key(self, batch: int) -> DeviceKey:
-        mode = self.telemetry().power_mode
+        if self._sensors is not None:
+            mode = self._sensors.read(perf_counter()).power_mode
+        else:  # asked once: sensors that nobody wants are not read at every call from now on
+            with Telemetry.find() as sensors:
+                mode = sensors.read(perf_counter()).power_mode
         named = None if mode is None else mode.name or str(mode.number)
         version = self._backends[0].engine_version
         return DeviceKey(hash_bundle(self._bundle), version, describe_device(), named, self._threads, batch)

@@ -53,3 +53,11 @@ class Result:
     deadline_met: bool | None = None
     energy_mj: float | None = None
     telemetry: Reading | None = None
+
+    @property
+    def target_met(self) -> bool | None:
+        """Whether the call kept its deadline, or else its budget; None where neither is one of time or energy."""
+        if self.deadline_met is not None or self.budget is None:
+            return self.deadline_met
+        measured = {"latency": self.latency_ms, "energy": self.energy_mj}.get(self.budget.kind)
+        return None if measured is None else measured <= self.budget.value

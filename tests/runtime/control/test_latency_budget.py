@@ -59,6 +59,13 @@ def test_generous_runs_everything_and_unreachable_the_cheapest(model: AdaptiveMo
         assert result.knobs == model.run(x, budget=Budget.fraction(0.0)).knobs
 
 
+def test_a_latency_budget_leaves_sensors_alone_that_nobody_asked_for(model: AdaptiveModel):
+    x = inputs_of(model, 1)
+    assert model.run(x, budget=Budget.latency(1000.0)).telemetry is None
+    model.telemetry()
+    assert model.run(x).telemetry is not None
+
+
 def test_a_call_with_its_own_budget_teaches_nothing(model: AdaptiveModel):
     x = inputs_of(model, 1)
     model.budget = Budget.latency(5.0)
