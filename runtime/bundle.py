@@ -91,9 +91,7 @@ def encode_bundle(bundle: Bundle) -> bytes:
         BundleError: ``read_bundle`` would refuse the result.
     """
     try:
-        check_bundle(bundle)  # before encoding: JSON would turn NaN into null
-        text = msgspec.json.format(msgspec.json.encode(bundle, order="deterministic"), indent=2) + b"\n"
-        check_bundle(_decode(text))
+        text = bundle_files.encode_checked(bundle, check_bundle, _decode)
     except (Invalid, TypeError, ValueError) as error:
         raise BundleError(f"bundle {bundle.name!r} not written: {one_line(error)}") from None
     if len(text) > MAX_BUNDLE_BYTES:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from adaptrt.runtime.bundle_schema import BUNDLE_FILE, STAGE_METADATA, Bundle, DataFile, Dense, Stage
 from adaptrt.runtime.bundle_validation import check_relative_path
@@ -24,6 +27,8 @@ MAX_MODEL_BYTES = 2**31 - 1
 EXPORT_AGAIN = "export the model again"
 
 _CHUNK = 1024 * 1024
+
+T = TypeVar("T")
 
 
 def bundle_root(folder: str | Path) -> Path:
@@ -192,3 +197,17 @@ def compare_hash(root: Path, file: str, got: str, expected: str, *, again: str =
             f"{root}: {file!r} was changed or damaged: sha256 is {got[:12]}…, expected {expected[:12]}…; "
             f"copy the bundle again or {again}"
         )
+
+
+def encode_checked(content: T, check: Callable[[T], object], decode: Callable[[bytes], T]) -> bytes:
+    """JSON, indented, the same for equal contents, that is as good read back as it was.
+
+    Args:
+        content: what is written.
+        check: raises what is wrong with content.
+        decode: reads the JSON back.
+    """
+    check(content)  # before encoding: JSON would turn NaN into null
+    text = msgspec.json.format(msgspec.json.encode(content, order="deterministic"), indent=2) + b"\n"
+    check(decode(text))
+    return text

@@ -155,12 +155,9 @@ def encode_engines(engines: EngineSet) -> bytes:
         BundleError: ``read_engines`` would refuse the result.
     """
     try:
-        _check(engines)  # before encoding: JSON would turn NaN into null
-        text = msgspec.json.format(msgspec.json.encode(engines, order="deterministic"), indent=2) + b"\n"
-        _check(_decode(text))
+        return bundle_files.encode_checked(engines, _check, _decode)
     except (Invalid, TypeError, ValueError) as error:
         raise BundleError(f"{ENGINE_FILE} not written: {one_line(error)}; correct it") from None
-    return text
 
 
 def check_source(engines: EngineSet, bundle: Bundle, folder: Path) -> None:

@@ -8,6 +8,7 @@ cannot hold, as a mask of -1e9.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,32 +71,38 @@ def half_forms(typed: onnx.ModelProto) -> dict[int, HalfForm]:
 def _carries_data(typed: onnx.ModelProto, types: dict[str, int], producers: dict[str, int]) -> set[int]:
     """Places of the nodes from which floats lead, through floats only, to logits or to what stages hand on."""
     known = ranks(typed)
-    pending = [value.name for value in typed.graph.output if types[value.name] == FLOAT and known.get(value.name) != 1]
-    found: set[int] = set()
-    while pending:
-        place = producers.get(pending.pop())
-        if place is None or place in found:
-            continue
-        found.add(place)
-        node = typed.graph.node[place]
+    ends = [value.name for value in typed.graph.output if types[value.name] == FLOAT and known.get(value.name) != 1]
+
+    def data_inputs(node: onnx.NodeProto) -> list[str]:
         deciding = _float32_inputs(node)
-        pending += [name for index, name in enumerate(node.input) if types.get(name) == FLOAT and index not in deciding]
-    return found
+        return [name for index, name in enumerate(node.input) if types.get(name) == FLOAT and index not in deciding]
+
+    return _upstream(typed, producers, ends, data_inputs)
 
 
 def _classifier(typed: onnx.ModelProto, types: dict[str, int], producers: dict[str, int]) -> set[int]:
     """Places of the last product before each output ``[batch, n]`` and what follows it: confidences come of it."""
     known = ranks(typed)
-    pending = [value.name for value in typed.graph.output if types[value.name] == FLOAT and known.get(value.name) == 2]
+    ends = [value.name for value in typed.graph.output if types[value.name] == FLOAT and known.get(value.name) == 2]
+
+    def up_to_a_product(node: onnx.NodeProto) -> list[str]:
+        return [] if node.op_type in _PRODUCTS else [name for name in node.input if types.get(name) == FLOAT]
+
+    return _upstream(typed, producers, ends, up_to_a_product)
+
+
+def _upstream(
+    typed: onnx.ModelProto, producers: dict[str, int], ends: list[str], followed: Callable[[onnx.NodeProto], list[str]]
+) -> set[int]:
+    """Places of the nodes that lead to some tensors, by those inputs of each node that are to be followed."""
+    pending = list(ends)
     found: set[int] = set()
     while pending:
         place = producers.get(pending.pop())
         if place is None or place in found:
             continue
         found.add(place)
-        node = typed.graph.node[place]
-        if node.op_type not in _PRODUCTS:
-            pending += [name for name in node.input if types.get(name) == FLOAT]
+        pending += followed(typed.graph.node[place])
     return found
 
 
