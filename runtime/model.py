@@ -20,6 +20,7 @@ from adaptrt.runtime.control.profile import SECONDS, DeviceKey, Profile, measure
 from adaptrt.runtime.control.profile_cache import ProfileCache, describe_device, hash_bundle
 from adaptrt.runtime.control.stage_times import Deadline, StageTimes
 from adaptrt.runtime.decisions import DecisionRecorder
+from adaptrt.runtime.empty_batch import outputs_of_empty_batch
 from adaptrt.runtime.errors import BudgetError, InputError
 from adaptrt.runtime.inputs import InputContract
 from adaptrt.runtime.metrics import CallMetrics
@@ -184,7 +185,7 @@ class AdaptiveModel:
         feeds.update(plan.feeds)
         exits = None
         start = perf_counter()
-        outputs = self._empty(sizes) if 0 in sizes.values() else None
+        outputs = outputs_of_empty_batch(self._bundle, self._batch, sizes)
         if outputs is not None:
             exits = np.empty(0, np.int64) if self._alone is None else None
         elif self._alone is not None and recorder is None:
@@ -366,7 +367,7 @@ class AdaptiveModel:
         """
         plan = self._planner.for_knobs({} if knobs is None else knobs, None)
         feeds, sizes = self._contract.check(inputs)
-        empty = self._empty(sizes) if 0 in sizes.values() else None
+        empty = outputs_of_empty_batch(self._bundle, self._batch, sizes)
         if empty is not None:
             early = {CONFIDENCE_OUTPUT: np.empty(0, np.float32)}
             stages = [{**early, **empty} for _ in self._backends[1:]] + [empty]
@@ -386,19 +387,3 @@ class AdaptiveModel:
         return DecisionRecorder(
             self._bundle, sizes[self._batch or ""], sizes[tokens] if isinstance(tokens, str) else tokens
         )
-
-    def _empty(self, sizes: Mapping[str, int]) -> dict[str, Array] | None:
-        """The outputs for no samples, made without the graph: not every operator takes empty tensors.
-
-        None where there are samples, or an output's shape does not follow from the inputs: the graph
-        is run then.
-        """
-        if self._batch is None or sizes.get(self._batch) != 0:
-            return None
-        outputs = {}
-        for spec in self._bundle.outputs:
-            shape = [sizes.get(size, -1) if isinstance(size, str) else size for size in spec.shape]
-            if self._batch not in spec.shape or -1 in shape:
-                return None
-            outputs[spec.name] = np.empty(shape, dtype=spec.dtype)
-        return outputs
