@@ -26,7 +26,7 @@ from adaptrt.bench.control_simulation import (
     ControlResult,
     rows_of,
 )
-from adaptrt.bench.control_traces import CALLS, TRACES
+from adaptrt.bench.control_traces import CALLS, FORGIVEN, TRACES
 from adaptrt.bench.machine import describe_machine, describe_source
 from adaptrt.bench.pictures import check_picture
 from adaptrt.bench.samples import batches_of, find_samples
@@ -72,7 +72,7 @@ def _tabulate_simulation(result: ControlResult) -> Table:
     for heading in ("trace", "who chooses", "missed", "worst", "of all calls", "settled after", "quality", "- oracle"):
         table.add_column(heading, justify="left" if heading in ("trace", "who chooses") else "right", no_wrap=True)
     for row in result.rows:
-        settled = {None: "", -1: "never"}.get(row.settled_after, f"{row.settled_after} calls")
+        settled = {None: "", -1: f"> {3 * FORGIVEN} calls"}.get(row.settled_after, f"{row.settled_after} calls")
         table.add_row(
             row.trace if row.rival == next(iter(RIVALS)) else "",
             row.rival,

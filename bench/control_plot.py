@@ -23,15 +23,16 @@ def plot_control(path: Path, seed: int = 0) -> None:
         ExportError: The file cannot be written; an old one is untouched.
     """
     check_picture(path)
-    traces = [make(seed) for make in TRACES[1:]]
-    figure = new_figure(12, 6.4)
+    traces = [make(seed) for make in TRACES]
+    across = -(-len(traces) // 2)
+    figure = new_figure(14, 6.4)
     figure.suptitle(
         f"A target of {TARGET:g} ms for {PERCENTILE:.0%} of the calls, while the device changes (simulation)",
         fontweight="bold",
     )
-    rows = figure.subplots(4, 3, sharex=True, height_ratios=[2, 1, 2, 1])
+    rows = figure.subplots(4, across, sharex=True, height_ratios=[2, 1, 2, 1])
     for index, trace in enumerate(traces):
-        top, bottom = rows[index // 3 * 2][index % 3], rows[index // 3 * 2 + 1][index % 3]
+        top, bottom = rows[index // across * 2][index % across], rows[index // across * 2 + 1][index % across]
         calls = np.arange(len(trace.work))
         for rival, color in _COLORS.items():
             run = simulate(trace, rival)
@@ -47,7 +48,7 @@ def plot_control(path: Path, seed: int = 0) -> None:
         for axes in (top, bottom):
             style_axes(axes)
             axes.tick_params(labelsize=8, colors=GREY)
-        if index % 3 == 0:
+        if index % across == 0:
             top.set_ylabel("ms", fontsize=9)
             bottom.set_ylabel("quality", fontsize=9)
     for axes in rows[-1]:

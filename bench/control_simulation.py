@@ -45,7 +45,8 @@ class ControlRow:
         below_oracle: Points that the oracle's is higher, of the worst seed.
         settled_after: Calls after a step from which on the percentile is within 5% of the target, or of what the
             cheapest or the dearest point gives, on average over 20 calls; for the slowest step of all; -1 where
-            it never is within 80 calls; None where there is no step.
+            it never is within 60 calls; None where there is no step, or calls scatter in another way after it, which
+            so few calls do not show.
     """
 
     trace: str
@@ -130,6 +131,8 @@ def _quality(fractions: Floats) -> float:
 
 def _settled_after(trace: Trace, run: Run) -> int | None:
     """For the slowest step; the percentile follows from the share asked for and from what the oracle would ask for."""
+    if trace.regime.any():
+        return None
     level = DEVICE.oracle(trace, TARGET, PERCENTILE)
     edges = np.flatnonzero(np.diff(trace.forgiven.astype(int), prepend=0) == 1)
     found = []

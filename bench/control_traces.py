@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.int64]
 
 CALLS = 1200
 FORGIVEN = 20
@@ -38,6 +39,7 @@ class Trace:
         scatter: Factor of the single call, around 1.
         spike: Calls that something else held up tenfold.
         forgiven: The calls right after a step.
+        regime: Number of the way in which calls scatter; within one all scatter alike.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Trace:
     scatter: Floats
     spike: Flags
     forgiven: Flags
+    regime: Integers
 
     @property
     def counted(self) -> Flags:
@@ -65,6 +68,7 @@ def _quiet(name: str, seed: int, calls: int) -> Trace:
         scatter=np.exp(generator.normal(0, _SCATTER, calls)),
         spike=no,
         forgiven=no,
+        regime=np.zeros(calls, np.int64),
     )
 
 
@@ -105,6 +109,24 @@ def contention(seed: int, calls: int = CALLS) -> Trace:
     return _changed(trace, slowdown=slowdown, forgiven=_after(edges, calls))
 
 
+def time_slices(seed: int, calls: int = CALLS) -> Trace:
+    """A second process shares a core for 200 calls, and again: all calls a quarter slower, one in seven by half as much again.
+
+    What two busy threads on one core look like: the system lets the other one run for a slice of time or two,
+    which most short calls escape.
+    """
+    trace, edges = _quiet("time slices", seed, calls), list(range(200, calls, 200))
+    shared = np.arange(calls) // 200 % 2 == 1
+    held_up = shared & (np.random.default_rng(seed + 1).random(calls) < 1 / 7)
+    return _changed(
+        trace,
+        slowdown=np.where(shared, 1.25, 1.0),
+        scatter=trace.scatter * np.where(held_up, 1.5, 1.0),
+        forgiven=_after(edges, calls),
+        regime=shared.astype(np.int64),
+    )
+
+
 def spikes(seed: int, calls: int = CALLS) -> Trace:
     """Every fiftieth call takes ten times as long."""
     trace = _quiet("2% spikes x10", seed, calls)
@@ -129,4 +151,6 @@ def workload(seed: int, calls: int = CALLS) -> Trace:
     return _changed(trace, work=trace.work * factor, forgiven=_after(edges, calls))
 
 
-TRACES: tuple[Callable[[int], Trace], ...] = (steady, step, thermal_ramp, contention, spikes, idle_gaps, workload)
+TRACES: tuple[Callable[[int], Trace], ...] = (
+    *(steady, step, thermal_ramp, contention, time_slices, spikes, idle_gaps, workload),
+)

@@ -51,7 +51,9 @@ class SimulatedDevice:
     def oracle(self, trace: Trace, target: float, percentile: float) -> Floats:
         """The share of work that who knows the trace would run at each call: only its scatter is unknown to it."""
         typical = _smooth(trace.work)
-        factor = trace.slowdown * float(np.quantile(trace.scatter * trace.work / typical, percentile))
+        scatter = trace.scatter * trace.work / typical
+        highest = [np.quantile(scatter[trace.regime == regime], percentile) for regime in range(trace.regime.max() + 1)]
+        factor = trace.slowdown * np.array(highest)[trace.regime]
         chosen = []
         for level, slow in zip(typical, factor, strict=True):
             allowed = (target / slow - self.offset) / self.slope

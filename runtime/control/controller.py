@@ -24,6 +24,7 @@ _COLD_MEMORY = 0.7
 _COLD_JUMP = 2.5
 _ODD_MEMORY = 0.98
 _ODD_SHARE = 2.0  # of the misses allowed: with chance, rarer outliers stay below it
+_ODD_AFTER_STEP = 5.0  # likewise, to begin with
 
 
 class Choice(NamedTuple):
@@ -147,6 +148,9 @@ class LatencyController:
         """Outliers count once it is known that they are no step: the model answers for steps, the margin for them."""
         if finding is Finding.STEP:
             self._pending.clear()
+            # How calls scatter now is not known: as the profile said, and outliers may be part of it.
+            self._margin.restart()
+            self._odd = max(self._odd, _ODD_AFTER_STEP * (1 - self._percentile))
             return
         self._pending.append((measured / expected, measured > self.target if steered else None))
         if finding is Finding.ORDINARY:

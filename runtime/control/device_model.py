@@ -21,6 +21,7 @@ _HUBER = 2.0  # from where on it counts less
 _STEP_RUN = 3  # outliers in a row, to one side and alike, that are a step
 _ALIKE = 1.5  # largest ratio among those
 _LONGEST_RUN = 8  # outliers to one side that are a step however much they differ
+_LARGEST_LEAN = 12.0  # standard deviations; chance alone gets there once in tens of thousands of calls
 _NOISE_MEMORY = 0.97
 _NOISE_LIMITS = (0.005, 0.3)
 _SMALLEST_SLOPE = 0.02
@@ -48,6 +49,7 @@ class DeviceModel:
         self._aa, self._ab, self._bb = _PRIOR[0] ** 2, 0.0, _PRIOR[1] ** 2
         self._variance = noise**2
         self._suspects: list[float] = []
+        self._lean = 0.0  # standard deviations that the latest ordinary calls to one side add up to
 
     @property
     def noise(self) -> float:
@@ -86,6 +88,7 @@ class DeviceModel:
             self._aa, self._ab, self._bb = aa, ab, bb
             return self._suspect(measured / predicted)
         self._suspects.clear()
+        changed = self._leans(math.copysign(distance, error))
         if distance > _HUBER:
             spread += own * (distance / _HUBER - 1)
         gain_a, gain_b = (aa + x * ab) / spread, (ab + x * bb) / spread
@@ -98,7 +101,16 @@ class DeviceModel:
         low, high = _NOISE_LIMITS
         variance = _NOISE_MEMORY * self._variance + (1 - _NOISE_MEMORY) * relative**2
         self._variance = min(max(variance, low**2), high**2)
-        return Finding.ORDINARY
+        return Finding.STEP if changed else Finding.ORDINARY
+
+    def _leans(self, deviation: float) -> bool:
+        """Whether calls lie to one side for so long that the device has changed, by less than outliers show."""
+        same = self._lean * deviation > 0
+        self._lean = self._lean + deviation if same else deviation
+        if abs(self._lean) < _LARGEST_LEAN:
+            return False
+        self._lean = 0.0
+        return True
 
     def _suspect(self, ratio: float) -> Finding:
         """Count an outlier; enough of them in a row are a step of the whole device."""

@@ -29,9 +29,14 @@ class QuantileMargin:
     def __init__(self, percentile: float, noise: float = 0.05) -> None:
         self._percentile = percentile
         self._level = percentile
-        normal = NormalDist(1.0, max(noise, 1e-3))
+        self._noise = noise
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the ratios, not the level: the next calls will scatter in another way."""
+        normal = NormalDist(1.0, max(self._noise, 1e-3))
         prior = [normal.inv_cdf((i + 0.5) / _PRIOR_CALLS) for i in range(_PRIOR_CALLS)]
-        self._order = deque(prior[i * 7 % _PRIOR_CALLS] for i in range(_PRIOR_CALLS))
+        self._order: deque[float] = deque(prior[i * 7 % _PRIOR_CALLS] for i in range(_PRIOR_CALLS))
         self._sorted = sorted(prior)
 
     @property

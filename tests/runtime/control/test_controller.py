@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from adaptrt.runtime import BudgetError
 from adaptrt.runtime.control.controller import LatencyController
+from adaptrt.runtime.control.device_model import DeviceModel, Finding
 from adaptrt.runtime.control.response_curve import ResponseCurve
 
 SHARES = tuple(0.3 + 0.08 * step for step in range(10))
@@ -78,6 +79,29 @@ def test_it_does_not_oscillate():
     assert shares[200:].std() < 0.02
     moves = np.diff(shares[200:])
     assert (moves == 0).mean() > 0.5
+
+
+def test_a_smaller_change_than_outliers_show_is_found_and_chance_is_not():
+    generator, found = np.random.default_rng(0), []
+    device = DeviceModel(10.0, 0.04)
+    for call in range(6000):
+        slow = 1.0 if call < 3000 else 0.88
+        found.append(device.observe(7.0, 7.0 * slow * math.exp(generator.normal(0, 0.04))))
+    steps = [call for call, finding in enumerate(found) if finding is Finding.STEP]
+    assert any(3000 <= call < 3012 for call in steps)
+    assert len(steps) <= 3
+
+
+def test_scatter_is_learned_anew_after_a_step():
+    """A second process makes calls slower and holds every seventh up; it comes and goes."""
+    on = np.arange(1600) // 200 % 2 == 1
+    held_up = on & (np.random.default_rng(1).random(1600) < 1 / 7)
+    shares, times = play(LatencyController(9.0, CURVE), np.where(on, 1.25, 1.0) * np.where(held_up, 1.5, 1.0))
+    late = (times > 9.0).reshape(8, 200)
+    assert late[1::2, 20:].mean() <= 0.06 and late[2::2, 20:].mean() <= 0.06  # 0.05 and what chance adds
+    assert late[1::2, 20:80].mean() <= 0.08
+    gone = shares.reshape(8, 200)[2::2]
+    assert gone[:, 30:60].mean() > 0.9 * gone[:, 100:].mean()  # what held calls up is soon forgotten, too
 
 
 def test_its_own_choice_is_not_taken_for_drift():
