@@ -110,7 +110,7 @@ def contention(seed: int, calls: int = CALLS) -> Trace:
 
 
 def time_slices(seed: int, calls: int = CALLS) -> Trace:
-    """A second process shares a core for 200 calls, and again: all calls a quarter slower, one in seven by half as much again.
+    """For 200 calls and again a process shares a core: calls are a quarter slower, one in seven by half as much again.
 
     What two busy threads on one core look like: the system lets the other one run for a slice of time or two,
     which most short calls escape.
