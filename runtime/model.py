@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from time import perf_counter, sleep
@@ -35,6 +36,9 @@ Array = np.ndarray[Any, Any]
 
 _STAGE_RUNS = 16
 """What a first estimate of the stages' times is made from."""
+
+_SLOW_SENSORS_S = 0.3e-3
+"""What a reading may take of a caller's time; chips behind I2C take milliseconds."""
 
 
 class AdaptiveModel:
@@ -240,10 +244,12 @@ class AdaptiveModel:
     def telemetry(self) -> Reading:
         """What the device's sensors say, no older than 50 ms; results carry it, too, from now on.
 
-        A sensor that is absent, fails or may not be read is absent from the reading, never 0.
+        A sensor that is absent, fails or may not be read is absent from the reading, never 0. Sensors that are
+        slow to answer are read in a thread of their own from their second reading on.
         """
         if self._sensors is None:
-            self._sensors = Telemetry.find()
+            self._sensors = Telemetry.find(own_thread_above_s=_SLOW_SENSORS_S)
+            weakref.finalize(self, self._sensors.close)
         return self._sensors.read(perf_counter())
 
     def serve_metrics(self, port: int = 9464, address: str = "127.0.0.1") -> MetricsServer:

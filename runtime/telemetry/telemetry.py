@@ -16,6 +16,9 @@ from adaptrt.runtime.telemetry.reading import Reader, Reading, merge
 # A sampling thread that has given nothing for so many periods is held up by a sensor.
 _PERIODS_UNTIL_STALE = 20
 
+# Between readings of a thread that was started because reading is slow.
+_SHORTEST_PERIOD_S = 0.02
+
 # How long a thread waits while another one takes the very first reading.
 _FIRST_READING_S = 1.0
 
@@ -35,12 +38,16 @@ class Telemetry:
         notes: what was found amiss at discovery, one line each, with the remedy.
     """
 
-    def __init__(self, readers: Sequence[Reader], interval_s: float = 0.05) -> None:
+    def __init__(
+        self, readers: Sequence[Reader], interval_s: float = 0.05, *, own_thread_above_s: float | None = None
+    ) -> None:
         """Read with these readers.
 
         Args:
             readers: from ``find_sensors``, or others that keep its protocol.
             interval_s: a reading younger than this is given again.
+            own_thread_above_s: ``start`` by itself once a reading, the first one apart, took longer; None: never.
+                ``read`` is then to be called with times of ``time.perf_counter()``.
 
         Raises:
             TelemetryError: ``interval_s`` is no number of 0 or more.
@@ -48,6 +55,7 @@ class Telemetry:
         self.readers = tuple(readers)
         self.notes = tuple(note for reader in self.readers for note in reader.notes)
         self._interval_s = _duration("interval_s", interval_s)
+        self._patience_s = own_thread_above_s
         self._last: Reading | None = None
         self._meter = EnergyMeter()
         self._reading = threading.Lock()
@@ -56,13 +64,15 @@ class Telemetry:
         self._sampler: _Sampler | None = None
 
     @classmethod
-    def find(cls, root: str | Path = "/", interval_s: float = 0.05) -> Telemetry:
+    def find(
+        cls, root: str | Path = "/", interval_s: float = 0.05, *, own_thread_above_s: float | None = None
+    ) -> Telemetry:
         """The telemetry of this machine, or of a tree laid out as one.
 
         Raises:
             TelemetryError: ``root`` is no folder, ``interval_s`` no number of 0 or more.
         """
-        return cls(find_sensors(root), interval_s)
+        return cls(find_sensors(root), interval_s, own_thread_above_s=own_thread_above_s)
 
     def read(self, time_s: float) -> Reading:
         """The newest reading: the last one if it is younger than the interval, else a new one.
@@ -88,7 +98,12 @@ class Telemetry:
         try:
             if last is None and self._last is not None:
                 return self._last
-            return self._read_all(time_s)
+            begun = perf_counter()
+            reading = self._read_all(time_s)
+            slow = self._patience_s is not None and perf_counter() - begun > self._patience_s
+            if slow and last is not None and self._sampler is None:  # the first reading opens files
+                self.start(max(self._interval_s, _SHORTEST_PERIOD_S))
+            return reading
         finally:
             self._reading.release()
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from adaptrt.runtime import load
 from adaptrt.runtime.errors import TelemetryError
 from adaptrt.runtime.telemetry import Reading, Telemetry
+from tests.runtime.conftest import TINY
 from tests.runtime.telemetry import device_trees as trees
 
 LONG_S = 30.0
@@ -127,6 +131,45 @@ def test_a_thread_of_its_own_reads() -> None:
     assert not _samplers() and sensor.closed == 1
     asked = sensor.asked
     assert telemetry.read(1e9).time_s == 1e9 and sensor.asked == asked + 1
+
+
+def test_slow_sensors_get_a_thread_from_the_second_reading_on() -> None:
+    threads = []
+
+    class Chip(Sensor):
+        def read(self, time_s: float) -> Reading:
+            threads.append(threading.get_ident())
+            time.sleep(0.002)
+            return super().read(time_s)
+
+    with Telemetry([Chip()], interval_s=0.0, own_thread_above_s=0.001) as telemetry:
+        telemetry.read(time.perf_counter())
+        assert not _samplers()  # the first one opens files
+        telemetry.read(time.perf_counter())
+        assert _samplers()
+        for _ in range(20):
+            telemetry.read(time.perf_counter())
+        assert threads.count(threading.get_ident()) == 2
+    assert not _samplers()
+
+
+def test_quick_sensors_get_no_thread() -> None:
+    with Telemetry([Sensor()], interval_s=0.0, own_thread_above_s=LONG_S) as telemetry:
+        for _ in range(20):
+            telemetry.read(time.perf_counter())
+        assert not _samplers()
+
+
+def test_a_model_that_is_gone_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adaptrt.runtime.model._SLOW_SENSORS_S", 0.0)  # every sensor is slow
+    model = load(TINY)
+    for _ in range(2):
+        model.telemetry()
+        time.sleep(0.06)  # longer than readings are kept for
+    assert _samplers()
+    del model
+    gc.collect()
+    assert not _samplers()
 
 
 def test_a_sensor_that_hangs_holds_up_nobody() -> None:
