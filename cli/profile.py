@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adaptrt.cli.backend import backend_options, open_model
 from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 adaptrt profile build/digits
 adaptrt profile build/digits --batch 8 --threads 2 --seconds 10
+adaptrt profile build/digits --backend openvino
 adaptrt profile build/digits --json
 adaptrt profile build/digits --plot latency.png
 adaptrt profile build/digits --input mine.npy
@@ -33,6 +35,7 @@ adaptrt profile build/digits --input mine.npy
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True, help="To measure for.")
 @click.option("--input", "source", type=PATH, help="Inputs to run, .npy or .npz; default: the bundle's own.")
 @click.option("--plot", type=PATH, help="Draw it into this .png, .svg or .pdf file.")
+@backend_options
 @json_option
 def profile(
     bundle: Path,
@@ -41,6 +44,9 @@ def profile(
     seconds: float,
     source: Path | None,
     plot: Path | None,
+    backend: str,
+    precision: str | None,
+    plugin_library: Path | None,
     as_json: bool,
 ) -> None:
     """Measure latency over the budget, for latency budgets.
@@ -52,7 +58,6 @@ def profile(
     """
     from adaptrt.cli.output import check_output_file, note, plain, show, show_json
     from adaptrt.cli.progress import steps_shown
-    from adaptrt.runtime import load
     from adaptrt.runtime.control.profile_cache import ProfileCache
 
     if seconds != seconds:
@@ -61,7 +66,7 @@ def profile(
     if plot is not None:
         check_output_file(plot, (".png", ".svg", ".pdf"), inputs=[bundle / "bundle.json"])
         importlib.import_module("matplotlib")  # missing, it is better missed before the measurement
-    model = load(bundle, threads=threads)
+    model = open_model(bundle, threads, backend, precision, plugin_library)
     inputs = find_inputs(bundle, model.bundle, batch, source)
     cache = ProfileCache()
     with steps_shown() as progress:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptrt.cli.verb import PATH, Verb, backend_options, json_option
+from adaptrt.cli.backend import backend_options, open_model
+from adaptrt.cli.verb import PATH, Verb, json_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +95,7 @@ def run(
     from adaptrt.cli.budgets import parse_budget
     from adaptrt.cli.input_files import read_inputs
     from adaptrt.cli.output import check_output_file, note, show_json
-    from adaptrt.runtime import Budget, load
+    from adaptrt.runtime import Budget
 
     if output is not None:
         check_output_file(output, (".npz",), inputs=inputs)
@@ -103,9 +104,7 @@ def run(
         check_explained(inputs)
         importlib.import_module("matplotlib")  # missing, it is better missed before the run
     asked = Budget.full() if budget is None else parse_budget(budget, hard=hard)
-    model = load(bundle, threads=threads, backend=backend, precision=precision, plugin_library=plugin_library)
-    if backend == "auto":
-        note(f"note: {model.backend_name} runs it: {model.backend_reason}")
+    model = open_model(bundle, threads, backend, precision, plugin_library)
     arrays = read_inputs(inputs, model.bundle.inputs)
     if watch:
         with contextlib.nullcontext() if metrics_port is None else model.serve_metrics(metrics_port) as server:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,26 +42,6 @@ class _NamedPath(click.Path):
 
 PATH = _NamedPath(path_type=Path)
 """A file or folder; whether it is what is needed is for the room that reads it to say."""
-
-_BACKEND_OPTIONS = (
-    click.option(
-        "--backend",
-        metavar="NAME",
-        default="onnxruntime",
-        show_default=True,
-        help="onnxruntime, openvino, tensorrt, tensorrt-rtx, or auto: the fastest that is there.",
-    ),
-    click.option("--precision", metavar="fp32|fp16|bf16", help="To compute in, as far as the backend has it."),
-    click.option("--plugin-library", type=PATH, help="adaptrt's TensorRT plugins, for engines that need them."),
-)
-
-
-def backend_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb ``--backend``, ``--precision`` and ``--plugin-library``."""
-    for option in reversed(_BACKEND_OPTIONS):
-        command = option(command)
-    return command
-
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of tables.")
 

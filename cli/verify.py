@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from adaptrt.cli.verb import PATH, Verb, backend_options, json_option
+from adaptrt.cli.backend import backend_options
+from adaptrt.cli.verb import PATH, Verb, json_option
 
 _EXAMPLES = """
 adaptrt verify build/digits

@@ -61,7 +61,7 @@ class TensorRTBackend:
     def __init__(self, runtime: TensorRTRuntime, program: StageProgram) -> None:
         self._runtime, self._program, self._device = runtime, program, runtime.device
         trt = runtime.trt
-        self.engine_version = runtime.title
+        self.engine_version = runtime.kind
         self._engine = engine = runtime.deserialise(program)
         self.inputs: dict[str, TensorSpec] = {}
         self.outputs: dict[str, TensorSpec] = {}

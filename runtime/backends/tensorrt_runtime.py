@@ -39,6 +39,7 @@ class TensorRTRuntime:
         bundle, precision, plugins = folder.parent.parent, engines.precision, engines.plugins
         self.again = f"run `{build_command(bundle, target, precision, plugins)}`"
         self.title = f"{'TensorRT-RTX' if target == 'tensorrt-rtx' else 'TensorRT'} {trt.__version__}"
+        self.kind = f"{self.title} {precision}, plugins: {plugins}"
         self.rtx = target == "tensorrt-rtx"
         if not engines.engine_version:
             raise BackendError(

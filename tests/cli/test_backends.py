@@ -13,6 +13,8 @@ from tests.prepared_engines import prepare
 
 pytest.importorskip("openvino", reason="openvino is not installed")
 
+_ENGINES = ("onnxruntime", "openvino")
+
 
 @pytest.fixture
 def prepared(bundle):
@@ -120,3 +122,11 @@ def test_inspect_says_what_stands_against_an_engine(cli, prepared):
 def test_inspect_without_engines(cli, bundle):
     assert "Engines" not in cli("inspect", bundle).stdout
     assert json.loads(cli("inspect", bundle, "--json").stdout)["engines"] == {}
+
+
+def test_profile_on_openvino(cli, prepared, monkeypatch, tmp_path):
+    monkeypatch.setenv("ADAPTRT_CACHE", str(tmp_path))
+    options = ("--seconds", "0.2", "--threads", "1", "--json")
+    found = [json.loads(cli("profile", prepared, *options, "--backend", name).stdout) for name in _ENGINES]
+    assert [one["key"]["backend"].split()[0] for one in found] == list(_ENGINES)
+    assert len({one["file"] for one in found}) == 2  # neither is taken for the other's

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from adaptrt.runtime import BackendError, load
-from tests.runtime.tensorrt_bundles import PRICES, build, draw, same, settings
+from tests.runtime.tensorrt_bundles import PRICES, VERSION, build, draw, same, settings
 from tests.runtime.tensorrt_stand_in import TensorRT
 
 pytestmark = pytest.mark.usefixtures("trt")
@@ -32,6 +32,14 @@ def test_computes_what_the_graph_computes(request, bundle, batch):
             arrays = draw(portable, batch, 10 * turn + seed)
             same(model.run(arrays, knobs=knobs), portable.run(arrays, knobs=knobs))
     assert model.backend_name == "tensorrt"
+
+
+def test_a_profile_of_one_precision_is_not_taken_for_another(tiny):
+    versions = set()
+    for precision in ("fp32", "fp16"):
+        build(tiny, precision=precision)
+        versions.add(load(tiny, backend="tensorrt", precision=precision).backend.engine_version)
+    assert versions == {f"TensorRT {VERSION} {precision}, plugins: none" for precision in ("fp32", "fp16")}
 
 
 def test_decisions_come_out_alike(tokens):
