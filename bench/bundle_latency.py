@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from adaptrt.bench.chosen_points import Point, choose_points
+from adaptrt.bench.engine_choice import EngineChoice
 from adaptrt.bench.errors import BenchError
 from adaptrt.bench.interleave import Case, Spread, Timing, interleave
 from adaptrt.bench.machine import describe_machine, describe_source
@@ -26,6 +27,7 @@ __all__ = ["BundleLatency", "LatencyRow", "measure_bundle", "open_bundle", "writ
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is done, 0..1."""
 
+_USUAL = EngineChoice()
 _DENSE = "dense"
 _SAMPLES = 16  # different samples timed where a batch holds fewer
 _EXIT_SAMPLES = 64  # where they may leave early: what one takes says little of the mean
@@ -69,14 +71,17 @@ class BundleLatency:
 
     Attributes:
         name: The bundle's.
-        stages: Its number of stages; with several the runtime ran them, with one a plain session did.
+        stages: Its number of stages; on ONNX Runtime a plain session ran a single one, the runtime all others.
+        backend: Which of the runtime's backends ran it.
+        engine: That engine with its version, and its precision where it has several.
         batches: Batch sizes.
         threads: Threads that one operator may use.
         rounds: Rounds per batch size.
         samples: Per batch size, samples that were timed.
         inputs: What was fed: "given", "golden" (the bundle's own samples) or "random".
         rows: Operating points, cheapest first.
-        dense: Per batch size, milliseconds of one call of the dense model; None if the bundle has none.
+        dense: Per batch size, milliseconds of one call of the dense model on the same engine; None if the bundle
+            has none, or the engine is one that would have to be built from it.
         dense_quality: On the held-out split.
         dense_macs: Multiply-accumulates of one sample in the dense model.
         quality_metric: What qualities count, such as "accuracy".
@@ -86,6 +91,8 @@ class BundleLatency:
 
     name: str
     stages: int
+    backend: str
+    engine: str
     batches: tuple[int, ...]
     threads: int
     rounds: dict[int, int]
@@ -108,6 +115,7 @@ def measure_bundle(
     points: int = 11,
     rounds: int | None = None,
     inputs: Array | None = None,
+    choice: EngineChoice = _USUAL,
     progress: Progress | None = None,
 ) -> BundleLatency:
     """Measure a bundle's latency from its cheapest point to everything running, beside the dense model's.
@@ -119,14 +127,14 @@ def measure_bundle(
     else: there they are 64, and a round's time is the mean over them of the median of three runs of each.
 
     Args:
-        folder: A calibrated bundle of one input. One of a single stage runs in a plain session, the stages
-            of others on the runtime.
+        folder: A calibrated bundle of one input.
         batches: Batch sizes.
         threads: Threads that one operator may use.
         points: Operating points, at least 2; see ``choose_points``.
         rounds: None takes as many as fit into half a minute per batch size, 3 to 25.
         inputs: Samples to feed, ``[samples, ...]`` as the bundle's input; spread over all of them. None
             takes the samples in the bundle's ``golden.npz``, or noise, whose work is not typical.
+        choice: The engine. TensorRT's have no engine of the dense model: there is nothing beside them.
         progress: Told how far it is.
 
     Raises:
@@ -146,10 +154,10 @@ def measure_bundle(
     machine = describe_machine()
     tell("loading the graphs", 0.0)
     with ExitStack() as stack:
-        adaptive = stack.enter_context(open_bundle(folder, bundle, threads=threads))
-        dense = None
-        if bundle.dense.file is not None:
-            dense = stack.enter_context(SessionProcess(folder / bundle.dense.file, threads=threads))
+        adaptive = stack.enter_context(open_bundle(folder, bundle, threads=threads, choice=choice))
+        dense = _open_dense(folder, bundle, threads, replace(choice, backend=adaptive.backend))
+        if dense is not None:
+            stack.enter_context(dense)
         measurement = _Measurement(bundle, chosen, samples, adaptive, dense)
         measured: dict[int, _Measured] = {}
         for index, batch in enumerate(batches):
@@ -161,6 +169,8 @@ def measure_bundle(
     return BundleLatency(
         name=bundle.name,
         stages=len(bundle.stages),
+        backend=adaptive.backend,
+        engine=adaptive.engine,
         batches=tuple(batches),
         threads=threads,
         rounds={batch: each.rounds for batch, each in measured.items()},
@@ -176,16 +186,25 @@ def measure_bundle(
     )
 
 
-def open_bundle(folder: Path, bundle: Bundle, *, threads: int = 1) -> SessionProcess:
-    """A process that runs a bundle: as a plain session where it has one stage, else on the runtime.
+def open_bundle(folder: Path, bundle: Bundle, *, threads: int = 1, choice: EngineChoice = _USUAL) -> SessionProcess:
+    """A process that runs a bundle: a stage of its own on ONNX Runtime as a plain session, all else on the runtime.
 
     Raises:
         BenchError: It does not start.
     """
-    if len(bundle.stages) > 1:
-        return BundleProcess(folder, threads=threads)
+    if len(bundle.stages) > 1 or not choice.portable:
+        return BundleProcess(folder, threads=threads, choice=choice)
     outputs = [spec.name for spec in bundle.outputs]
     return SessionProcess(folder / bundle.stages[0].file, threads=threads, outputs=outputs)
+
+
+def _open_dense(folder: Path, bundle: Bundle, threads: int, choice: EngineChoice) -> SessionProcess | None:
+    """A process that runs the dense model on the same engine; None where there is no model, or no engine of it."""
+    if bundle.dense.file is None:
+        return None
+    if choice.backend == "onnxruntime":
+        return SessionProcess(folder / bundle.dense.file, threads=threads)
+    return BundleProcess(folder, threads=threads, choice=choice, dense=True) if choice.backend == "openvino" else None
 
 
 @dataclass(frozen=True)

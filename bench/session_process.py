@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from adaptrt.bench.engine_choice import EngineChoice
 from adaptrt.bench.errors import BenchError
 
 Array = np.ndarray[Any, Any]
 Feed = Mapping[str, str]
 """For each input of a graph, the name of a loaded array."""
 
+_USUAL = EngineChoice()
 _STDERR_SHOWN = 500  # characters
 _PATIENCE = 5.0  # seconds that a killed process gets to be gone
 
@@ -34,6 +36,13 @@ class SessionProcess:
         model: ONNX file.
         threads: Threads that one operator may use.
         outputs: What a timed run fetches; None: every output.
+        options: Further words for the worker's command line.
+
+    Attributes:
+        inputs: Names of what can be fed.
+        outputs: Names of what can be asked for.
+        engine: What executes it, with its version.
+        backend: Which of the runtime's backends that is.
 
     Raises:
         BenchError: The process or the session in it does not start.
@@ -41,7 +50,9 @@ class SessionProcess:
 
     _WORKER = "adaptrt.bench.session_worker"
 
-    def __init__(self, model: Path, *, threads: int = 1, outputs: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, model: Path, *, threads: int = 1, outputs: Sequence[str] | None = None, options: Sequence[str] = ()
+    ) -> None:
         if threads < 1:
             raise BenchError(f"got {threads} threads, expected at least 1")
         self.name = model.name
@@ -51,7 +62,7 @@ class SessionProcess:
         self._process: subprocess.Popen[str] | None = None
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self._WORKER, str(model), "--threads", str(threads), *fetched],
+                [sys.executable, "-m", self._WORKER, str(model), "--threads", str(threads), *fetched, *options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
@@ -66,6 +77,8 @@ class SessionProcess:
             raise
         self.inputs: list[str] = described["inputs"]
         self.outputs: list[str] = described["outputs"]
+        self.engine: str = described["engine"]
+        self.backend: str = described["backend"]
 
     def __enter__(self) -> SessionProcess:
         return self
@@ -200,6 +213,8 @@ class BundleProcess(SessionProcess):
     Args:
         folder: The bundle.
         threads: Threads that one operator may use.
+        choice: The engine.
+        dense: Run the bundle's dense model instead, which a worker can on OpenVINO.
 
     Raises:
         BenchError: The process does not start, or the bundle does not load.
@@ -207,5 +222,5 @@ class BundleProcess(SessionProcess):
 
     _WORKER = "adaptrt.bench.bundle_worker"
 
-    def __init__(self, folder: Path, *, threads: int = 1) -> None:
-        super().__init__(folder, threads=threads)
+    def __init__(self, folder: Path, *, threads: int = 1, choice: EngineChoice = _USUAL, dense: bool = False) -> None:
+        super().__init__(folder, threads=threads, options=[*choice.arguments, *(["--dense"] if dense else [])])

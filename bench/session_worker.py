@@ -7,7 +7,7 @@ input of the graph the name of an array loaded before.
 ==================================================== ===================================================
 request                                              answer
 ==================================================== ===================================================
-(none: the session stands)                           ``{"inputs": [...], "outputs": [...]}``
+(none: the session stands)                           ``{"inputs": [...], "outputs": [...], ...}``
 ``{"load": "arrays.npz"}``                           ``{"loaded": ["x0", ...]}``
 ``{"time": [feed, ...], "warm": 1, "runs": 3}``      ``{"seconds": [[...], ...]}``, a list per feed
 ``{"output": "name", "feed": feed}``                 ``{"values": [...]}``, flattened
@@ -41,8 +41,8 @@ Array = np.ndarray[Any, Any]
 class Runner(Protocol):
     """What a worker runs."""
 
-    def describe(self) -> dict[str, list[str]]:
-        """Names of the ``inputs`` and ``outputs``."""
+    def describe(self) -> dict[str, Any]:
+        """Names of the ``inputs`` and ``outputs``, the ``backend`` and the ``engine`` with its version."""
         ...
 
     def prepare(self, feed: Mapping[str, Array]) -> Callable[[], object]:
@@ -77,11 +77,13 @@ class Session:
             raise ValueError(f"onnxruntime {onnxruntime.__version__} refuses the graph: {error}") from error
         self._outputs = outputs
 
-    def describe(self) -> dict[str, list[str]]:
+    def describe(self) -> dict[str, Any]:
         """Names of the graph's inputs and outputs."""
         return {
             "inputs": [node.name for node in self._session.get_inputs()],
             "outputs": [node.name for node in self._session.get_outputs()],
+            "backend": "onnxruntime",
+            "engine": f"onnxruntime {onnxruntime.__version__}",
         }
 
     def prepare(self, feed: Mapping[str, Array]) -> Callable[[], object]:
@@ -101,8 +103,8 @@ class Worker:
         self._runner = runner
         self._arrays: dict[str, Array] = {}
 
-    def describe(self) -> dict[str, list[str]]:
-        """Names of inputs and outputs."""
+    def describe(self) -> dict[str, Any]:
+        """What it is; see ``Runner``."""
         return self._runner.describe()
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from adaptrt.cli.backend import backend_options
 from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 adaptrt bench build/digits
 adaptrt bench build/digits --batch 1 --threads 2 --points 20 --no-plot
+adaptrt bench build/digits --backend openvino --threads 2
 adaptrt bench build/digits --json --output latency.json
 """
 
@@ -34,6 +36,7 @@ _WORK_TOLERANCE = 0.02
 @click.option("--plot", type=PATH, help="Picture, .png, .svg or .pdf; default: BUNDLE/frontier.png.")
 @click.option("--no-plot", is_flag=True, help="Draw no picture.")
 @click.option("--output", type=PATH, help="All numbers as JSON; default: BUNDLE/bench.json.")
+@backend_options
 @json_option
 def bench(
     bundle: Path,
@@ -45,16 +48,21 @@ def bench(
     plot: Path | None,
     no_plot: bool,
     output: Path | None,
+    backend: str,
+    precision: str | None,
+    plugin_library: Path | None,
     as_json: bool,
 ) -> None:
     """Measure latency over the budget, beside the dense model's.
 
     Points go from the cheapest to everything running; of a bundle with several settings they are what
-    the runtime runs under such budgets. The dense model runs interleaved with them.
+    the runtime runs under such budgets. The dense model runs interleaved with them, on the same engine;
+    TensorRT has no engine of it.
     """
     if no_plot and plot is not None:
         raise click.UsageError("got --plot and --no-plot, expected one of them; leave one out")
     from adaptrt.bench.bundle_latency import measure_bundle, write_json
+    from adaptrt.bench.engine_choice import EngineChoice
     from adaptrt.cli.output import check_output_file, note, plain, show, show_json
     from adaptrt.cli.progress import steps_shown
     from adaptrt.runtime.bundle import read_bundle
@@ -79,6 +87,7 @@ def bench(
             points=points,
             rounds=rounds,
             inputs=inputs,
+            choice=EngineChoice(backend, precision, plugin_library),
             progress=progress,
         )
     if (difference := work_difference(result)) > _WORK_TOLERANCE:
@@ -115,7 +124,7 @@ def latency_table(result: BundleLatency) -> Table:
     several = any(row.knobs.keys() - {"price"} for row in result.rows)
     per_batch = [heading for batch in batches for heading in (f"batch {batch}, ms", "x dense")]
     made = tables.table(
-        f"{result.name}: latency over the budget, {result.threads} thread{'s' * (result.threads > 1)}",
+        f"{result.name}: latency over the budget, {result.engine}, {result.threads} thread{'s' * (result.threads > 1)}",
         *("budget", metric or "quality", "MACs", *per_batch, "<<knobs" if several else "price", "<frontier"),
     )
     for row in sorted(result.rows, key=lambda row: row.macs_fraction):

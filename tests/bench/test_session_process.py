@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.parser
+import onnxruntime
 import pytest
 
 from adaptrt.bench.errors import BenchError
@@ -33,7 +34,8 @@ def test_worker_answers_one_line_per_request(doubling: Path, tmp_path: Path) -> 
         {"time": feeds, "warm": 1, "runs": 3},
         {"output": "y", "feed": feeds[1]},
     )
-    assert described == {"inputs": ["x"], "outputs": ["y"]}
+    engine = {"backend": "onnxruntime", "engine": f"onnxruntime {onnxruntime.__version__}"}
+    assert described == {"inputs": ["x"], "outputs": ["y"], **engine}
     assert loaded == {"loaded": ["fives", "ones"]}
     seconds = np.array(timed["seconds"])
     assert seconds.shape == (2, 3) and (seconds > 0).all() and np.isfinite(seconds).all()

@@ -130,3 +130,19 @@ def test_profile_on_openvino(cli, prepared, monkeypatch, tmp_path):
     found = [json.loads(cli("profile", prepared, *options, "--backend", name).stdout) for name in _ENGINES]
     assert [one["key"]["backend"].split()[0] for one in found] == list(_ENGINES)
     assert len({one["file"] for one in found}) == 2  # neither is taken for the other's
+
+
+def test_bench_on_openvino_beside_the_dense_model_on_it(cli, prepared, tmp_path):
+    options = ("--points", "2", "--rounds", "2", "--batch", "1", "--no-plot", "--output", tmp_path / "b.json")
+    content = json.loads(cli("bench", prepared, *options, "--backend", "auto", "--json").stdout)
+    assert content["backend"] == "openvino" and content["engine"].startswith("openvino ")
+    assert content["dense"]["1"]["median"] > 0 and all(row["ratio"]["1"]["median"] > 0 for row in content["rows"])
+    usual = json.loads(cli("bench", prepared, *options, "--json").stdout)
+    assert usual["backend"] == "onnxruntime" and usual["engine"].startswith("onnxruntime ")
+    shares = [[row["timed_macs_fraction"]["1"] for row in one["rows"]] for one in (content, usual)]
+    np.testing.assert_allclose(*shares, atol=1e-4)  # both obeyed the knobs
+
+
+def test_bench_without_an_engine_for_it(refused, bundle):
+    assert "run `adaptrt build" in refused("bench", bundle, "--backend", "openvino", "--no-plot")
+    assert "expected one of 'onnxruntime'" in refused("bench", bundle, "--backend", "tflite", "--no-plot")

@@ -1,0 +1,32 @@
+"""Which engine a measurement runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """What ``adaptrt.runtime.load`` is told of the engine.
+
+    Attributes:
+        backend: Its name, or ``auto``.
+        precision: To compute in; None leaves it to the backend.
+        plugin_library: adaptrt's TensorRT plugins.
+    """
+
+    backend: str = "onnxruntime"
+    precision: str | None = None
+    plugin_library: Path | None = None
+
+    @property
+    def portable(self) -> bool:
+        """Whether it is ONNX Runtime on the portable files, which a bare session is, too."""
+        return self == EngineChoice()
+
+    @property
+    def arguments(self) -> list[str]:
+        """For the command line of a worker."""
+        given = {"--backend": self.backend, "--precision": self.precision, "--plugin-library": self.plugin_library}
+        return [part for option, value in given.items() if value is not None for part in (option, str(value))]
