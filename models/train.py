@@ -153,11 +153,10 @@ def _joint_phase(recipe: Recipe, dense: ViT, adaptive: ViT) -> Phase:
 
     def step(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
         pixels = recipe.augmentation(inputs, generator)
-        share, price = _draw_prices(recipe, len(labels), generator)
-        knobs = {"price": price[:, None]}
+        share, kept = _draw_shares(recipe, adaptive, len(labels), generator)
+        knobs = {"price": _learner_price(recipe, share)[:, None]}
         if adaptive.prunes_by_price:
-            kept, token_price = _draw_prices(recipe, len(labels), generator, shuffled=True)
-            knobs["price" if recipe.acm is None else "token_price"] = token_price[:, None]
+            knobs["price" if recipe.acm is None else "token_price"] = (1 - kept)[:, None]
         elif recipe.pruning is not None:
             knobs["keep"] = _draw_keep(recipe, adaptive, generator)
         with recipe.autocast():
@@ -194,24 +193,41 @@ def _learner_losses(recipe: Recipe, adaptive: ViT, out: EncoderOutput, share: Te
     return loss + recipe.diversity_weight * losses.diversity_loss(used, middle, recipe.prices)
 
 
-def _draw_prices(
-    recipe: Recipe, images: int, generator: torch.Generator, *, shuffled: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Draw one price per group, spread over the scale: the share of learners wanted, and the price.
+def _draw_shares(recipe: Recipe, adaptive: ViT, images: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw for every group of images what share of learners to run, and of tokens to keep at each selection.
 
-    Prices are uniform in the share: a price p of the price gate asks for 1 - p of the learners. The
-    argmax gate's price is unbounded; there the share sets a logit. A family's prices are shuffled
-    where another's are not, so that all combinations occur.
+    One family saves in all groups. Where there are two, groups take turns: nothing is saved, learners alone,
+    tokens alone, both. Were both drawn everywhere, next to no image would see the whole network in training,
+    and the network would be worse where it runs whole: the sandwich rule of slimmable networks (arXiv 1903.05134)
+    includes the largest for that reason. On Fashion-MNIST that was 0.8 points.
+
+    Returns:
+        Both ``[images]``; 1 where a family saves nothing.
     """
-    cells = torch.arange(recipe.prices, dtype=torch.float32)
-    share = (cells + torch.rand(recipe.prices, generator=generator)) / recipe.prices
-    if shuffled:
-        share = share[torch.randperm(recipe.prices, generator=generator)]
-    share = share.repeat_interleave(images // recipe.prices)
+    share, kept = torch.ones(recipe.prices), torch.ones(recipe.prices)
+    saves_learners = saves_tokens = torch.ones(recipe.prices, dtype=torch.bool)
+    if recipe.acm is not None and adaptive.prunes_by_price:
+        turn = (torch.arange(recipe.prices) + torch.randint(4, (1,), generator=generator)) % 4
+        saves_learners, saves_tokens = turn % 2 == 1, turn >= 2
+    share[saves_learners] = _spread(int(saves_learners.sum()), generator)
+    if adaptive.prunes_by_price:
+        staying = _spread(int(saves_tokens.sum()), generator)
+        kept[saves_tokens] = staying[torch.randperm(len(staying), generator=generator)]
+    repeats = images // recipe.prices
+    return share.repeat_interleave(repeats), kept.repeat_interleave(repeats)
+
+
+def _spread(count: int, generator: torch.Generator) -> Tensor:
+    """Random numbers in 0..1, one in each of as many equal parts, ascending."""
+    return (torch.arange(count, dtype=torch.float32) + torch.rand(count, generator=generator)) / max(count, 1)
+
+
+def _learner_price(recipe: Recipe, share: Tensor) -> Tensor:
+    """The price that asks for a share of learners; the argmax gate's is unbounded, the share sets a logit."""
     price = 1 - share
-    if recipe.acm is not None and recipe.acm.gate == "argmax" and not shuffled:
+    if recipe.acm is not None and recipe.acm.gate == "argmax":
         price = torch.logit(price.clamp(1e-3, 1 - 1e-3))
-    return share, price
+    return price
 
 
 def _draw_keep(recipe: Recipe, adaptive: ViT, generator: torch.Generator) -> Tensor:

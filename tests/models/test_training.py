@@ -11,6 +11,8 @@ from adaptrt.models import ACMConfig, Recipe, ViT, train
 from adaptrt.models.augment import Augmentation
 from adaptrt.models.data import DataError, DataSplits
 from adaptrt.models.phase import CheckpointError, Progress
+from adaptrt.models.token_pruning import PruningConfig
+from adaptrt.models.train import _draw_shares
 from tests.models.conftest import TINY
 
 RECIPE = Recipe(
@@ -110,3 +112,28 @@ def test_a_damaged_checkpoint_is_named(stripes: DataSplits, tmp_path: Path) -> N
 def test_data_without_a_training_part_is_refused(stripes: DataSplits, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no training part"):
         train(RECIPE, dataclasses.replace(stripes, train=None), tmp_path, ignore)
+
+
+def test_where_two_families_save_they_take_turns_and_some_images_see_the_whole_network() -> None:
+    recipe = dataclasses.replace(RECIPE, prices=4, pruning=PruningConfig(blocks=(0,)))
+    model = ViT(dataclasses.replace(recipe.vit, acm=recipe.acm, pruning=recipe.pruning))
+    generator = torch.Generator().manual_seed(0)
+    seen = []
+    for _ in range(50):
+        share, kept = _draw_shares(recipe, model, 8, generator)
+        pairs = list(zip(share[::2].tolist(), kept[::2].tolist(), strict=True))
+        assert sorted((s < 1, k < 1) for s, k in pairs) == [(False, False), (False, True), (True, False), (True, True)]
+        seen += [s for s, _ in pairs if s < 1] + [k for _, k in pairs if k < 1]
+    assert min(seen) < 0.1 and max(seen) > 0.9  # each family's whole range
+
+
+def test_one_family_saves_for_every_image() -> None:
+    tokens = dataclasses.replace(RECIPE, prices=4, acm=None, pruning=PruningConfig(blocks=(0,)))
+    learners = dataclasses.replace(RECIPE, prices=4)
+    generator = torch.Generator().manual_seed(0)
+    model = ViT(dataclasses.replace(tokens.vit, pruning=tokens.pruning))
+    assert (_draw_shares(tokens, model, 8, generator)[1] < 1).all()
+    model = ViT(dataclasses.replace(learners.vit, acm=learners.acm))
+    share, kept = _draw_shares(learners, model, 8, generator)
+    assert (kept == 1).all()
+    assert [int(4 * value) for value in share[::2]] == [0, 1, 2, 3]  # spread over the scale
