@@ -140,7 +140,7 @@ class LatencyController:
             self._since_idle = max(self._since_idle, cold + 1)
             finding = Finding.ORDINARY
         else:
-            finding = self._device.observe(self._curve.at(done), measured / scale)
+            finding = self._device.observe(self._curve.at(done), measured / scale, self._odd)
         self._workload.observe(choice.fraction, done)
         self._correct_margin(finding, choice.steered, measured, expected)
 

@@ -19,6 +19,7 @@ _AFTER_STEP = 0.15  # that the common factor is uncertain by after a step
 _OUTLIER = 4.0  # standard deviations from where on an observation changes nothing by itself
 _HUBER = 2.0  # from where on it counts less
 _STEP_RUN = 3  # outliers in a row, to one side and alike, that are a step
+_CHANCE = 1e-3  # a run of single outliers is no step unless it is rarer than this
 _ALIKE = 1.5  # largest ratio among those
 _LONGEST_RUN = 8  # outliers to one side that are a step however much they differ
 _LARGEST_LEAN = 12.0  # standard deviations; chance alone gets there once in tens of thousands of calls
@@ -64,12 +65,14 @@ class DeviceModel:
         """The profiled response where ``response`` is expected."""
         return (response - self._a * self._scale) / self._b
 
-    def observe(self, profiled: float, measured: float) -> Finding:
+    def observe(self, profiled: float, measured: float, odd: float = 0.0) -> Finding:
         """Take in one call.
 
         Args:
             profiled: What the profile says of the work that was done.
             measured: What it took; finite and above 0.
+            odd: Share of single calls that are outliers now: the more there are, the longer a run of them has to
+                be until it cannot be chance.
 
         Returns:
             What it is taken for: an outlier may turn out to have been the beginning of a step.
@@ -86,7 +89,7 @@ class DeviceModel:
         distance = abs(error) / math.sqrt(spread)
         if distance > _OUTLIER:
             self._aa, self._ab, self._bb = aa, ab, bb
-            return self._suspect(measured / predicted)
+            return self._suspect(measured / predicted, odd)
         self._suspects.clear()
         changed = self._leans(math.copysign(distance, error))
         if distance > _HUBER:
@@ -112,13 +115,16 @@ class DeviceModel:
         self._lean = 0.0
         return True
 
-    def _suspect(self, ratio: float) -> Finding:
+    def _suspect(self, ratio: float, odd: float) -> Finding:
         """Count an outlier; enough of them in a row are a step of the whole device."""
         if self._suspects and (ratio > 1) != (self._suspects[-1] > 1):
             self._suspects.clear()
         self._suspects.append(ratio)
-        latest = self._suspects[-_STEP_RUN:]
-        alike = len(latest) == _STEP_RUN and max(latest) < _ALIKE * min(latest)
+        run = _STEP_RUN
+        if odd > 0:
+            run = min(max(run, math.ceil(math.log(_CHANCE) / math.log(min(odd, 0.5)))), _LONGEST_RUN)
+        latest = self._suspects[-run:]
+        alike = len(latest) == run and max(latest) < _ALIKE * min(latest)
         if not alike and len(self._suspects) < _LONGEST_RUN:
             return Finding.OUTLIER
         factor = median(latest)

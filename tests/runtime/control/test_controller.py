@@ -92,6 +92,16 @@ def test_a_smaller_change_than_outliers_show_is_found_and_chance_is_not():
     assert len(steps) <= 3
 
 
+def test_frequent_outliers_in_a_row_are_no_step():
+    def steps(odd):
+        generator, device = np.random.default_rng(3), DeviceModel(10.0, 0.04)
+        held_up = generator.random(3000) < 1 / 7
+        took = 7.0 * np.exp(generator.normal(0, 0.04, 3000)) * np.where(held_up, 1.6, 1.0)
+        return sum(device.observe(7.0, one, odd) is Finding.STEP for one in took.tolist())
+
+    assert steps(1 / 7) <= 4 < steps(0.0)
+
+
 def test_scatter_is_learned_anew_after_a_step():
     """A second process makes calls slower and holds every seventh up; it comes and goes."""
     on = np.arange(1600) // 200 % 2 == 1
