@@ -249,7 +249,7 @@ class AdaptiveModel:
         """
         if self._sensors is None:
             self._sensors = Telemetry.find(own_thread_above_s=_SLOW_SENSORS_S)
-            weakref.finalize(self, self._sensors.close)
+            weakref.finalize(self, self._sensors.close).atexit = False  # nothing to lose, and a sensor may hang
         return self._sensors.read(perf_counter())
 
     def serve_metrics(self, port: int = 9464, address: str = "127.0.0.1") -> MetricsServer:
