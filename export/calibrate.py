@@ -202,11 +202,15 @@ def _searched(
 def _held_out(evaluations: Evaluations, points: Sequence[Point]) -> list[CurvePoint]:
     """Measure on the test split what calibration data chose, and mark both frontiers: the soft and the hard one."""
     marked: dict[int, bool] = {}
+    errors: dict[int, float] = {}
     for hard in (False, True):
         places = [place for place, point in enumerate(points) if point.hard is hard]
         outcomes = [points[place].outcome for place in places]
         marks = mark_frontier([own.cost for own in outcomes], [own.quality for own in outcomes])
         marked.update(zip(places, marks, strict=True))
+        if outcomes:
+            dearest = max(outcomes, key=lambda own: own.cost)
+            errors.update((place, own.error_against(dearest)) for place, own in zip(places, outcomes, strict=True))
     passes = len({repr(point.passed) for point in points})
     curve = []
     for place, point in enumerate(points):
@@ -221,6 +225,7 @@ def _held_out(evaluations: Evaluations, points: Sequence[Point]) -> list[CurvePo
                 calibration_macs_fraction=point.outcome.cost,
                 setting=point.setting,
                 hard=point.hard,
+                calibration_error=errors[place],
             )
         )
     return curve

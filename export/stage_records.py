@@ -6,6 +6,7 @@ which cost and with which prediction, follows from one run in which nobody leave
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -102,6 +103,11 @@ class Outcome:
     def quality(self) -> float:
         """Share of samples that are right."""
         return int(self.correct.sum()) / len(self.correct)
+
+    def error_against(self, other: Outcome) -> float:
+        """Standard error of the difference between the two qualities, sample by sample."""
+        difference = self.correct.astype(np.float64) - other.correct
+        return float(difference.std() / math.sqrt(len(difference)))
 
 
 def record_stages(model: StagedModel, split: Split, knobs: Knobs) -> StageRecords:

@@ -154,6 +154,8 @@ class CurvePoint(msgspec.Struct, frozen=True):
         frontier: whether no other point of the curve beats this one on the calibration split; by the
             held-out numbers that are reported another may.
         calibration_quality: on the calibration split.
+        calibration_error: standard error of the difference between that and the quality of the dearest point
+            there, sample by sample; None where it is not known.
         calibration_macs_fraction: on the calibration split; what budgets are solved with.
         setting: points with the same are a chain, written from the cheapest knobs to the dearest, along
             which all knobs move together; one that begins with ``sample`` is run as measured. Those
@@ -169,6 +171,7 @@ class CurvePoint(msgspec.Struct, frozen=True):
     calibration_macs_fraction: float | None = None
     setting: str = ""
     hard: bool = False
+    calibration_error: float | None = None
 
 
 class Bundle(msgspec.Struct, frozen=True):

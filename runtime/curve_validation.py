@@ -46,6 +46,8 @@ def _check_point(where: str, point: CurvePoint, knobs: Mapping[str, Knob]) -> No
         fine = fraction is None or 0 <= fraction <= MAX_FRACTION
         expect(fine, f"{where}: share {fraction} of the dense work", f"0 to {MAX_FRACTION:g}")
     expect_finite(f"{where} quality", (point.quality, point.calibration_quality))
+    error = point.calibration_error
+    expect(error is None or 0 <= error < math.inf, f"{where} calibration_error {error}", "a finite number, 0 or more")
     if point.setting:
         expect_text(f"{where} setting", point.setting)
 

@@ -1,6 +1,7 @@
 """Calibration: a curve that keeps its budgets, written whole or not at all, and found again after an interrupt."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,17 @@ class TestCombinations:
                 [point.calibration_macs_fraction for point in own], [point.calibration_quality for point in own]
             )
             assert marks == [point.frontier for point in own] and any(marks)
+
+    def test_errors_are_against_the_dearest_point(self, calibrate_fake: Any) -> None:
+        curve = calibrate_fake(FakeModel(*ALL)).curve
+        for hard in (False, True):
+            own = [point for point in curve if point.hard is hard]
+            dearest = max(own, key=lambda point: point.calibration_macs_fraction)
+            assert dearest.calibration_error == 0
+            for point in own:
+                gap = abs(point.calibration_quality - dearest.calibration_quality)
+                # Of n samples at least n * gap differ.
+                assert point.calibration_error >= math.sqrt(max(gap - gap**2, 0) / 200) - 1e-12
 
     def test_budgets_are_kept(self, calibrate_fake: Any) -> None:
         model, data = FakeModel(*ALL), fake_data(200)

@@ -90,3 +90,11 @@ def test_records_of_several_shapes() -> None:
 
 def test_quality_is_exact() -> None:
     assert Outcome(0.5, 0.0, np.array([True] * 7 + [False] * 3)).quality == 0.7
+
+
+def test_errors_of_a_difference_are_those_of_the_samples_that_differ() -> None:
+    right = np.arange(100) < 90
+    own, same = Outcome(1.0, 0.0, right), Outcome(0.5, 0.0, right.copy())
+    other = Outcome(0.5, 0.0, np.roll(right, 5))  # five gained, five lost
+    assert own.error_against(same) == 0
+    assert own.error_against(other) == pytest.approx(math.sqrt(10) / 100)

@@ -130,6 +130,7 @@ WRONG = {
     "a negative share": (lambda b: b["curve"][0].update(macs_fraction=-0.1), "share -0.1"),
     "an absurd share": (lambda b: b["curve"][0].update(calibration_macs_fraction=1e9), "share 1000000000.0"),
     "NaN in the curve": (lambda b: b["curve"][0].update(quality=float("nan")), "JSON"),
+    "an error below 0": (lambda b: b["curve"][0].update(calibration_error=-0.1), "calibration_error -0.1, expected"),
     "too many points": (lambda b: b.update(curve=b["curve"][:1] * 10_001), "curve: 10001 entries"),
     "a default that the knob cannot hold": (
         lambda b: b["knobs"][0].update(dtype="int64", name="n", maximum=2.0**63, default=2.0**63),

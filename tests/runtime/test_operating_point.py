@@ -247,6 +247,22 @@ def test_the_better_setting_wins():
     assert solver.solve(Budget.fraction(0.05)).knobs == {"price": 1.0, "capacity": 8}
 
 
+def test_of_settings_that_came_out_alike_the_surer_one_wins():
+    def chain(setting, knob, quality, alike):
+        ends = ((1.0, 0.2, 0.7, 0.01), (0.0, 0.5, quality, alike))
+        return [
+            CurvePoint({knob: at}, share, reached, True, reached, setting=setting, calibration_error=error)
+            for at, share, reached, error in ends
+        ]
+
+    other = Knob("token_price", "float32", [1], 0.0, 1.0, 0.0)
+    sure, lucky = chain("sure", "price", 0.910, 0.0), chain("lucky", "token_price", 0.911, 0.002)
+    for curve in (sure + lucky, lucky + sure):
+        assert solve(curve, 0.6, knobs=(PRICE, other)).quality == 0.910
+    better = chain("better", "token_price", 0.915, 0.002)
+    assert solve(sure + better, 0.6, knobs=(PRICE, other)).quality == 0.915
+
+
 def test_knobs_that_a_point_does_not_name_stand_at_their_default():
     solver = BudgetSolver(bundle([point(0.0, 1.0), point(1.0, 0.2)], knobs=(PRICE, CAPACITY)))
     assert solver.solve(Budget.fraction(1.0)).knobs == {"price": 0.0, "capacity": -1.0}
