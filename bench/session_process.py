@@ -17,6 +17,7 @@ import numpy as np
 
 from adaptrt.bench.engine_choice import EngineChoice
 from adaptrt.bench.errors import BenchError
+from adaptrt.bench.session_worker import REFUSED
 
 Array = np.ndarray[Any, Any]
 Feed = Mapping[str, str]
@@ -171,12 +172,15 @@ class SessionProcess:
     def _death(self) -> BenchError:
         """Say how the process ended and what it last printed."""
         assert self._process is not None
-        try:
-            ending = f"ended with code {self._process.wait(_PATIENCE)}"
-        except subprocess.TimeoutExpired:
-            ending = "stopped answering"
+        code = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(_PATIENCE)
+        ending = "stopped answering" if code is None else f"ended with code {code}"
         self._stderr.seek(0)
-        text = " ".join(self._stderr.read().decode(errors="replace").split())
+        lines = [line for line in self._stderr.read().decode(errors="replace").split("\n") if line.strip()]
+        if code == REFUSED and lines:
+            return BenchError(f"{self.name}: {lines[-1]}")
+        text = " ".join(" ".join(lines).split())
         said = f"…{text[-_STDERR_SHOWN:]}" if len(text) > _STDERR_SHOWN else text or "it printed nothing"
         return BenchError(f"the process of {self.name} {ending}, expected an answer: {said}")
 

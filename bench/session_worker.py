@@ -37,6 +37,9 @@ import onnxruntime
 
 Array = np.ndarray[Any, Any]
 
+REFUSED = 3
+"""Exit code of a worker that says in the last line of its errors what is wrong with what it was to run."""
+
 
 class Runner(Protocol):
     """What a worker runs."""
@@ -173,7 +176,8 @@ def serve_process(make: Callable[[argparse.Namespace], Runner], parser: argparse
     try:
         worker = Worker(make(arguments))
     except Exception as error:  # as above
-        sys.exit(" ".join(str(error).split()))
+        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.exit(REFUSED)
     serve(worker, sys.stdin, answers)
 
 

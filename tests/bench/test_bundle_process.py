@@ -59,7 +59,7 @@ def test_a_knob_out_of_its_limits_is_an_error_and_the_process_goes_on(process: B
 
 
 def test_a_bundle_that_does_not_load_is_named_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=r"ended with code 1.*no bundle\.json") as caught:
+    with pytest.raises(BenchError, match=r"no bundle\.json in") as caught:
         BundleProcess(tmp_path)
     assert "\n" not in str(caught.value)
 

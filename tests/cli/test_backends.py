@@ -144,5 +144,6 @@ def test_bench_on_openvino_beside_the_dense_model_on_it(cli, prepared, tmp_path)
 
 
 def test_bench_without_an_engine_for_it(refused, bundle):
-    assert "run `adaptrt build" in refused("bench", bundle, "--backend", "openvino", "--no-plot")
+    line = refused("bench", bundle, "--backend", "openvino", "--no-plot")
+    assert "expected it for backend 'openvino'; run `adaptrt build" in line and "ended with code" not in line
     assert "expected one of 'onnxruntime'" in refused("bench", bundle, "--backend", "tflite", "--no-plot")
