@@ -11,6 +11,7 @@ import click
 import adaptrt as package
 from adaptrt import AdaptrtError
 from adaptrt.cli.errors import one_line
+from adaptrt.cli.interrupts import interrupted, interrupts_noted
 from adaptrt.cli.verb import kept_on_interrupt
 
 VERBS = ("train", "export", "calibrate", "build", "verify", "inspect", "run", "bench", "profile")
@@ -63,6 +64,18 @@ class VerbGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb. Exceptions that no user can mend pass through, with their traceback."""
+        with interrupts_noted():
+            try:
+                return self._invoke(ctx)
+            except click.exceptions.Exit:
+                raise
+            except (Exception, KeyboardInterrupt) as error:
+                if not isinstance(error, KeyboardInterrupt) and not interrupted():
+                    raise
+                click.echo(f"interrupted: {kept_on_interrupt(ctx)}", err=True)
+                ctx.exit(INTERRUPTED)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except AdaptrtError as error:
@@ -82,9 +95,6 @@ class VerbGroup(click.Group):
                 f"{module} is not installed, expected it for `adaptrt {ctx.invoked_subcommand}`; "
                 f"run: pip install 'adaptrt[{extra}]'"
             ) from error
-        except KeyboardInterrupt:
-            click.echo(f"interrupted: {kept_on_interrupt(ctx)}", err=True)
-            ctx.exit(INTERRUPTED)
 
 
 def _unusable_path(error: OSError) -> Failure:

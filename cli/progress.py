@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from adaptrt.cli.interrupts import stop_if_interrupted
+
 if TYPE_CHECKING:
     from adaptrt.models.phase import Progress as TrainingProgress
 
@@ -19,12 +21,16 @@ _LOG_SECONDS = 30.0
 
 @contextlib.contextmanager
 def steps_shown() -> Iterator[Callable[[str, float], None]]:
-    """Show an operation of several steps; gives the function to tell what is done and which share of it."""
+    """Show an operation of several steps; gives the function to tell what is done and which share of it.
+
+    That function raises KeyboardInterrupt if an earlier one was lost.
+    """
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         seen: set[str] = set()
 
         def log(what: str, share: float) -> None:  # noqa: ARG001
+            stop_if_interrupted()
             if what not in seen:
                 seen.add(what)
                 console.print(f"{what} ...", soft_wrap=True)
@@ -37,6 +43,7 @@ def steps_shown() -> Iterator[Callable[[str, float], None]]:
         tasks: dict[str, TaskID] = {}
 
         def show(what: str, share: float) -> None:
+            stop_if_interrupted()
             if what not in tasks:
                 _finish(bars, tasks.values())
                 tasks[what] = bars.add_task(what, total=1.0)
@@ -55,6 +62,7 @@ def training_shown() -> Iterator[Callable[[TrainingProgress], None]]:
 
         def log(progress: TrainingProgress) -> None:
             nonlocal phase, shown_at
+            stop_if_interrupted()
             due = time.monotonic() - shown_at >= _LOG_SECONDS
             if progress.phase == phase and progress.step < progress.steps and not due:
                 return
@@ -73,6 +81,7 @@ def training_shown() -> Iterator[Callable[[TrainingProgress], None]]:
         tasks: dict[str, TaskID] = {}
 
         def show(progress: TrainingProgress) -> None:
+            stop_if_interrupted()
             if progress.phase not in tasks:
                 tasks[progress.phase] = bars.add_task(progress.phase, total=progress.steps, figures="")
             bars.update(tasks[progress.phase], completed=progress.step, figures=_figures(progress))

@@ -15,7 +15,7 @@ from adaptrt.export.combinations import Point, search
 from adaptrt.export.errors import CalibrationError
 from adaptrt.export.evaluations import Evaluations, Progress, untold
 from adaptrt.export.frontier import mark_frontier, spread_prices
-from adaptrt.export.stage_records import BATCH, StagedModel, require_shape
+from adaptrt.export.stage_records import BATCH, StagedModel, require_classes, split_feeds
 from adaptrt.export.staging import write_file
 from adaptrt.runtime import load
 from adaptrt.runtime.bundle import BUNDLE_FILE, Bundle, CurvePoint, Knob, encode_bundle
@@ -36,7 +36,6 @@ __all__ = [
     "mark_frontier",
     "measure",
     "price_knob",
-    "require_shape",
     "spread_prices",
     "sweep",
     "untold",
@@ -114,7 +113,7 @@ def calibrated(
         curve = sweep(model, data, points=points, progress=progress)
     else:
         for split in (data.calibration, data.test):
-            require_shape(model.bundle.inputs[0], split)
+            split_feeds(model.bundle.inputs, split)
         limit = EVALUATIONS if evaluations is None else evaluations
         curve, done = _searched(model, data, points, limit, progress, journal)
         about["evaluations"] = done
@@ -176,12 +175,12 @@ def price_knob(bundle: Bundle) -> Knob:
 
 def measure(model: AdaptiveModel, split: Split, price: float) -> tuple[float, float]:
     """Mean share of work and accuracy over a split, at one price."""
-    spec = model.bundle.inputs[0]
-    require_shape(spec, split)
+    feeds = split_feeds(model.bundle.inputs, split)
     spent, correct = 0.0, 0
     for start in range(0, len(split), BATCH):
         rows = slice(start, start + BATCH)
-        result = model.run({spec.name: split.inputs[rows]}, knobs={"price": price})
+        result = model.run({name: array[rows] for name, array in feeds.items()}, knobs={"price": price})
+        require_classes(result.outputs["logits"], split.labels[rows])
         spent += float(result.macs_fraction.sum(dtype=np.float64))
         correct += int((result.outputs["logits"].argmax(1) == split.labels[rows]).sum())
     return spent / len(split), correct / len(split)
@@ -236,9 +235,9 @@ def _dense_accuracy(folder: Path, bundle: Bundle, split: Split) -> float | None:
     if bundle.dense.file is None or not (folder / bundle.dense.file).is_file():
         return None
     session = onnxruntime.InferenceSession(str(folder / bundle.dense.file), providers=["CPUExecutionProvider"])
-    correct = 0
+    feeds, correct = split_feeds(bundle.inputs, split), 0
     for start in range(0, len(split), BATCH):
         rows = slice(start, start + BATCH)
-        (logits,) = session.run(["logits"], {bundle.inputs[0].name: split.inputs[rows]})
+        (logits,) = session.run(["logits"], {name: array[rows] for name, array in feeds.items()})
         correct += int((np.asarray(logits).argmax(1) == split.labels[rows]).sum())
     return correct / len(split)

@@ -41,7 +41,7 @@ def calibration_key(bundle: Bundle, data: DataSplits) -> str:
     for knob in bundle.knobs:
         digest.update(json.dumps([knob.name, knob.shape, knob.minimum, knob.maximum, knob.default]).encode())
     for split in (data.calibration, data.test):
-        for array in (split.inputs, split.labels):
+        for array in (split.inputs, *split.others.values(), split.labels):
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

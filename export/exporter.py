@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 import adaptrt
-from adaptrt.export.calibrate import POINTS, Progress, calibrated, require_shape, untold
+from adaptrt.export.calibrate import POINTS, Progress, calibrated, untold
 from adaptrt.export.errors import ExportError
 from adaptrt.export.family_scales import fit_family_scales
 from adaptrt.export.graph_files import save_graph, save_stages, trace_stages
 from adaptrt.export.parity import ParityReport
 from adaptrt.export.parity_check import check_parity, golden_samples, parity_inputs, parity_settings
 from adaptrt.export.reference import GOLDEN_FILE, encode_golden, run_reference
+from adaptrt.export.stage_records import split_feeds
 from adaptrt.export.staging import check_replaceable, staged_folder, write_file
 from adaptrt.export.trace import TracedStage, trace_dense
 from adaptrt.models.data import DataSplits
@@ -69,7 +74,7 @@ def export_bundle(
     Passes over the calibration data that an interrupted export had finished are not made again.
 
     Args:
-        source: The model.
+        source: The model. It stays as it is: what is exported is a copy.
         output: Folder of the bundle.
         calibration: Data to calibrate with; None leaves the curve empty.
         debug: Adds the output ``learners`` (int32 ``[B, L, T]``).
@@ -84,7 +89,9 @@ def export_bundle(
         ParityError: A graph differs from torch.
         CalibrationError: The data does not fit.
     """
-    tell, model = progress or untold, source.model
+    _require_model(source.model)
+    source = dataclasses.replace(source, model=copy.deepcopy(source.model))  # scales and hard budgets change it
+    tell, model, output = progress or untold, source.model, Path(output)
     # Beside the bundle, which is written elsewhere first: an export that was interrupted goes on from it.
     journal = output.with_name(f".{output.name}.calibration.jsonl")
     if not model.adaptive:
@@ -94,7 +101,7 @@ def export_bundle(
     check_replaceable(output)
     if calibration is not None:
         for split in (calibration.calibration, calibration.test):
-            require_shape(_input_specs(model)[0], split)
+            split_feeds(_input_specs(model), split)
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             fit_family_scales(source, Path(scratch), calibration, describe=describe_bundle, progress=tell)
@@ -119,6 +126,20 @@ def export_bundle(
             write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
     journal.unlink(missing_ok=True)
     return ExportReport(output, parity, bundle.curve)
+
+
+def _require_model(model: object) -> None:
+    """Check that this is a network which computes in float32."""
+    if not isinstance(model, Network):
+        raise ExportError(
+            f"got a {type(model).__name__}, expected an adaptrt.models.Network, which says what its stages hand on; "
+            "derive from it"
+        )
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise ExportError(
+                f"got {str(parameter.dtype).removeprefix('torch.')} in {name}, expected float32; call model.float()"
+            )
 
 
 def _enable_hard_budgets(source: LoadedModel) -> None:
@@ -150,7 +171,10 @@ def describe_bundle(
         TensorSpec(name="macs_fraction", dtype="float32", shape=["batch"]),
     ]
     if debug:
-        assert isinstance(model, ViT)  # trace_stage refuses the others
+        if not isinstance(model, ViT):  # trace_stage refuses those with exits or token selections
+            raise ExportError(
+                f"got --debug for {source.name!r}, expected a vision encoder; read the outputs learners_<gate>"
+            )
         outputs.append(TensorSpec(name="learners", dtype="int32", shape=["batch", len(model.gates()), model.tokens]))
     knobs = [
         Knob(

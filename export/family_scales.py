@@ -9,7 +9,7 @@ from adaptrt.export.evaluations import Progress
 from adaptrt.export.graph_files import save_stages, trace_stages
 from adaptrt.export.price_scale import sweep_family
 from adaptrt.export.staging import write_file
-from adaptrt.models.data import DataSplits, Split
+from adaptrt.models.data import DataSplits
 from adaptrt.models.encoder import Encoder
 from adaptrt.models.folder import LoadedModel
 from adaptrt.models.price_scale import PriceScale
@@ -53,7 +53,7 @@ def fit_family_scales(
     bundle = describe(source, stages, save_stages(stages, scratch), ops, dense)
     write_file(scratch / BUNDLE_FILE, encode_bundle(bundle))
     running = load(scratch)
-    split = Split(data.calibration.inputs[:SWEEP_SAMPLES], data.calibration.labels[:SWEEP_SAMPLES])
+    split = data.calibration.part(slice(SWEEP_SAMPLES))
     scales: dict[str, PriceScale] = {}
     both = families[0] and families[1]
     for family, present in zip(("acm", "tokens"), families, strict=False):

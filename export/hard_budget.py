@@ -7,7 +7,7 @@ is tried beside it, at the same work, and the better of the two chains is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from adaptrt.export.errors import CalibrationError
 from adaptrt.export.evaluations import Evaluations
 from adaptrt.export.frontier import spread_prices
-from adaptrt.export.stage_records import BATCH, Array, Knobs, Outcome, StagedModel
+from adaptrt.export.stage_records import BATCH, Array, Knobs, Outcome, StagedModel, split_feeds
 from adaptrt.runtime.bundle_schema import PRICE_KNOB, TOKEN_PRICE_KNOB, Knob
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ class _Numbers:
     """Numbers of learner runs and tokens of a bundle: what there is, what a price makes of it, what that costs."""
 
     def __init__(self, model: StagedModel, split: Split) -> None:
-        self._model, self._input = model, model.bundle.inputs[0].name
+        self._model = model
         places = np.linspace(0, len(split) - 1, min(SAMPLES, len(split))).round().astype(np.int64)
-        self._inputs = split.inputs[places]
+        self._inputs = split_feeds(model.bundle.inputs, split.part(places))
         knobs = {knob.name: knob for knob in model.bundle.knobs}
         self._capacity, self._keep = knobs.get(CAPACITY_KNOB), knobs.get(KEEP_KNOB)
         self._base: Knobs = {PRICE_KNOB: knobs[PRICE_KNOB].minimum} if PRICE_KNOB in knobs else {}
@@ -148,8 +148,7 @@ class _Numbers:
         """Tokens kept if every selection keeps the same share of what it gets (EViT), up to all; all learners run."""
         if self._keep is None:
             raise ValueError("got a bundle without keep and no price, expected one of them")
-        _, kept = self._counts({**self._base, KEEP_KNOB: self._keep.maximum}, self._inputs[:1])
-        tokens, selections = kept.shape[2], np.arange(1, _size(self._keep) + 1)
+        tokens, selections = int(self._keep.maximum), np.arange(1, _size(self._keep) + 1)
         shares = np.linspace(_LEAST_KEPT, 1.0, points)
         means = np.stack([tokens * share**selections for share in shares])
         return [None] * points, [*_rising(means, self._keep, least=1)]
@@ -168,23 +167,28 @@ class _Numbers:
 
     def _all(self, keep: Counts | None) -> Counts:
         """Learner runs of each gate when all run for the tokens that are kept."""
-        learners, _ = self._counts(self.knobs(None, keep), self._inputs[:1])
+        learners, _ = self._counts(self.knobs(None, keep), self._first(1))
         most = 0 if self._capacity is None else int(self._capacity.maximum)
         return np.asarray(learners[0].clip(min=0).sum(axis=1, dtype=np.int64).clip(max=most))
 
     def _cost(self, capacity: Counts | None, keep: Counts | None) -> float:
         knobs = self.knobs(capacity, keep)
-        return float(self._model.run({self._input: self._inputs[:1]}, knobs=knobs).macs_fraction[0])
+        return float(self._model.run(self._first(1), knobs=knobs).macs_fraction[0])
 
     def _mean(self, knobs: Knobs) -> tuple[Means, Means]:
         learners, kept = self._counts(knobs, self._inputs)
         return learners.clip(min=0).sum(axis=2).mean(axis=0), kept.sum(axis=2).mean(axis=0)
 
-    def _counts(self, knobs: Knobs, inputs: Array) -> tuple[Array, Array]:
+    def _first(self, count: int) -> dict[str, Array]:
+        return {name: array[:count] for name, array in self._inputs.items()}
+
+    def _counts(self, knobs: Knobs, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
         """Learners run [n, gates, tokens] and tokens kept [n, selections, tokens], nobody leaving early."""
         found = [
-            self._model.run({self._input: inputs[start : start + BATCH]}, knobs=knobs, decisions=True).decisions
-            for start in range(0, len(inputs), BATCH)
+            self._model.run(
+                {name: array[start : start + BATCH] for name, array in inputs.items()}, knobs=knobs, decisions=True
+            ).decisions
+            for start in range(0, len(next(iter(inputs.values()))), BATCH)
         ]
         return np.concatenate([one.learners for one in found]), np.concatenate([one.kept for one in found])
 
@@ -207,7 +211,7 @@ def _measured(evaluations: Evaluations, chain: Sequence[Knobs]) -> list[HardPoin
         if float(spent.max() - spent.min()) > _EQUAL_WORK * max(1.0, float(spent.max())):
             raise CalibrationError(
                 f"got {spent.min():.6g} to {spent.max():.6g} of the dense work at {knobs}, expected the same for "
-                "every sample; export the model again"
+                "every sample; give samples of one length if they differ in it, else export the model again"
             )
         found.append(HardPoint(knobs, records.outcome()))
     return found

@@ -12,6 +12,7 @@ from adaptrt.export.frontier import spread_prices
 from adaptrt.export.parity import ParityReport, ParityRow, compare, merge_rows, tie_allowed
 from adaptrt.export.reference import Array, Reference, run_reference
 from adaptrt.export.stage_graphs import StageGraphs
+from adaptrt.export.stage_records import split_feeds
 from adaptrt.export.trace import TracedStage
 from adaptrt.models.data import DataSplits
 from adaptrt.models.network import Network
@@ -30,8 +31,9 @@ def parity_inputs(model: Network, data: DataSplits | None) -> dict[str, Array]:
     import torch
 
     count, specs = max(PARITY_BATCHES), model.input_specs()
-    if data is not None and len(specs) == 1:  # few samples are repeated: every batch size is to be compared
-        return {specs[0].name: np.resize(data.calibration.inputs, (count, *data.calibration.inputs.shape[1:]))}
+    if data is not None:  # few samples are repeated: every batch size is to be compared
+        feeds = split_feeds(specs, data.calibration)
+        return {name: np.resize(array, (count, *array.shape[1:])) for name, array in feeds.items()}
     torch.manual_seed(0)
     return {name: tensor.numpy() for name, tensor in model.example_inputs(count).items()}
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from adaptrt.export.errors import CalibrationError
 from adaptrt.export.exit_thresholds import exits_taken
-from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, Bundle, KnobValue, TensorSpec
+from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, Bundle, KnobValue
 
 if TYPE_CHECKING:
     from adaptrt.models.data import Split
@@ -42,6 +42,25 @@ class StagedModel(Protocol):
 
     def run_stages(self, inputs: Mapping[str, Array], *, knobs: Any = None) -> list[dict[str, Array]]:
         """Run every stage on all samples; see ``AdaptiveModel.run_stages``."""
+        ...
+
+
+class InputSpec(Protocol):
+    """What is said of an input, by a network or by a bundle."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """As numpy calls it."""
+        ...
+
+    @property
+    def shape(self) -> Sequence[int | str]:
+        """Sizes, and names of those that vary."""
         ...
 
 
@@ -117,12 +136,11 @@ def record_stages(model: StagedModel, split: Split, knobs: Knobs) -> StageRecord
         CalibrationError: The split's inputs or labels do not fit the bundle, or its logits are no classes.
         InputError: A knob does not take its value.
     """
-    spec = model.bundle.inputs[0]
-    require_shape(spec, split)
+    feeds = split_feeds(model.bundle.inputs, split)
     batches: list[list[tuple[Array, ...]]] = []
     for start in range(0, len(split), BATCH):
         rows = slice(start, start + BATCH)
-        stages = model.run_stages({spec.name: split.inputs[rows]}, knobs=knobs)
+        stages = model.run_stages({name: array[rows] for name, array in feeds.items()}, knobs=knobs)
         batches.append([_judged(stage, split.labels[rows]) for stage in stages])
     columns = [
         np.stack([np.concatenate([batch[stage][part] for batch in batches]) for stage in range(len(batches[0]))])
@@ -131,29 +149,53 @@ def record_stages(model: StagedModel, split: Split, knobs: Knobs) -> StageRecord
     return StageRecords(*columns)
 
 
-def require_shape(spec: TensorSpec, split: Split) -> None:
-    """Check that a split's inputs fit an input of a bundle.
+def split_feeds(specs: Sequence[InputSpec], split: Split) -> dict[str, Array]:
+    """A split's inputs as a bundle takes them: by name, whole numbers converted where it computes in fractions.
+
+    Raises:
+        CalibrationError: Names, shapes or types do not fit.
+    """
+    given = split.named(specs[0].name)
+    if sorted(given) != sorted(spec.name for spec in specs):
+        raise CalibrationError(
+            f"got data for {', '.join(given)}, expected it for the inputs {', '.join(spec.name for spec in specs)}; "
+            f"give an array for each, such as calibration_{specs[-1].name} in an .npz file"
+        )
+    feeds = {}
+    for spec in specs:
+        array = given[spec.name]
+        if len(array.shape) != len(spec.shape) or any(
+            isinstance(size, int) and size != got for size, got in zip(spec.shape, array.shape, strict=True)
+        ):
+            raise CalibrationError(
+                f"got inputs of shape {list(array.shape)}, expected {spec.shape} as input {spec.name}; give data of "
+                "that shape"
+            )
+        if not np.can_cast(array.dtype, spec.dtype, casting="same_kind"):
+            raise CalibrationError(
+                f"got {array.dtype} data, expected {spec.dtype} as input {spec.name}; give data of that type"
+            )
+        feeds[spec.name] = array.astype(spec.dtype, copy=False)
+    return feeds
+
+
+def require_classes(logits: Array, labels: npt.NDArray[np.int64]) -> None:
+    """Check that logits have a class for every label.
 
     Raises:
         CalibrationError: They do not.
     """
-    got = split.inputs.shape
-    if len(got) != len(spec.shape) or any(
-        isinstance(size, int) and size != actual for size, actual in zip(spec.shape, got, strict=True)
-    ):
+    if logits.ndim != 2 or labels.max(initial=0) >= logits.shape[1]:
         raise CalibrationError(
-            f"got inputs of shape {list(got)}, expected {spec.shape} as input {spec.name}; give data of that shape"
+            f"got labels up to {labels.max(initial=0)} for logits of shape {list(logits.shape)}, expected logits "
+            "[batch, classes] with a class for every label; give data with the model's labels"
         )
 
 
 def _judged(stage: Mapping[str, Array], labels: npt.NDArray[np.int64]) -> tuple[Array, ...]:
     """Confidence, correctness, loss and work of one batch at one stage, each ``[B]``."""
     logits = stage["logits"]
-    if logits.ndim != 2 or labels.max(initial=0) >= logits.shape[1]:
-        raise CalibrationError(
-            f"got labels up to {labels.max(initial=0)} for logits of shape {list(logits.shape)}, expected logits "
-            "[batch, classes] with a class for every label; give data with the model's labels"
-        )
+    require_classes(logits, labels)
     if not np.isfinite(logits).all():
         raise CalibrationError("got logits that are NaN or infinite, expected finite ones; mend the model")
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)

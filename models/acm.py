@@ -31,6 +31,10 @@ class ACMConfig:
     def __post_init__(self) -> None:
         if self.gate not in GATES:
             raise ValueError(f"got gate {self.gate!r}, expected one of {', '.join(GATES)}")
+        if type(self.learners) is not int or type(self.gate_width) is not int:
+            raise ValueError(
+                f"got {self.learners!r} learners and gate width {self.gate_width!r}, expected whole numbers"
+            )
         if self.learners < 1 or self.gate_width < 1:
             raise ValueError(f"got {self.learners} learners and gate width {self.gate_width}, expected at least 1")
 

@@ -36,6 +36,8 @@ class ExitConfig:
     def __post_init__(self) -> None:
         if self.criterion not in CRITERIA:
             raise ValueError(f"got exit criterion {self.criterion!r}, expected one of {', '.join(CRITERIA)}")
+        if not isinstance(self.after, tuple) or not all(type(block) is int for block in self.after):
+            raise ValueError(f"got exits after {self.after!r}, expected a tuple of whole numbers, such as (2, 4)")
         if not self.after or list(self.after) != sorted(set(self.after)) or self.after[0] < 1:
             raise ValueError(f"got exits after blocks {list(self.after)}, expected ascending numbers from 1")
 

@@ -33,8 +33,8 @@ class TextEncoderConfig(EncoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.vocabulary, self.length) < 1:
-            raise ValueError(f"got {self}, expected sizes of at least 1")
+        if self.vocabulary < 1 or self.length < 2:
+            raise ValueError(f"got {self}, expected a vocabulary of at least 1 and texts of at least 2 tokens")
         if not self.class_token:
             raise ValueError("got a text encoder without class token, expected one: heads read the first token")
         if self.pruning is not None and self.pruning.rule == "merge":

@@ -32,7 +32,9 @@ def merged_segments(keys: Tensor, merge: Tensor, class_token: bool) -> tuple[Ten
     batch, count, _ = keys.shape
     unit = functional.normalize(keys.float(), dim=2)
     source, target = unit[:, 0::2], unit[:, 1::2]
-    similarity = source @ target.transpose(1, 2)
+    # The last column is nobody's, less similar than anyone: a single token has no partner, and needs an answer.
+    nobody = torch.full_like(source[:, :, :1], -3.0)
+    similarity = torch.cat([source @ target.transpose(1, 2), nobody], 2)
     best, partner = similarity.max(2)
     if class_token:
         best = torch.cat([torch.full_like(best[:, :1], -2.0), best[:, 1:]], 1)
@@ -45,11 +47,11 @@ def merged_segments(keys: Tensor, merge: Tensor, class_token: bool) -> tuple[Ten
     half = (every // 2).clamp(max=best.shape[1] - 1)
     stays = stays & ~(leaves[:, half] & (every % 2 == 0))
     own = stays.to(torch.int32).cumsum(1) - 1
-    joined = torch.gather(own, 1, (2 * partner + 1)[:, half])
+    joined = torch.gather(own, 1, (2 * partner + 1).clamp(max=count - 1)[:, half])
     segment = torch.where(stays, own, joined).to(torch.int32)
     if torch.onnx.is_in_onnx_export():
         return segment, torch.ones_like(best[:, 0])
-    two = similarity.topk(min(2, similarity.shape[2]), dim=2).values
+    two = similarity.topk(2, dim=2).values
     partners = torch.where(leaves, two[:, :, 0] - two[:, :, -1], 2.0).amin(1)
     leaving, staying = torch.where(leaves, best, 2.0).amin(1), torch.where(leaves, -2.0, best).amax(1)
     return segment, torch.minimum(partners, leaving - staying)

@@ -39,6 +39,8 @@ class PruningConfig:
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise ValueError(f"got pruning rule {self.rule!r}, expected one of {', '.join(RULES)}")
+        if not isinstance(self.blocks, tuple) or not all(type(block) is int for block in self.blocks):
+            raise ValueError(f"got pruning in {self.blocks!r}, expected a tuple of whole numbers, such as (1, 3)")
         if not self.blocks or list(self.blocks) != sorted(set(self.blocks)) or self.blocks[0] < 0:
             raise ValueError(f"got pruning in blocks {list(self.blocks)}, expected ascending numbers from 0")
 

@@ -19,6 +19,7 @@ from adaptrt.runtime.errors import BudgetError
 _LARGEST_RISE = 0.1  # of the curve's width per call; falling is not limited
 _DEAD_BAND = 0.01  # of the curve's width: smaller changes are noise
 _GRID = 256  # choices over the curve's width: an operating point is worked out once for each
+_KINDS = 64  # of calls that are told apart
 _COLD_CALLS = 3
 _COLD_MEMORY = 0.7
 _COLD_JUMP = 2.5
@@ -74,7 +75,7 @@ class LatencyController:
         percentile: float = 0.95,
         noise: float = 0.05,
         cold: tuple[float, ...] = (),
-        idle_after: float = 1.0,
+        idle_after: float = 0.25,
         limits: tuple[float, float] | None = None,
     ) -> None:
         if not (math.isfinite(target) and target > 0):
@@ -90,7 +91,7 @@ class LatencyController:
         self._idle_after = idle_after
         self._cheapest, self._full = limits or (curve.cheapest, curve.full)
         self._width = max(self._full - self._cheapest, 1e-9)
-        self._last: float | None = None  # share chosen last
+        self._last: dict[tuple[int | None, float], float] = {}  # share chosen last for calls of a kind
         self._ended: float | None = None
         self._since_idle = 0
         self._pending: list[tuple[float, bool | None]] = []  # of outliers: over what was expected, and whether missed
@@ -108,7 +109,7 @@ class LatencyController:
         curve, margin = self._curve, self._margin.factor
         goal = self.target / (margin * self._cold_factor(cold) * scale)
         wanted = curve.fraction_for(self._device.profiled_for(goal)) / self._workload.ratio
-        fraction = self._moved(min(max(wanted, self._cheapest), self._full))
+        fraction = self._moved(min(max(wanted, self._cheapest), self._full), (cold, scale))
         expected = self._median(fraction, cold) * scale
         return Choice(
             fraction,
@@ -130,19 +131,24 @@ class LatencyController:
                 clock jumps) is left out.
             scale: As for ``choose``.
         """
-        gone_back = self._ended is not None and now < self._ended
-        self._ended = now
-        if gone_back or not (0 < measured < math.inf and 0 < done < math.inf):
+        if self.passed(now, choice) or not (0 < measured < math.inf and 0 < done < math.inf):
             return
         cold, expected = choice.cold, self._median(choice.fraction, choice.cold) * scale
         if cold is not None:
             self._cold[cold] = self._learn_cold(self._cold[cold], measured / expected * self._cold[cold])
-            self._since_idle = max(self._since_idle, cold + 1)
             finding = Finding.ORDINARY
         else:
             finding = self._device.observe(self._curve.at(done), measured / scale, self._odd)
         self._workload.observe(choice.fraction, done)
         self._correct_margin(finding, choice.steered, measured, expected)
+
+    def passed(self, now: float, choice: Choice) -> bool:
+        """A call ended of which nothing is to be learned but that it was; whether the clock has gone back since."""
+        gone_back = self._ended is not None and now < self._ended
+        self._ended = now
+        if choice.cold is not None and not gone_back:
+            self._since_idle = max(self._since_idle, choice.cold + 1)
+        return gone_back
 
     def _correct_margin(self, finding: Finding, steered: bool, measured: float, expected: float) -> None:
         """Outliers count once it is known that they are no step: the model answers for steps, the margin for them."""
@@ -164,19 +170,25 @@ class LatencyController:
                     self._margin.correct(missed)
             self._pending.clear()
 
-    def _moved(self, wanted: float) -> float:
-        """The choice on its grid, no more than one step up, and where it was if it hardly differs."""
-        last = self._last
+    def _moved(self, wanted: float, kind: tuple[int | None, float]) -> float:
+        """The choice on its grid, no more than one step up, and where it was if it hardly differs.
+
+        Calls of different batch sizes, and first ones after a pause, each move on their own: what is known to cost
+        more says nothing of how fast the others may rise.
+        """
+        last = self._last.get(kind)
+        if last is None and len(self._last) >= _KINDS:
+            self._last.clear()
         if last is not None:
             if abs(wanted - last) < _DEAD_BAND * self._width:
                 return last
             wanted = min(wanted, last + _LARGEST_RISE * self._width)
-        if wanted >= self._full - self._width / _GRID:
-            self._last = self._full
-        else:
+        chosen = self._full
+        if wanted < self._full - self._width / _GRID:
             steps = math.floor((wanted - self._cheapest) / self._width * _GRID)
-            self._last = self._cheapest + max(steps, 0) * self._width / _GRID
-        return self._last
+            chosen = self._cheapest + max(steps, 0) * self._width / _GRID
+        self._last[kind] = chosen
+        return chosen
 
     def _median(self, fraction: float, cold: int | None) -> float:
         """Expected response of a call at a share of work asked for."""

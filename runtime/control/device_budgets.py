@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from statistics import NormalDist
+from statistics import NormalDist, median
 from typing import NamedTuple
 
 from adaptrt.runtime.budget import Budget
@@ -68,7 +68,7 @@ class DeviceBudgets:
         self._profile: Profile | None = None
         self._curves: dict[str, ResponseCurve] = {}
         self._controller: LatencyController | None = None
-        self._factors: dict[tuple[str, int], tuple[float, int]] = {}
+        self._factors: dict[tuple[str, int], list[float]] = {}  # what calls of a batch size took, each
         self._energy: CallEnergy | None = None
         self._interval: float | None = None
         self._last: tuple[Ticket, float] | None = None  # of a power budget: its energy is known when the next begins
@@ -137,6 +137,8 @@ class DeviceBudgets:
             controller.target = target
             choice = controller.choose(now, scale)
         plan = self._plan(budget, choice.fraction, choice.upper, choice.reachable)
+        # Points between which nothing is interpolated run less than was asked for: that is no easier input.
+        choice = choice._replace(fraction=plan.point.macs_fraction)
         return Ticket(plan, budget.kind, choice.expected, choice, batch, scale, controller, now)
 
     def end(self, ticket: Ticket, done: float, milliseconds: float, now: float) -> float | None:
@@ -157,7 +159,9 @@ class DeviceBudgets:
     def _observe(self, ticket: Ticket, done: float, measured: float | None, now: float) -> None:
         if measured is None or ticket.choice is None or ticket.controller is None:
             return
-        if not self._learn_factor(ticket, measured):
+        if self._learn_factor(ticket, measured):
+            ticket.controller.passed(now, ticket.choice)
+        else:
             ticket.controller.observe(now, ticket.choice, done, measured, ticket.scale)
 
     def _energy_for(self, watts: float, curve: ResponseCurve, scale: float, now: float) -> float:
@@ -185,20 +189,25 @@ class DeviceBudgets:
 
     def _scale(self, profile: Profile, kind: str, batch: int) -> float:
         """Work grows with the batch; a factor per batch size makes up for what does not."""
-        return batch / profile.key.batch * self._factors.get((kind, batch), (1.0, 0))[0]
+        return batch / profile.key.batch * self._factor(kind, batch)
 
     def _learn_factor(self, ticket: Ticket, measured: float) -> bool:
         """Learn what a batch size without a profile takes; whether the call was used up by that."""
         assert self._profile is not None
         if ticket.batch == self._profile.key.batch or not 0 < measured < float("inf"):
             return False
-        factor, calls = self._factors.get((ticket.kind, ticket.batch), (1.0, 0))
-        if calls >= _FACTOR_CALLS:
+        seen = self._factors.setdefault((ticket.kind, ticket.batch), [])
+        if len(seen) >= _FACTOR_CALLS:
             return False
         low, high = _FACTOR_LIMITS
-        seen = factor * min(max(measured / ticket.expected, low), high)
-        self._factors[ticket.kind, ticket.batch] = factor + (seen - factor) / (calls + 1), calls + 1
+        assumed = ticket.scale * self._profile.key.batch / ticket.batch
+        seen.append(assumed * min(max(measured / ticket.expected, low), high))
         return True
+
+    def _factor(self, kind: str, batch: int) -> float:
+        """The median, which a single slow call does not move."""
+        seen = self._factors.get((kind, batch))
+        return median(seen) if seen else 1.0
 
     def _from_profile(
         self, budget: Budget, profile: Profile, curve: ResponseCurve, batch: int, scale: float, now: float
