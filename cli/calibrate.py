@@ -43,7 +43,8 @@ def calibrate(bundle: Path, data: str | None, points: int, evaluations: int, as_
     """Sweep knobs over data and store the curve in the bundle.
 
     An .npz file holds calibration_inputs, calibration_labels, test_inputs and test_labels: knobs are
-    chosen on the first two, the quality that is reported is measured on the others.
+    chosen on the first two, the quality that is reported is measured on the others. For a model of several
+    inputs it has an array for each instead of ..._inputs: calibration_tokens, calibration_mask.
 
     With several families (ACMs, token selection, exits) or hard budgets the curve has several chains:
     one price for everything, each family alone, and the same work for every input. The passes that

@@ -51,7 +51,7 @@ def merged_segments(keys: Tensor, merge: Tensor, class_token: bool) -> tuple[Ten
     segment = torch.where(stays, own, joined).to(torch.int32)
     if torch.onnx.is_in_onnx_export():
         return segment, torch.ones_like(best[:, 0])
-    two = similarity.topk(2, dim=2).values
+    two = similarity.topk(min(2, similarity.shape[2]), dim=2).values
     partners = torch.where(leaves, two[:, :, 0] - two[:, :, -1], 2.0).amin(1)
     leaving, staying = torch.where(leaves, best, 2.0).amin(1), torch.where(leaves, -2.0, best).amax(1)
     return segment, torch.minimum(partners, leaving - staying)

@@ -19,6 +19,7 @@ from adaptrt.runtime.errors import BudgetError
 _LARGEST_RISE = 0.1  # of the curve's width per call; falling is not limited
 _DEAD_BAND = 0.01  # of the curve's width: smaller changes are noise
 _GRID = 256  # choices over the curve's width: an operating point is worked out once for each
+_STEPS_APART = 150  # calls: steps farther apart than that are exceptional
 _KINDS = 64  # of calls that are told apart
 _COLD_CALLS = 3
 _COLD_MEMORY = 0.7
@@ -93,7 +94,7 @@ class LatencyController:
         self._width = max(self._full - self._cheapest, 1e-9)
         self._last: dict[tuple[int | None, float], float] = {}  # share chosen last for calls of a kind
         self._ended: float | None = None
-        self._since_idle = 0
+        self._since_idle, self._since_step = 0, _STEPS_APART
         self._pending: list[tuple[float, bool | None]] = []  # of outliers: over what was expected, and whether missed
 
     def choose(self, now: float, scale: float = 1.0) -> Choice:
@@ -152,7 +153,14 @@ class LatencyController:
 
     def _correct_margin(self, finding: Finding, steered: bool, measured: float, expected: float) -> None:
         """Outliers count once it is known that they are no step: the model answers for steps, the margin for them."""
+        self._since_step += 1
         if finding is Finding.STEP:
+            # A step is the model's, not the margin's. But where steps come again and again, so do their misses.
+            lates = [*(late for _, late in self._pending), measured > self.target if steered else None]
+            for late in lates if self._since_step < _STEPS_APART else []:
+                if late is not None:
+                    self._margin.correct(late)
+            self._since_step = 0
             self._pending.clear()
             # How calls scatter now is not known: as the profile said, and outliers may be part of it.
             self._margin.restart()

@@ -38,6 +38,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tokens and exits": {"pruning": PRUNING, "exits": ExitConfig((2,), "certainty")},
     "fixed": {"pruning": PruningConfig((0, 2), "fixed")},
     "merge": {"pruning": PruningConfig((0, 1, 2, 3), "merge")},
+    "merge to one token": {
+        "pruning": PruningConfig((0, 1, 2), "merge"),
+        "image_size": 4,
+        "class_token": False,
+    },
 }
 IMAGES = np.random.default_rng(4).random((24, 1, 8, 8), dtype=np.float32)
 
@@ -198,3 +203,15 @@ def test_one_token_images(tmp_path: Path) -> None:
     result = running.run({"pixels": np.zeros((3, 1, 2, 2), np.float32)}, knobs={"price": 1.0})
     assert result.outputs["logits"].shape == (3, 3)
     assert running.run({"pixels": np.zeros((0, 1, 2, 2), np.float32)}).outputs["logits"].shape == (0, 3)
+
+
+@pytest.mark.parametrize("rule", ["fixed", "merge"])
+def test_a_rule_that_discloses_nothing_is_calibrated_by_its_numbers(rule: str, tmp_path: Path) -> None:
+    source = LoadedModel("tiny", family_model(pruning=PruningConfig((0, 2), rule)), None, "noise")
+    report = export_bundle(source, tmp_path / "bundle", calibration=noise(), points=4, evaluations=40)
+    work = [point.macs_fraction for point in report.curve]
+    assert len(work) >= 3 and min(work) < 0.85 * max(work)
+    budget = (min(work) + max(work)) / 2
+    result = load(tmp_path / "bundle").run({"pixels": IMAGES}, budget=Budget.fraction(budget, hard=True))
+    assert result.reachable and np.ptp(result.macs_fraction) < 1e-6
+    assert result.macs_fraction.max() <= budget + 1e-6

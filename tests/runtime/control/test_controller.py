@@ -229,3 +229,31 @@ def test_targets_that_are_none(target):
 def test_percentiles_that_are_none(percentile):
     with pytest.raises(BudgetError, match=r"expected 0\.5 to 0\.999"):
         LatencyController(8.0, CURVE, percentile=percentile)
+
+
+@pytest.mark.parametrize("period", [100, 200])
+def test_steps_that_come_again_and_again_are_made_up_for(period):
+    slowdown = np.where(np.arange(3000) % period < period // 2, 1.0, 1.5)
+    controller = LatencyController(8.0, CURVE, noise=0.05)
+    _, times = play(controller, slowdown, scatter=0.05)
+    assert (times[300:] > 8.0).mean() <= 0.055  # all calls, those right after a step as well
+
+
+def test_calls_of_a_dear_kind_do_not_hold_back_the_others():
+    controller, now, shares = LatencyController(8.0, CURVE, noise=0.02), 0.0, {1.0: [], 1.6: []}
+    for scale in (1.0, 1.6) * 100:
+        now += 0.02
+        choice = controller.choose(now, scale)
+        controller.observe(now, choice, choice.fraction, CURVE.at(choice.fraction) * scale, scale)
+        shares[scale].append(choice.fraction)
+    alone, _ = play(LatencyController(8.0, CURVE, noise=0.02), np.ones(100), scatter=0.0)
+    assert np.mean(shares[1.0][20:]) > 0.95 * alone[20:].mean()
+    assert np.mean(shares[1.6][20:]) < 0.8 * np.mean(shares[1.0][20:])
+
+
+def test_more_kinds_of_calls_than_are_told_apart():
+    controller = LatencyController(8.0, CURVE)
+    for number in range(500):
+        choice = controller.choose(number * 0.01, 1 + number / 500)
+        assert CURVE.cheapest <= choice.fraction <= CURVE.full
+    assert len(controller._last) <= 64

@@ -140,3 +140,41 @@ def test_no_sensor_no_energy():
     with pytest.raises(BudgetError, match=r"no sensor of this device .*a note.*use Budget\.latency") as caught:
         CallEnergy(Telemetry([_Sensors(total=False)], interval_s=0.0), 0.0, 1e-5)
     assert "\n" not in str(caught.value)
+
+
+def batches_of_eight(cold, *, spike=None):
+    """The device takes exactly eight times what one sample takes; gives the factor learned, and shares run."""
+    planner = Planner(read_bundle(TINY))
+    budgets, now, shares = DeviceBudgets(planner), 0.0, []
+    profile = profile_of(planner)
+    budgets.use(Profile(profile.key, profile.points, profile.noise, list(cold), profile.seconds))
+    cheapest, full = planner.shares
+    budget = Budget.latency(8 * (2 + 20 * (cheapest + full) / 2))
+    for number in range(60):
+        now += 0.02
+        ticket = budgets.begin(budget, 8, now, own=False, profiler=None)
+        done = ticket.plan.point.macs_fraction
+        took = 8 * (2 + 20 * done) * (cold[number] if number < len(cold) else 1.0) * (10 if number == spike else 1)
+        now += took / 1e3
+        budgets.end(ticket, done, took, now)
+        shares.append(done)
+    return ticket.scale / 8, shares
+
+
+@pytest.mark.parametrize("spike", [None, 0, 7])
+def test_what_a_batch_size_takes_is_learned_past_first_calls_and_spikes(spike):
+    factor, _ = batches_of_eight((1.8, 1.3, 1.1), spike=spike)
+    assert factor == pytest.approx(1.0, abs=0.05)
+
+
+def test_points_that_snap_are_not_taken_for_easier_inputs():
+    app = SimulatedApp(period=0.03)
+    real, steps = app.planner.for_fraction, np.linspace(*app.planner.shares, 4)
+
+    def snapped(fraction, budget, **about):
+        return real(float(steps[steps <= fraction + 1e-9].max()), budget, **about)
+
+    app.planner.for_fraction = snapped  # type: ignore[method-assign]
+    target = 2 + 20 * float(steps[1] + steps[2]) / 2
+    ran = [app.call(Budget.latency(target))[0].plan.point.macs_fraction for _ in range(400)][100:]
+    assert np.mean(np.abs(np.diff(ran)) > 1e-6) < 0.05
