@@ -104,7 +104,8 @@ class LatencyController:
             now: The time.
             scale: What such a call takes over what the curve says, as for another batch size.
         """
-        if self._ended is None or now - self._ended > self._idle_after or now < self._ended:
+        # Threads ask for the time before they get their turn: a little earlier is no clock that was set back.
+        if self._ended is None or abs(now - self._ended) > self._idle_after:
             self._since_idle = 0
         cold = self._since_idle if self._since_idle < _COLD_CALLS else None
         curve, margin = self._curve, self._margin.factor
@@ -145,7 +146,7 @@ class LatencyController:
 
     def passed(self, now: float, choice: Choice) -> bool:
         """A call ended of which nothing is to be learned but that it was; whether the clock has gone back since."""
-        gone_back = self._ended is not None and now < self._ended
+        gone_back = self._ended is not None and now < self._ended - self._idle_after
         self._ended = now
         if choice.cold is not None and not gone_back:
             self._since_idle = max(self._since_idle, choice.cold + 1)

@@ -257,3 +257,21 @@ def test_more_kinds_of_calls_than_are_told_apart():
         choice = controller.choose(number * 0.01, 1 + number / 500)
         assert CURVE.cheapest <= choice.fraction <= CURVE.full
     assert len(controller._last) <= 64
+
+
+def test_threads_that_get_their_turn_late_are_no_clock_set_back():
+    controller, now, colds = LatencyController(8.0, CURVE, cold=(2.0, 1.5, 1.2)), 0.0, []
+    for _ in range(50):
+        first, second = controller.choose(now), controller.choose(now - 5e-6)
+        colds.append((first.cold, second.cold))
+        now += 0.008
+        controller.observe(now, first, first.fraction, CURVE.at(first.fraction))
+        controller.observe(now - 5e-6, second, second.fraction, CURVE.at(second.fraction))
+    assert set(colds[5:]) == {(None, None)}
+    before = controller.choose(now).fraction
+    for _ in range(10):  # slower calls are learned from, though they are told in another order
+        late = controller.choose(now)
+        now += 0.03
+        controller.observe(now, late, late.fraction, 2 * CURVE.at(late.fraction))
+        controller.observe(now - 1e-3, late, late.fraction, 2 * CURVE.at(late.fraction))
+    assert controller.choose(now).fraction < 0.8 * before
