@@ -342,8 +342,8 @@ def test_texts_that_do_not_fit_are_refused() -> None:
     [
         ({"class_token": False}, "without class token"),
         ({"pruning": PruningConfig((1,), "merge")}, "got pruning rule 'merge' for texts"),
-        ({"vocabulary": 0}, "sizes of at least 1"),
-        ({"length": 0}, "sizes of at least 1"),
+        ({"vocabulary": 0}, "vocabulary of at least 1"),
+        ({"length": 1}, "texts of at least 2 tokens"),
         ({"exits": ExitConfig((4,))}, "got an exit after block 4 of 4"),
     ],
 )
