@@ -115,7 +115,7 @@ def predict(
         BudgetError: The bundle cannot obey the budget.
         BackendError: The engine failed.
     """
-    _, sizes = InputContract(model.bundle.inputs).check(inputs)
+    _, sizes = InputContract(model.bundle.inputs, model.bundle.axes).check(inputs)
     axis = _batch_axis(model.bundle)
     samples = sizes.get(axis, 0) if axis is not None else 0
     results: list[Result] = []

@@ -173,8 +173,7 @@ class _Families:
         """The price rule of a pass; passes are kept by ``Evaluations``, so their identity tells them apart."""
         assert self._exits is not None
         if id(records) not in self._rules:
-            limits = {"least": self._exits.minimum, "most": self._exits.maximum}
-            self._rules[id(records)] = PriceRule(records.confidence, records.loss, records.macs_fraction, **limits)
+            self._rules[id(records)] = PriceRule(records.confidence, records.loss, records.macs_fraction)
         return self._rules[id(records)]
 
     def _point(self, setting: str, passed: Knobs, thresholds: Floats | None) -> Point:
@@ -215,10 +214,13 @@ class _Families:
         dearest = chain[-1]
         if self._exits is None or dearest.thresholds is None:
             return chain
-        if (dearest.thresholds == self._exits.maximum).all():
-            return self._without_gaps(chain, points)
-        never = np.full_like(dearest.thresholds, self._exits.maximum)
-        return self._without_gaps([*chain, self._point(dearest.setting, dearest.passed, never)], points)
+        # Above the largest confidence seen nobody seen leaves; that nobody leaves at all is said by infinity.
+        found = [chain[-1]]
+        highest = self._rule(self._evaluations.calibration(dearest.passed)).highest
+        if not (dearest.thresholds == highest).all():
+            found.append(self._point(dearest.setting, dearest.passed, highest))
+        never = self._point(dearest.setting, dearest.passed, np.full_like(dearest.thresholds, np.inf))
+        return [*self._without_gaps([*chain[:-1], *found], points), never]
 
     def _without_gaps(self, chain: list[Point], points: int) -> list[Point]:
         """A chain with more points where work leaps between two of one pass.
@@ -272,13 +274,7 @@ class _Families:
         records = self._evaluations.calibration(self._off)
         rule = self._rule(records)
         by_price = np.unique(rule.chain(rule.spread(max(points - 1, 2))), axis=0)  # ascending: from the cheapest
-        by_share = ShareRule(
-            records.confidence,
-            records.correct,
-            records.macs_fraction,
-            least=self._exits.minimum,
-            most=self._exits.maximum,
-        ).chain(points)
+        by_share = ShareRule(records.confidence, records.correct, records.macs_fraction).chain(points)
         return [
             self._with_everything([self._point(EXITS, self._off, thresholds) for thresholds in by_price], points),
             [self._point(SHARES, self._off, choice.thresholds) for choice in by_share],
@@ -306,7 +302,7 @@ class _Families:
         """Combinations off the chains: exit prices of their own at every pass, and passes around the common price."""
         if self._price is None:
             return []
-        prices = sorted(_values(chains, COMMON, PRICE_KNOB))
+        prices = sorted({*_values(chains, COMMON, PRICE_KNOB)})
         passes = {id(self._evaluations.calibration(point.passed)): point.passed for c in chains for point in c}
         sampled = self._sampled_passes(prices)
         self._evaluations.begin("combinations of prices")

@@ -3,6 +3,9 @@
 Throughout, a sample leaves at the first stage whose confidence is strictly above the stage's threshold,
 and the last stage takes the rest. A NaN confidence is above nothing. Thresholds are float32, as are the
 confidences they are compared with: what is computed here is what the runtime decides.
+
+Thresholds lie in the range of the confidences that were seen, whatever that range is: a confidence may be a
+probability, a count of agreeing heads or a log-sum-exp. What lets nobody leave, seen or not, is infinity.
 """
 
 from __future__ import annotations
@@ -41,6 +44,23 @@ def exits_taken(confidence: Array, thresholds: Array) -> npt.NDArray[np.int64]:
     return np.asarray(leaves.argmax(axis=0), np.int64)
 
 
+def threshold_range(confidence: Array) -> tuple[Floats, Floats]:
+    """Between which thresholds a stage divides the samples: ``[stages - 1]`` each.
+
+    Args:
+        confidence: Of every stage and sample, ``[stages, n]``; the last stage's is not read, nor are NaN and infinity.
+
+    Returns:
+        The largest float32 below the smallest confidence, so that all are above it, and the largest confidence,
+        so that none is; 0 twice for a stage without finite ones.
+    """
+    limits = np.zeros((2, len(confidence) - 1), np.float32)
+    for stage, row in enumerate(confidence[:-1].astype(np.float32)):
+        if (finite := row[np.isfinite(row)]).size:
+            limits[:, stage] = np.nextafter(finite.min(), np.float32(-np.inf)), finite.max()
+    return limits[0], limits[1]
+
+
 @dataclass(frozen=True)
 class ExitChoice:
     """Thresholds, and what they cost and give on the samples they were fitted to.
@@ -71,18 +91,16 @@ class ShareRule:
         confidence: ``[stages, n]``, at least two stages.
         correct: Whether each stage's prediction is right, ``[stages, n]``.
         cost: Share of the dense model's work up to each stage, ``[stages, n]``.
-        least: Threshold above which every sample is; the knob's minimum.
-        most: Threshold above which none is; the knob's maximum.
 
     Raises:
         CalibrationError: Shapes differ, or there are no samples or less than two stages.
     """
 
-    def __init__(self, confidence: Array, correct: Array, cost: Array, *, least: float, most: float) -> None:
+    def __init__(self, confidence: Array, correct: Array, cost: Array) -> None:
         _require_fit(confidence, correct, cost)
         self._confidence, self._correct = confidence.astype(np.float32), correct
         self._cost = cost.astype(np.float64)
-        self._least, self._most = np.float32(least), np.float32(most)
+        self._least, self._most = threshold_range(confidence)
         # Surest first, NaN last: the order among those that are left never changes.
         self._order = [np.argsort(-row, kind="stable") for row in self._confidence[:-1]]
 
@@ -106,10 +124,10 @@ class ShareRule:
             wanted = int(part * len(ranked) + 1e-9)
             ranked = ranked[~np.isnan(ranked)]
             if wanted == 0 and left.any():
-                found[stage] = self._most
+                found[stage] = self._most[stage]
             else:
-                found[stage] = self._least if wanted >= len(ranked) else ranked[wanted]
-            found[stage] = np.clip(found[stage], self._least, self._most)
+                found[stage] = self._least[stage] if wanted >= len(ranked) else ranked[wanted]
+            found[stage] = np.clip(found[stage], self._least[stage], self._most[stage])
             left &= ~(confidence > found[stage])
         return found
 
@@ -180,30 +198,32 @@ class PriceRule:
         confidence: ``[stages, n]``, at least two stages.
         loss: Cross-entropy of the true label at each stage, in nats, ``[stages, n]``.
         cost: Share of the dense model's work up to each stage, ``[stages, n]``.
-        least: Threshold above which every sample is; the knob's minimum.
-        most: Threshold above which none is; the knob's maximum.
 
     Raises:
         CalibrationError: Shapes differ, or there are no samples or less than two stages.
     """
 
-    def __init__(self, confidence: Array, loss: Array, cost: Array, *, least: float, most: float) -> None:
+    def __init__(self, confidence: Array, loss: Array, cost: Array) -> None:
         _require_fit(confidence, loss, cost)
         self._confidence = confidence.astype(np.float32)
         self._loss, self._cost = loss.astype(np.float64), cost.astype(np.float64)
-        self._least, self._most = np.float32(least), np.float32(most)
+        self._least, self._most = threshold_range(confidence)
         self._ranks = [_Ranks(row) for row in self._confidence[:-1]]
+
+    @property
+    def highest(self) -> Floats:
+        """The largest confidences seen, ``[stages - 1]``: as thresholds they let no sample leave."""
+        return self._most.copy()
 
     def thresholds(self, price: float) -> Floats:
         """Thresholds at a price in nats per share of the dense work, ``[stages - 1]``.
 
-        At 0 nobody leaves early, at ``maximum`` and above everybody leaves at the first exit.
+        At 0 nobody of the samples leaves early, at ``maximum`` and above everybody leaves at the first exit.
         """
-        stages = len(self._confidence)
         if price <= 0:
-            return np.full(stages - 1, self._most)
+            return self._most.copy()
         if price >= self.maximum:
-            return np.full(stages - 1, self._least)
+            return self._least.copy()
         return self._induced(price)
 
     def chain(self, prices: Sequence[float]) -> Floats:
@@ -226,7 +246,7 @@ class PriceRule:
         """Price from which on everybody leaves at the first exit; representable in float32, above 0."""
         gain, spent = self._loss[0] - self._loss[1:], np.maximum(self._cost[1:] - self._cost[0], 1e-9)
         high = max(float((gain / spent).max()), 0.0) * (1 + 1e-6) + 1e-6
-        low = _smallest(lambda price: bool(self._induced(price)[0] == self._least), high)
+        low = _smallest(lambda price: bool(self._induced(price)[0] == self._least[0]), high)
         return float(np.nextafter(np.float32(low), np.float32(np.inf)))
 
     def _induced(self, price: float) -> Floats:
@@ -234,7 +254,7 @@ class PriceRule:
         ahead = stop[-1]
         found = np.empty(len(stop) - 1, np.float32)
         for stage in range(len(stop) - 2, -1, -1):
-            found[stage] = self._ranks[stage].threshold(stop[stage] - ahead, self._least, self._most)
+            found[stage] = self._ranks[stage].threshold(stop[stage] - ahead, self._least[stage], self._most[stage])
             ahead = np.where(self._confidence[stage] > found[stage], stop[stage], ahead)
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from adaptrt.models.vit import ViT
 from adaptrt.runtime.bundle import (
     BUNDLE_FILE,
     FORMAT_VERSION,
+    Axis,
     Bundle,
     CurvePoint,
     Dense,
@@ -188,10 +190,9 @@ def describe_bundle(
         for spec in model.knob_specs()
     ]
     if len(stages) > 1:
-        # No confidence is strictly above the default, every one is strictly above the minimum.
-        never = float(len(stages)) if model.exit_criterion == "patience" else 1.0
+        # A confidence may have any range: what lets nobody leave is infinity, not some number.
         shape = [len(stages) - 1]
-        knobs.append(Knob(THRESHOLDS_KNOB, "float32", shape, minimum=-1.0, maximum=never, default=never))
+        knobs.append(Knob(THRESHOLDS_KNOB, "float32", shape, minimum=-math.inf, maximum=math.inf, default=math.inf))
     return Bundle(
         format_version=FORMAT_VERSION,
         name=source.name,
@@ -207,6 +208,7 @@ def describe_bundle(
         ops=ops,
         exit_criterion=model.exit_criterion if len(stages) > 1 else None,
         tokens=model.token_axis if any(stage.decisions for stage in stages) else None,
+        axes={name: Axis(*limits) for name, limits in model.axis_limits().items()},
     )
 
 
@@ -217,7 +219,7 @@ def _input_specs(model: Network) -> list[TensorSpec]:
         if spec.dtype == "float32" and len(spec.shape) == 4 and spec.shape[1] in (1, 3):
             channels, height, width = (int(size) for size in spec.shape[1:])
             image = ImagePreprocessing(channels=channels, height=height, width=width)
-        specs.append(TensorSpec(name=spec.name, dtype=spec.dtype, shape=list(spec.shape), preprocessing=image))
+        specs.append(TensorSpec(spec.name, spec.dtype, list(spec.shape), image, spec.minimum, spec.maximum))
     return specs
 
 

@@ -21,11 +21,16 @@ Axis = int | str
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A named tensor; in ``shape`` a text names a dynamic axis, such as ``"batch"``."""
+    """A named tensor; in ``shape`` a text names a dynamic axis, such as ``"batch"``.
+
+    An input of whole numbers says which ones it takes, from ``minimum`` to ``maximum``.
+    """
 
     name: str
     dtype: str
     shape: tuple[Axis, ...]
+    minimum: int | None = None
+    maximum: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,10 @@ class Network(nn.Module, abc.ABC):
     @abc.abstractmethod
     def input_specs(self) -> list[TensorSpec]:
         """Inputs of the network, knobs not among them."""
+
+    def axis_limits(self) -> dict[str, tuple[int, int | None]]:
+        """Shortest and longest size of every named axis of the inputs; None: no limit, for the batch alone."""
+        return {"batch": (0, None)}
 
     @abc.abstractmethod
     def example_inputs(self, batch: int) -> dict[str, Tensor]:

@@ -80,9 +80,14 @@ class TextEncoder(Encoder):
         return True
 
     def input_specs(self) -> list[TensorSpec]:
-        """Numbers of the words, and which of them are real. The axis ``length`` goes up to the configured one."""
+        """Numbers of the words, and which of them are real."""
         axes = ("batch", "length")
-        return [TensorSpec("tokens", "int64", axes), TensorSpec("mask", "bool", axes)]
+        words = TensorSpec("tokens", "int64", axes, minimum=0, maximum=self.config.vocabulary - 1)
+        return [words, TensorSpec("mask", "bool", axes)]
+
+    def axis_limits(self) -> dict[str, tuple[int, int | None]]:
+        """The axis ``length`` goes up to the configured one."""
+        return {**super().axis_limits(), "length": (1, self.config.length)}
 
     def example_inputs(self, batch: int) -> dict[str, Tensor]:
         """Random texts of random lengths, padded to the full length."""

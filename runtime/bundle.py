@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
 from adaptrt.runtime import bundle_files
+from adaptrt.runtime.bundle_json import decode_bundle
 from adaptrt.runtime.bundle_schema import (
     BUNDLE_FILE,
     FORMAT_VERSION,
+    Axis,
     Bundle,
     Carry,
     CurvePoint,
@@ -33,6 +33,7 @@ from adaptrt.runtime.expectations import Invalid
 __all__ = [
     "BUNDLE_FILE",
     "FORMAT_VERSION",
+    "Axis",
     "Bundle",
     "Carry",
     "CurvePoint",
@@ -48,12 +49,6 @@ __all__ = [
 ]
 
 MAX_BUNDLE_BYTES = 16 * 1024 * 1024
-
-
-class _Version(msgspec.Struct):
-    """Read first, so that a future format is named as such whatever else has changed in it."""
-
-    format_version: int | None = None
 
 
 def read_bundle(folder: str | Path, *, verify_hashes: bool = True) -> Bundle:
@@ -72,7 +67,7 @@ def read_bundle(folder: str | Path, *, verify_hashes: bool = True) -> Bundle:
     path = root / BUNDLE_FILE
     text = bundle_files.read_file(root, BUNDLE_FILE, limit=MAX_BUNDLE_BYTES)
     try:
-        bundle = _decode(text)
+        bundle = decode_bundle(text)
         check_bundle(bundle)
     except Invalid as error:
         raise BundleError(f"{path}: {error}") from None
@@ -91,7 +86,7 @@ def encode_bundle(bundle: Bundle) -> bytes:
         BundleError: ``read_bundle`` would refuse the result.
     """
     try:
-        text = bundle_files.encode_checked(bundle, check_bundle, _decode)
+        text = bundle_files.encode_checked(bundle, check_bundle, decode_bundle)
     except (Invalid, TypeError, ValueError) as error:
         raise BundleError(f"bundle {bundle.name!r} not written: {one_line(error)}") from None
     if len(text) > MAX_BUNDLE_BYTES:
@@ -100,18 +95,3 @@ def encode_bundle(bundle: Bundle) -> bytes:
             "expected; calibrate fewer points"
         )
     return text
-
-
-def _decode(text: bytes) -> Bundle:
-    try:
-        version = msgspec.json.decode(text, type=_Version).format_version
-        if version != FORMAT_VERSION:
-            raise Invalid(
-                f"format_version is {'missing' if version is None else version}, expected {FORMAT_VERSION}; "
-                "export the model again with this adaptrt, or install the adaptrt that wrote it"
-            )
-        return msgspec.json.decode(text, type=Bundle)
-    except msgspec.ValidationError as error:
-        raise Invalid(f"{one_line(error)}; export the model again") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"not readable as JSON ({one_line(error)}); copy the bundle or export the model again") from None

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BUNDLE_FILE = "bundle.json"
 MACS_OUTPUT = "macs_fraction"
 CONFIDENCE_OUTPUT = "confidence"
@@ -14,7 +14,7 @@ VALID_CARRY = "valid"
 PRICE_KNOB = "price"
 TOKEN_PRICE_KNOB = "token_price"
 THRESHOLDS_KNOB = "exit_thresholds"
-"""The one knob that no graph has: the host compares the confidences with it."""
+"""The one knob that no graph has: the host compares the confidences with it. It alone may be infinite."""
 CRITERIA = ("max_softmax", "entropy", "certainty", "patience")
 SNAPPING_SETTING = "sample"
 """How the setting of a point begins that is run as it was measured, never interpolated."""
@@ -35,6 +35,7 @@ class ImagePreprocessing(msgspec.Struct, frozen=True):
         scale: factor applied to the pixel values 0..255.
         mean: one value, or one per channel, on the scaled values.
         std: one value, or one per channel, on the scaled values.
+        background: pixel value, 0..255, or one per channel, of the ground that transparent pictures are laid over.
     """
 
     channels: int
@@ -43,15 +44,40 @@ class ImagePreprocessing(msgspec.Struct, frozen=True):
     scale: float = 1 / 255
     mean: list[float] = msgspec.field(default_factory=lambda: [0.0])
     std: list[float] = msgspec.field(default_factory=lambda: [1.0])
+    background: list[int] = msgspec.field(default_factory=lambda: [0])
+
+
+class Axis(msgspec.Struct, frozen=True):
+    """How long a named axis of the inputs may be.
+
+    Attributes:
+        shortest: the smallest size that the graph takes.
+        longest: the largest; None for no limit, which only the batch axis may be without.
+    """
+
+    shortest: int = 1
+    longest: int | None = None
 
 
 class TensorSpec(msgspec.Struct, frozen=True):
-    """A graph input or output. In ``shape`` a number is a fixed size, a text names a dynamic axis."""
+    """A graph input or output.
+
+    Attributes:
+        name: of the tensor.
+        dtype: as numpy calls it.
+        shape: a number is a fixed size, a text names a dynamic axis.
+        preprocessing: how an image becomes this input; None where it is none.
+        minimum: the smallest value of an input of whole numbers, which always has both limits; None elsewhere.
+            Inputs of fractions take every finite number.
+        maximum: the largest.
+    """
 
     name: str
     dtype: str
     shape: list[int | str]
     preprocessing: ImagePreprocessing | None = None
+    minimum: int | None = None
+    maximum: int | None = None
 
 
 class DataFile(msgspec.Struct, frozen=True):
@@ -112,8 +138,9 @@ class Knob(msgspec.Struct, frozen=True):
     """What changes how much is computed: a graph input, or ``exit_thresholds``; at its default everything runs.
 
     ``exit_thresholds`` (float32 [stages - 1]) is there where there are several stages, and in no graph:
-    a sample leaves at stage i if its confidence is strictly above the i-th. The default and maximum
-    lets none leave. A threshold belongs to its own exit: they need not descend.
+    a sample leaves at stage i if its confidence is strictly above the i-th. Its default and maximum are
+    infinity, which lets none leave, whatever the range of the confidences; JSON has no infinity and says
+    null. A threshold belongs to its own exit: they need not descend.
     """
 
     name: str
@@ -148,7 +175,8 @@ class CurvePoint(msgspec.Struct, frozen=True):
     """One calibrated operating point. Quality: higher is better.
 
     Attributes:
-        knobs: values fed; a knob that is not named stood at its default.
+        knobs: values fed; a knob that is not named stood at its default. An exit threshold of infinity is
+            null in JSON.
         macs_fraction: mean share of the dense MACs on the held-out split (reported).
         quality: on the held-out split (reported).
         frontier: whether no other point of the curve beats this one on the calibration split; by the
@@ -198,6 +226,7 @@ class Bundle(msgspec.Struct, frozen=True):
         tokens: how many a sample has before any selection: a number, or the name of an axis of the
             inputs. None where no decisions are given, or the first are those of a gate in the first
             stage, which tell.
+        axes: how long each named axis of the inputs may be, all of them listed.
     """
 
     format_version: int
@@ -214,3 +243,4 @@ class Bundle(msgspec.Struct, frozen=True):
     ops: dict[str, int] = {}
     exit_criterion: str | None = None
     tokens: int | str | None = None
+    axes: dict[str, Axis] = {}

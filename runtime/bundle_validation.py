@@ -12,6 +12,7 @@ import numpy as np
 from adaptrt.runtime.bundle_schema import (
     MACS_OUTPUT,
     PRICE_KNOB,
+    THRESHOLDS_KNOB,
     TOKEN_PRICE_KNOB,
     Bundle,
     DataFile,
@@ -22,7 +23,14 @@ from adaptrt.runtime.bundle_schema import (
 from adaptrt.runtime.curve_validation import MAX_CURVE_POINTS, check_curve
 from adaptrt.runtime.expectations import MAX_TEXT, expect, expect_finite, expect_text, expect_unique, short
 from adaptrt.runtime.stage_validation import check_stages
-from adaptrt.runtime.tensor_validation import DTYPES, MAX_RANK, MAX_SIZE, check_tensor
+from adaptrt.runtime.tensor_validation import (
+    DTYPES,
+    MAX_RANK,
+    MAX_SIZE,
+    check_axes,
+    check_input,
+    check_tensor,
+)
 
 MAX_ENTRIES = 1_000
 
@@ -50,9 +58,10 @@ def check_bundle(bundle: Bundle) -> None:
         ("ops", len(bundle.ops), 0, MAX_ENTRIES),
     ):
         expect(least <= count <= most, f"{key}: {count} entries", f"{least} to {most}")
-    for kind, specs in (("inputs", bundle.inputs), ("outputs", bundle.outputs)):
-        for spec in specs:
-            check_tensor(f"{kind} {short(spec.name)}", spec)
+    for spec in bundle.inputs:
+        check_input(f"inputs {short(spec.name)}", spec)
+    for spec in bundle.outputs:
+        check_tensor(f"outputs {short(spec.name)}", spec)
     for knob in bundle.knobs:
         _check_knob(f"knobs {short(knob.name)}", knob)
     expect_unique("inputs and knobs", [*(spec.name for spec in bundle.inputs), *(knob.name for knob in bundle.knobs)])
@@ -63,6 +72,7 @@ def check_bundle(bundle: Bundle) -> None:
     expect_unique("stages", [stage.file for stage in bundle.stages])
     _check_dense(bundle.dense)
     check_stages(bundle)
+    check_axes(bundle)
     check_curve(bundle)
     for op, learners in bundle.ops.items():
         expect_text("ops", op)
@@ -98,7 +108,7 @@ def _check_knob(where: str, knob: Knob) -> None:
         fine = knob.dtype == "float32" and math.prod(knob.shape) == 1
         expect(fine, f"{where}: {knob.dtype} {knob.shape}", "float32 [1]")
     kind = np.dtype(knob.dtype).kind
-    least, most = _range(np.dtype(knob.dtype))
+    least, most = (-math.inf, math.inf) if knob.name == THRESHOLDS_KNOB else _range(np.dtype(knob.dtype))
     for value in (knob.minimum, knob.maximum, knob.default):
         expect(least <= value <= most, f"{where}: {value}", f"a number that {knob.dtype} can hold")
     expect(
@@ -106,7 +116,11 @@ def _check_knob(where: str, knob: Knob) -> None:
         f"{where}: minimum {knob.minimum}, default {knob.default}, maximum {knob.maximum}",
         "minimum <= default <= maximum",
     )
-    expect(kind == "f" or float(knob.default).is_integer(), f"{where}: default {knob.default}", "a whole number")
+    expect(
+        kind == "f" or knob.name == THRESHOLDS_KNOB or float(knob.default).is_integer(),
+        f"{where}: default {knob.default}",
+        "a whole number",
+    )
 
 
 def _range(dtype: np.dtype[Any]) -> tuple[float, float]:

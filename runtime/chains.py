@@ -230,7 +230,10 @@ def _move(near: float, far: float, way: float, dtype: np.dtype[Any]) -> float:
     """Linear, rounded to what the graph can get: to the side of ``near``, or down for whole numbers.
 
     ``near`` itself comes back as it was written, and ``far`` never: more would run than the budget.
+    Between a threshold and infinity, at which nobody leaves, there is nothing.
     """
+    if math.isinf(near) or math.isinf(far):
+        return near
     start, end = dtype.type(near), dtype.type(far)
     exact = float(start) + way * (float(end) - float(start))
     if dtype.kind != "f":

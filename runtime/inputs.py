@@ -1,6 +1,8 @@
 """Checks what a caller feeds against what the bundle declares, cheaply enough for every call.
 
-Nothing is cast, reshaped or copied: a wrong array is refused with the expression that mends it.
+Nothing is cast, reshaped or copied: a wrong array is refused with the expression that mends it. Sizes and values
+are checked as well, before any engine sees a byte: what an engine makes of a number outside its table, an error or
+an answer that looks like any other, is its own affair.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.bundle_schema import Knob, KnobValue, TensorSpec
+from adaptrt.runtime.bundle_schema import Axis, Knob, KnobValue, TensorSpec
 from adaptrt.runtime.errors import InputError, shown
 
 Array = np.ndarray[Any, Any]
@@ -23,22 +25,33 @@ _MISSING = object()
 class _ExpectedArray:
     """One input's requirements, split into what is quick to compare."""
 
-    __slots__ = ("dtype", "dynamic", "fixed", "name", "rank", "spec")
+    __slots__ = ("check_values", "dtype", "dynamic", "fixed", "name", "rank", "spec")
 
-    def __init__(self, spec: TensorSpec) -> None:
+    def __init__(self, spec: TensorSpec, axes: Mapping[str, Axis]) -> None:
         self.spec = spec
         self.name = spec.name
         self.dtype = np.dtype(spec.dtype)
         self.rank = len(spec.shape)
         self.fixed = tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, int))
-        self.dynamic = tuple((axis, name) for axis, name in enumerate(spec.shape) if isinstance(name, str))
+        limits = [
+            (axis, name, axes.get(name, Axis(0))) for axis, name in enumerate(spec.shape) if isinstance(name, str)
+        ]
+        self.dynamic = tuple(
+            (a, n, one.shortest, math.inf if one.longest is None else one.longest) for a, n, one in limits
+        )
+        self.check_values = {"f": _check_finite, "i": _check_range, "u": _check_range}.get(self.dtype.kind)
 
 
 class InputContract:
-    """The inputs of a bundle, knobs excluded; immutable."""
+    """The inputs of a bundle, knobs excluded; immutable.
 
-    def __init__(self, specs: Sequence[TensorSpec]) -> None:
-        self._expected = tuple(_ExpectedArray(spec) for spec in specs)
+    Args:
+        specs: the inputs.
+        axes: how long the named axes may be; one that is not listed may have any size.
+    """
+
+    def __init__(self, specs: Sequence[TensorSpec], axes: Mapping[str, Axis]) -> None:
+        self._expected = tuple(_ExpectedArray(spec, axes) for spec in specs)
 
     def check(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, int]]:
         """Check every array.
@@ -50,16 +63,17 @@ class InputContract:
             The same arrays by name, in a new dictionary, and the size of every dynamic axis.
 
         Raises:
-            InputError: a name is missing or unknown, something is no array, or has another dtype,
-                number of axes or size than declared, or two inputs differ in a common axis.
+            InputError: a name is missing or unknown, something is no array or a masked one, or has another dtype,
+                number of axes or size than declared, two inputs differ in a common axis, a whole number is out of
+                its range, or a fraction is not finite.
         """
         if type(inputs) is not dict and not isinstance(inputs, Mapping):
             raise self._wrong_names(inputs)
         feeds: dict[str, Array] = {}
         sizes: dict[str, int] = {}
         for expected in self._expected:
-            array = inputs.get(expected.name, _MISSING)
-            if not isinstance(array, np.ndarray) or array.dtype != expected.dtype:
+            array: Any = inputs.get(expected.name, _MISSING)
+            if (type(array) is not np.ndarray and not _is_plain(array)) or array.dtype != expected.dtype:
                 raise self._wrong_names(inputs) if array is _MISSING else _wrong(array, expected)
             shape = array.shape
             if len(shape) != expected.rank:
@@ -67,13 +81,17 @@ class InputContract:
             for axis, size in expected.fixed:
                 if shape[axis] != size:
                     raise _wrong(array, expected)
-            for axis, name in expected.dynamic:
+            for axis, name, shortest, longest in expected.dynamic:
                 size = shape[axis]
+                if not shortest <= size <= longest:
+                    raise _wrong_size(array, expected, axis, name, shortest, longest)
                 if sizes.setdefault(name, size) != size:
                     raise InputError(
                         f"input {expected.name!r}: {name} is {size}, expected {sizes[name]} as in the inputs "
                         f"before it; feed arrays with the same {name}"
                     )
+            if expected.check_values is not None:
+                expected.check_values(array, expected.spec)
             feeds[expected.name] = array
         if len(inputs) != len(feeds):
             raise self._wrong_names(inputs)
@@ -88,6 +106,53 @@ class InputContract:
         return InputError(
             f"inputs: got {got}, expected exactly {names}; rename, add or leave out (knobs go in `knobs`)"
         )
+
+
+def _is_plain(array: object) -> bool:
+    """Whether this is an array all of whose elements count; of a masked one some do not."""
+    return isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)
+
+
+def _check_finite(array: Array, spec: TensorSpec) -> None:
+    """Refuse NaN and infinity: no answer to them means anything, and engines differ in the one they give.
+
+    Raises:
+        InputError: there is one.
+    """
+    finite = np.isfinite(array)
+    if not finite.all():
+        place = [int(index) for index in np.argwhere(~finite)[0]]
+        raise InputError(
+            f"input {spec.name!r}: got {array[tuple(place)]} at {place}, expected finite numbers; "
+            "look where it comes from, or replace it with np.nan_to_num(x)"
+        )
+
+
+def _check_range(array: Array, spec: TensorSpec) -> None:
+    """Refuse whole numbers that the model has nothing for.
+
+    Raises:
+        InputError: there is one.
+    """
+    least, most = spec.minimum, spec.maximum
+    if least is None or most is None or not array.size or (array.min() >= least and array.max() <= most):
+        return
+    place = [int(index) for index in np.argwhere((array < least) | (array > most))[0]]
+    raise InputError(
+        f"input {spec.name!r}: got {array[tuple(place)]} at {place}, expected {least} to {most}; "
+        "feed numbers in that range, such as the model's own tokenizer gives"
+    )
+
+
+def _wrong_size(
+    array: Array, expected: _ExpectedArray, axis: int, name: str, shortest: int, longest: float
+) -> InputError:
+    sizes = f"at least {shortest}" if longest == math.inf else f"{shortest} to {int(longest)}"
+    remedy = "cut it" if array.shape[axis] > longest else "give more"
+    return InputError(
+        f"input {expected.name!r}: got {list(array.shape)}, where {name} is {array.shape[axis]}, "
+        f"expected {sizes}; {remedy}"
+    )
 
 
 def knob_arrays(knobs: Sequence[Knob], values: Mapping[str, KnobValue]) -> dict[str, Array]:
@@ -133,14 +198,15 @@ def _numbers(knob: Knob, value: object) -> float | int | list[float | int]:
 
 
 def _number(knob: Knob, value: object) -> float | int:
-    number = _as_float(value)
-    if not knob.minimum <= number <= knob.maximum:
+    number, dtype = _as_float(value), np.dtype(knob.dtype)
+    too_large = dtype.kind == "f" and float(np.finfo(dtype).max) < abs(number) < math.inf
+    if too_large or not knob.minimum <= number <= knob.maximum:
         wanted = "a number" if math.prod(knob.shape) == 1 else f"a number, or {math.prod(knob.shape)} of them,"
         raise InputError(
             f"knob {knob.name!r}: got {shown(value)}, expected {wanted} from {knob.minimum:g} to {knob.maximum:g}; "
             "pass that"
         )
-    if np.dtype(knob.dtype).kind == "f":
+    if dtype.kind == "f":
         return number
     if number != int(number):
         raise InputError(f"knob {knob.name!r}: got {shown(value)}, expected a whole number ({knob.dtype}); round it")
@@ -148,18 +214,23 @@ def _number(knob: Knob, value: object) -> float | int:
 
 
 def _as_float(value: object) -> float:
-    """NaN for what is no number; so is True, which is not meant as 1."""
+    """NaN for what is no number, or too large for one; so is True, which is not meant as 1."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return math.nan
     try:
         return float(value)
     except OverflowError:
-        return math.inf
+        return math.nan
 
 
 def _wrong(array: object, expected: _ExpectedArray) -> InputError:
     spec = expected.spec
     want = f"{spec.dtype} [{', '.join(str(size) for size in spec.shape)}]"
+    if isinstance(array, np.ma.MaskedArray):
+        return InputError(
+            f"input {spec.name!r}: got a masked array, expected a plain one {want}, as no engine knows masks; "
+            "say what stands for the masked elements with x.filled(value)"
+        )
     if not isinstance(array, np.ndarray):
         kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
         return InputError(

@@ -60,7 +60,7 @@ class AdaptiveModel:
         self._bundle = bundle
         self._backends = tuple(backends)
         self._backend_name, self._backend_reason, self._precision = backend_name, backend_reason, precision
-        self._contract = InputContract(bundle.inputs)
+        self._contract = InputContract(bundle.inputs, bundle.axes)
         self._planner = Planner(bundle)
         self._plan = self._planner.for_budget(Budget.full())  # replaced whole, never changed
         self._batch = batch_axis(bundle)

@@ -52,7 +52,6 @@ class Planner:
         self._cached = lru_cache(maxsize=_PLANS_KEPT)(self._solve)
         self._cached_fractions = lru_cache(maxsize=_PLANS_KEPT)(self._for_fraction)
         self._everything = self._solver.solve(Budget.full()).macs_fraction
-        self._never = next((float(np.float32(k.maximum)) for k in bundle.knobs if k.name == THRESHOLDS_KNOB), math.inf)
 
     def for_budget(self, budget: Budget) -> Plan:
         """The plan that obeys a budget.
@@ -122,9 +121,7 @@ class Planner:
         arrays: dict[str, np.ndarray[Any, Any]],
         message: str | None,
     ) -> Plan:
-        """At the knob's maximum no sample leaves, whatever its confidence: a rounded softmax may exceed 1."""
-        given = arrays.pop(THRESHOLDS_KNOB).tolist() if THRESHOLDS_KNOB in arrays else []
-        thresholds = tuple(math.inf if threshold >= self._never else threshold for threshold in given)
+        thresholds = tuple(arrays.pop(THRESHOLDS_KNOB).tolist() if THRESHOLDS_KNOB in arrays else ())
         lists = any(isinstance(value, list) for value in point.knobs.values())
         return Plan(budget, point, arrays, thresholds, message, lists)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from adaptrt.runtime.bundle_schema import (
     CONFIDENCE_OUTPUT,
     CRITERIA,
@@ -76,9 +78,9 @@ def _check_exits(bundle: Bundle, thresholds: Knob | None) -> None:
     expect(fine, f"knobs {THRESHOLDS_KNOB!r}: {got} with {len(bundle.stages)} stages", f"float32 [{exits}]")
     if thresholds is not None:
         expect(
-            thresholds.default == thresholds.maximum,
-            f"knobs {THRESHOLDS_KNOB!r}: default {thresholds.default}",
-            f"the maximum, {thresholds.maximum}, at which no sample leaves",
+            thresholds.default == thresholds.maximum == math.inf,
+            f"knobs {THRESHOLDS_KNOB!r}: default {thresholds.default}, maximum {thresholds.maximum}",
+            "infinity (null in JSON), at which no sample leaves",
         )
 
 

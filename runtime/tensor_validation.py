@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from adaptrt.runtime.bundle_schema import ImagePreprocessing, TensorSpec
+import numpy as np
+
+from adaptrt.runtime.bundle_schema import MACS_OUTPUT, Bundle, ImagePreprocessing, TensorSpec
 from adaptrt.runtime.expectations import expect, expect_finite, expect_text, short
 
 DTYPES = (
@@ -25,6 +27,45 @@ def check_tensor(where: str, spec: TensorSpec) -> None:
     check_array(where, spec.dtype, spec.shape)
     if spec.preprocessing is not None:
         _check_preprocessing(f"{where} preprocessing", spec.preprocessing)
+
+
+def check_input(where: str, spec: TensorSpec) -> None:
+    """An input: where it takes whole numbers, it says which.
+
+    Raises:
+        Invalid: as ``check_tensor``, or its limits are missing, wrong, or none of its dtype.
+    """
+    check_tensor(where, spec)
+    got = f"{where}: minimum {spec.minimum}, maximum {spec.maximum} of {spec.dtype}"
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind not in "iu":
+        expect(spec.minimum is None and spec.maximum is None, got, "limits of whole numbers only")
+        return
+    limits = np.iinfo(dtype)
+    fine = spec.minimum is not None and spec.maximum is not None
+    fine = fine and int(limits.min) <= spec.minimum <= spec.maximum <= int(limits.max)  # type: ignore[operator]
+    expect(fine, got, f"both, {limits.min} <= minimum <= maximum <= {limits.max}")
+
+
+def check_axes(bundle: Bundle) -> None:
+    """Every named axis of the inputs says how long it may be; all but the batch have an end.
+
+    Raises:
+        Invalid: one is missing or unknown, or its limits are none.
+    """
+    named = {size for spec in bundle.inputs for size in spec.shape if isinstance(size, str)}
+    expect(set(bundle.axes) == named, f"axes: {_listed(bundle.axes)}", f"exactly those of the inputs, {_listed(named)}")
+    batch = {size for spec in bundle.outputs if spec.name == MACS_OUTPUT for size in spec.shape[:1]}
+    for name, axis in bundle.axes.items():
+        fine = axis.longest is not None or name in batch
+        expect(fine, f"axes {short(name)}: no longest", "how long it may be, as it is not the batch")
+        longest = MAX_SIZE if axis.longest is None else axis.longest
+        fine = 0 <= axis.shortest <= longest <= MAX_SIZE and longest >= 1
+        expect(fine, f"axes {short(name)}: {axis.shortest} to {longest}", f"sizes from 0 to {MAX_SIZE}, in order")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(short(name) for name in sorted(names)[:10]) or "none"
 
 
 def check_array(where: str, dtype: str, shape: Sequence[int | str]) -> None:
@@ -53,6 +94,8 @@ def _check_preprocessing(where: str, recipe: ImagePreprocessing) -> None:
             "1 or one per channel",
         )
         expect_finite(f"{where} {key}", values)
+    fine = len(recipe.background) in {1, recipe.channels} and all(0 <= value <= 255 for value in recipe.background)
+    expect(fine, f"{where}: background {recipe.background[:4]}", "1 value from 0 to 255, or one per channel")
     expect_finite(f"{where} scale", [recipe.scale])
     expect(recipe.scale > 0, f"{where}: scale {recipe.scale}", "above 0")
     expect(min(recipe.std) > 0, f"{where}: std {min(recipe.std)}", "above 0")

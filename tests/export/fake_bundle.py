@@ -18,7 +18,7 @@ PRICE = Knob("price", "float32", [1], 0.0, 4.0, 0.0)
 TOKEN_PRICE = Knob("token_price", "float32", [1], -1.0, 4.0, -1.0)
 CAPACITY = Knob("capacity", "int32", [GATES], -1, FULL, -1)
 KEEP = Knob("keep", "int32", [1], -1, TOKENS, -1)
-EXITS = Knob("exit_thresholds", "float32", [1], -1.0, 1.0, 1.0)
+EXITS = Knob("exit_thresholds", "float32", [1], -np.inf, np.inf, np.inf)
 _CARRIED = [Carry("hidden", "next_hidden", "float32", ["batch", 2])]
 ALL = (PRICE, TOKEN_PRICE, CAPACITY, KEEP, EXITS)
 

@@ -1,6 +1,7 @@
 """The search: chains with one rule each, bounded passes, samples only where they beat noise, resumable."""
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def test_points_say_how_they_are_run_again(knobs: tuple[Knob, ...]) -> None:
 
 
 def test_families_alone_leave_the_others_off() -> None:
-    found = chains(run(*ALL)[0])
+    points, evaluations = run(*ALL)
+    found = chains(points)
     assert all(point.knobs.keys() == {"price", "exit_thresholds"} for point in found["price"])
     assert all(point.knobs.keys() == {"price", "token_price"} for point in found["acm"] + found["tokens"])
     assert {point.knobs["token_price"] for point in found["acm"]} == {0.0}
@@ -84,7 +86,11 @@ def test_families_alone_leave_the_others_off() -> None:
     for point in found["exits"] + found["exits by share"]:
         assert (point.knobs["price"], point.knobs["token_price"]) == (0.0, 0.0)
     for chain in (found["price"], found["exits"], found["exits by share"]):
-        assert chain[0].knobs["exit_thresholds"] == [-1.0] and chain[-1].knobs["exit_thresholds"] == [1.0]
+        confidence = evaluations.calibration(chain[0].passed).confidence[0]
+        assert chain[0].thresholds < confidence.min()  # everybody leaves at the first exit
+        assert chain[-1].thresholds >= evaluations.calibration(chain[-1].passed).confidence[0].max()
+    for chain in (found["price"], found["exits"]):
+        assert chain[-1].knobs["exit_thresholds"] == [math.inf]  # whatever confidence comes
     prices = [point.knobs["price"] for point in found["price"]]
     assert prices[0] == 4.0 and prices[-1] == 0.0 and prices == sorted(prices, reverse=True)
 
@@ -103,16 +109,18 @@ def test_what_going_on_does_not_improve_leaves_at_any_price_but_none() -> None:
     evaluations = Evaluations(Overthinking(PRICE, EXITS), fake_data(300), limit=40, journal=Journal(None, ""))
     found = chains(search(evaluations, points=7))
     for setting in ("price", "exits"):
-        free, never = found[setting][-2:]
+        free, surest, never = found[setting][-3:]
         assert free.knobs["price"] == never.knobs["price"] == 0.0
         assert free.outcome.loss < never.outcome.loss and free.outcome.cost < never.outcome.cost
-        assert never.knobs["exit_thresholds"] == [1.0]
+        assert surest.outcome.cost == never.outcome.cost
+        assert never.knobs["exit_thresholds"] == [math.inf]
 
 
 def test_between_two_points_of_a_pass_work_is_what_interpolation_says() -> None:
     """Between not leaving where it helps and not leaving at all thresholds move little and work leaps."""
     evaluations = Evaluations(Overthinking(PRICE, EXITS), fake_data(300), limit=40, journal=Journal(None, ""))
-    chain = chains(search(evaluations, points=7))["exits"]
+    *chain, never = chains(search(evaluations, points=7))["exits"]
+    assert never.outcome.cost == chain[-1].outcome.cost
     records = evaluations.calibration(chain[0].passed)
     widest = 1.5 * (chain[-1].outcome.cost - chain[0].outcome.cost) / 6
     for before, after in itertools.pairwise(chain):

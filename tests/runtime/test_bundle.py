@@ -29,7 +29,7 @@ def refused(folder, match, *, by=(read_bundle, load)):
 
 def test_reads_what_was_written(tiny):
     bundle = read_bundle(tiny)
-    assert bundle.format_version == 1
+    assert bundle.format_version == 2
     assert bundle.inputs[0].shape == ["batch", 4]
     assert bundle.knobs[0].default == 0.0
     assert len(bundle.curve) == 12
@@ -79,7 +79,7 @@ def test_not_a_bundle(tiny, text):
     refused(tiny, "bundle.json")
 
 
-@pytest.mark.parametrize("version", [0, 2, 99, -1, None, "1", 1.5])
+@pytest.mark.parametrize("version", [0, 3, 99, -1, None, "1", 1.5])
 def test_unknown_format_version(tiny, edit, version):
     edit(tiny, lambda b: b.update(format_version=version))
     refused(tiny, "format_version")
@@ -87,12 +87,12 @@ def test_unknown_format_version(tiny, edit, version):
 
 def test_missing_format_version(tiny, edit):
     edit(tiny, lambda b: b.pop("format_version"))
-    refused(tiny, "format_version is missing, expected 1")
+    refused(tiny, "format_version is missing, expected 2")
 
 
 def test_a_future_format_is_named_as_such_whatever_else_it_changed(tiny):
-    (tiny / "bundle.json").write_text('{"format_version": 2, "stages": {"a": 1}}')
-    refused(tiny, "format_version is 2, expected 1.*install")
+    (tiny / "bundle.json").write_text('{"format_version": 3, "stages": {"a": 1}}')
+    refused(tiny, "format_version is 3, expected 2.*install")
 
 
 def preprocess(content, **recipe):

@@ -53,7 +53,11 @@ def test_a_tensor_of_another_library(model):
 
 
 def test_inputs_that_disagree_on_the_batch(recording, edit, tiny):
-    edit(tiny, lambda b: b["inputs"].append({"name": "mask", "dtype": "bool", "shape": ["batch", "tokens"]}))
+    def add_mask(b):
+        b["inputs"].append({"name": "mask", "dtype": "bool", "shape": ["batch", "tokens"]})
+        b["axes"]["tokens"] = {"longest": 9}
+
+    edit(tiny, add_mask)
     model, backend = recording(tiny)
     mask = np.ones((3, 7), bool)
     with pytest.raises(InputError, match="input 'mask': batch is 3, expected 2 as in the inputs before it"):

@@ -78,7 +78,7 @@ def network(confidences, spoil=None):
         inputs=[TensorSpec("x", "float32", ["batch"]), TensorSpec("hint", "float32", ["batch"])],
         outputs=[TensorSpec("logits", "float32", ["batch", 2]), TensorSpec("macs_fraction", "float32", ["batch"])],
         stages=[Stage(f"stage{i}.onnx", "0" * 64, exit=str(i), carry=carry if i else []) for i in range(stages)],
-        knobs=[Knob("exit_thresholds", "float32", [stages - 1], -2.0, 5.0, 5.0)],
+        knobs=[Knob("exit_thresholds", "float32", [stages - 1], -math.inf, math.inf, math.inf)],
         dense=Dense(1, 1),
         exit_criterion="patience",
     )
@@ -99,7 +99,7 @@ tables = st.integers(2, 5).flatmap(
     lambda stages: st.tuples(
         st.lists(st.lists(confidence, min_size=IDS, max_size=IDS), min_size=stages, max_size=stages),
         st.lists(
-            st.one_of(st.floats(-2, 5, width=32), st.sampled_from([0.0, 1.0, 5.0])),
+            st.one_of(st.floats(-2, 5, width=32), st.sampled_from([0.0, 1.0, math.inf])),
             min_size=stages - 1,
             max_size=stages - 1,
         ),
@@ -114,7 +114,7 @@ def test_everyone_leaves_at_the_first_exit_that_is_sure(table, ids):
     result = run(model, ids, thresholds)
     expected = [
         next(
-            (stage for stage, limit in enumerate(thresholds) if limit < 5 and confidences[stage][i] > limit),
+            (stage for stage, limit in enumerate(thresholds) if confidences[stage][i] > limit),
             len(thresholds),
         )
         for i in ids
@@ -147,7 +147,7 @@ def test_a_confidence_of_nan_is_never_sure():
 
 def test_nothing_is_read_from_the_device_where_nobody_leaves():
     model, backends = network([[0.0] * IDS] * 3)
-    run(model, range(4), [5.0, 5.0])
+    run(model, range(4), [math.inf, math.inf])
     assert [len(backend.read) for backend in backends] == [0, 0, 2], "the results of the last stage alone"
     run(model, range(4), [1.0, 1.0])
     assert [len(backend.read) for backend in backends] == [1, 1, 4], "and the confidences that are compared"

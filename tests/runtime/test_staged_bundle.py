@@ -35,7 +35,7 @@ WRONG = {
     "thresholds as whole numbers": (lambda b: knob(b, "exit_thresholds").update(dtype="int32"), r"int32 \[2\]"),
     "thresholds that let samples leave": (
         lambda b: knob(b, "exit_thresholds").update(default=0.5),
-        "default 0.5, expected the maximum, 1.0, at which no sample leaves",
+        "default 0.5, maximum inf, expected infinity .null in JSON., at which no sample leaves",
     ),
     "an unnamed head": (lambda b: b["stages"][1].update(exit=None), r"stages\[1\] exit: no name"),
     "two heads of a name": (lambda b: b["stages"][1].update(exit="final"), "exits: 'final' twice"),
@@ -109,9 +109,20 @@ WRONG = {
         lambda b: b["curve"][0]["knobs"].update(exit_thresholds=[0.5]),
         r"curve\[0\]: exit_thresholds of 1 values, expected 2, or one number for all",
     ),
-    "a threshold above the maximum": (
-        lambda b: b["curve"][0]["knobs"].update(exit_thresholds=[0.5, 1.5]), r"exit_thresholds 1\.5, expected 0",
+    "a threshold that a finite number stands for": (
+        lambda b: knob(b, "exit_thresholds").update(maximum=1.0, default=1.0),
+        "default 1.0, maximum 1.0, expected infinity",
     ),
+    "a threshold below the minimum": (
+        lambda b: (
+            knob(b, "exit_thresholds").update(minimum=0),
+            b["curve"][0]["knobs"].update(exit_thresholds=[0, -1]),
+        ),
+        r"exit_thresholds -1\.0, expected 0",
+    ),
+    "infinity where there is none": (lambda b: knob(b, "price").update(maximum=None), "Expected `float`, got `null`"),
+    "infinity of another knob": (lambda b: b["curve"][0]["knobs"].update(price=None), "Expected `float"),
+    "infinity in the middle of nowhere": (lambda b: b["dense"].update(macs=None), "Expected `int`"),
     "a price for each of several": (lambda b: b["curve"][0]["knobs"].update(price=[0.5, 0.5]), "price of 2 values"),
     "prices that are several": (lambda b: knob(b, "price").update(shape=[2]), r"'price': float32 \[2\], expected"),
     "a setting that prints oddly": (lambda b: b["curve"][0].update(setting="a\nb"), r"curve\[0\] setting: 'a.nb'"),
