@@ -24,6 +24,10 @@ class BackendError(AdaptrtError):
     """The engine that executes the graph is missing, refuses the graph, or failed while running it."""
 
 
+class OutputError(BackendError):
+    """The engine answered with something of another size or type than the bundle declares."""
+
+
 class TelemetryError(AdaptrtError):
     """Sensors were asked for in a way that makes no sense, or a package that serves them is missing."""
 

@@ -20,6 +20,7 @@ from adaptrt.runtime.errors import InputError, shown
 Array = np.ndarray[Any, Any]
 
 _MISSING = object()
+_BLOCK = 1 << 20
 
 
 class _ExpectedArray:
@@ -119,9 +120,13 @@ def _check_finite(array: Array, spec: TensorSpec) -> None:
     Raises:
         InputError: there is one.
     """
-    finite = np.isfinite(array)
-    if not finite.all():
-        place = [int(index) for index in np.argwhere(~finite)[0]]
+    if array.size <= _BLOCK:
+        fine = np.isfinite(array).all()
+    else:  # what is looked at lies in memory once more, as a truth value each: not all of a large batch at once
+        rows = max(_BLOCK * len(array) // array.size, 1)
+        fine = np.bool_(all(np.isfinite(array[start : start + rows]).all() for start in range(0, len(array), rows)))
+    if not fine:
+        place = [int(index) for index in np.argwhere(~np.isfinite(array))[0]]
         raise InputError(
             f"input {spec.name!r}: got {array[tuple(place)]} at {place}, expected finite numbers; "
             "look where it comes from, or replace it with np.nan_to_num(x)"

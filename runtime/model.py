@@ -22,9 +22,10 @@ from adaptrt.runtime.control.profile_cache import ProfileCache, describe_device,
 from adaptrt.runtime.control.stage_times import Deadline, StageTimes
 from adaptrt.runtime.decisions import DecisionRecorder
 from adaptrt.runtime.empty_batch import outputs_of_empty_batch
-from adaptrt.runtime.errors import BudgetError, InputError
+from adaptrt.runtime.errors import BudgetError, InputError, OutputError
 from adaptrt.runtime.inputs import InputContract
 from adaptrt.runtime.metrics import CallMetrics
+from adaptrt.runtime.outputs import OutputContract
 from adaptrt.runtime.plan import Plan, Planner
 from adaptrt.runtime.result import Result
 from adaptrt.runtime.stage_validation import batch_axis
@@ -61,6 +62,7 @@ class AdaptiveModel:
         self._backends = tuple(backends)
         self._backend_name, self._backend_reason, self._precision = backend_name, backend_reason, precision
         self._contract = InputContract(bundle.inputs, bundle.axes)
+        self._outputs = OutputContract(bundle.outputs)
         self._planner = Planner(bundle)
         self._plan = self._planner.for_budget(Budget.full())  # replaced whole, never changed
         self._batch = batch_axis(bundle)
@@ -189,15 +191,20 @@ class AdaptiveModel:
         feeds.update(plan.feeds)
         exits = None
         start = perf_counter()
-        outputs = outputs_of_empty_batch(self._bundle, self._batch, sizes)
-        if outputs is not None:
-            exits = np.empty(0, np.int64) if self._alone is None else None
-        elif self._alone is not None and recorder is None:
-            outputs = self._alone.run(feeds)
-        else:
-            deadline = None if deadline_ms is None else self._deadline(entry, deadline_ms, feeds, sizes)
-            outputs, exits = self._stages.run(feeds, sizes[self._batch or ""], plan.thresholds, recorder, deadline)
-        latency_ms = (perf_counter() - start) * 1e3
+        try:
+            outputs = outputs_of_empty_batch(self._bundle, self._batch, sizes)
+            if outputs is not None:
+                exits = np.empty(0, np.int64) if self._alone is None else None
+            elif self._alone is not None and recorder is None:
+                outputs = self._alone.run(feeds)
+            else:
+                deadline = None if deadline_ms is None else self._deadline(entry, deadline_ms, feeds, sizes)
+                outputs, exits = self._stages.run(feeds, sizes[self._batch or ""], plan.thresholds, recorder, deadline)
+            latency_ms = (perf_counter() - start) * 1e3
+            self._outputs.check(outputs, sizes)
+        except OutputError:
+            self._recover()
+            raise
         macs_fraction = outputs.pop(MACS_OUTPUT)
         spent = None
         if ticket is not None:
@@ -221,6 +228,11 @@ class AdaptiveModel:
         if self._metrics is not None:
             self._metrics.observe(result)
         return result
+
+    def _recover(self) -> None:
+        """An engine gave something else than an answer: the next call is not to meet what is wrong with it."""
+        for backend in self._backends:
+            backend.recover()
 
     def _check_deadline(self, deadline_ms: float) -> None:
         if isinstance(deadline_ms, bool) or not isinstance(deadline_ms, Real) or not 0 < deadline_ms < math.inf:
@@ -379,9 +391,17 @@ class AdaptiveModel:
             stages = [{**early, **empty} for _ in self._backends[1:]] + [empty]
             return [{name: array.copy() for name, array in stage.items()} for stage in stages]
         feeds.update(plan.feeds)
-        if self._alone is not None:
-            return [self._alone.run(feeds)]
-        return self._stages.run_all(feeds, sizes[self._batch or ""])
+        try:
+            if self._alone is None:
+                found = self._stages.run_all(feeds, sizes[self._batch or ""])
+            else:
+                found = [self._alone.run(feeds)]
+            for outputs in found:
+                self._outputs.check(outputs, sizes)
+        except OutputError:
+            self._recover()
+            raise
+        return found
 
     def _recorder(self, sizes: Mapping[str, int]) -> DecisionRecorder:
         if not any(stage.decisions for stage in self._bundle.stages):

@@ -65,6 +65,8 @@ class SingleSample:
             return None
         try:
             chain = self._idle.pop()
+            while not chain.current():
+                chain = self._idle.pop()
         except IndexError:
             made = _Chain.make(self._bundle, self._backends, self._batch)
             if made is None:
@@ -128,6 +130,10 @@ class _Chain:
             stages.append((bound, outputs))
             carried = {carry.name: written[carry.source] for carry in after}
         return cls(given, stages, confidences)
+
+    def current(self) -> bool:
+        """Whether all engines are those that were bound."""
+        return all(bound.current() for bound in self._bound)
 
     def run(self, arrays: Mapping[str, Array], thresholds: Sequence[float]) -> tuple[dict[str, Array], Array]:
         """Run one sample; see ``SingleSample.run``."""

@@ -19,7 +19,7 @@ from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, Bundle, Carry
 from adaptrt.runtime.compaction import Compaction
 from adaptrt.runtime.control.stage_times import Deadline
 from adaptrt.runtime.decisions import DecisionRecorder
-from adaptrt.runtime.errors import BackendError
+from adaptrt.runtime.errors import OutputError
 from adaptrt.runtime.single_sample import SingleSample
 
 Array = np.ndarray[Any, Any]
@@ -253,9 +253,9 @@ def _array(step: _Step, got: Mapping[str, Value], name: str, there: int, *, rank
     return array
 
 
-def _wrong(step: _Step, name: str, array: Array, expected: Sequence[int | str]) -> BackendError:
+def _wrong(step: _Step, name: str, array: Array, expected: Sequence[int | str]) -> OutputError:
     sizes = ", ".join(map(str, expected))
-    return BackendError(
+    return OutputError(
         f"{step.file}: {name!r} came out as {array.dtype} {list(array.shape)}, expected [{sizes}]; "
         "run `adaptrt verify` on the bundle, or export the model again"
     )

@@ -61,10 +61,12 @@ class Bound(NamedTuple):
     Attributes:
         run: executes it, and raises what the engine raises: nothing stands between the two.
         failed: what to raise instead.
+        current: whether the engine is still the one that was bound; made anew after a failure, it is another.
     """
 
     run: Callable[[], object]
     failed: Callable[[Exception], BackendError]
+    current: Callable[[], bool] = lambda: True
 
 
 class Backend(Protocol):
@@ -109,6 +111,12 @@ class Backend(Protocol):
         Args:
             inputs: for every input of the graph where to read it.
             outputs: for those outputs that are wanted, where to write them.
+        """
+
+    def recover(self) -> None:
+        """Forget what a call that failed, or answered wrongly, may have left behind: the next one starts afresh.
+
+        Called by the backend itself where an engine raises, and by others where what it gave is not as declared.
         """
 
     def to_value(self, array: Array) -> Value:

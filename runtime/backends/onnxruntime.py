@@ -135,6 +135,9 @@ class OnnxRuntimeBackend:
 
         return Bound(functools.partial(execute, binding), functools.partial(self._failed, held))
 
+    def recover(self) -> None:
+        """Nothing to do: a session keeps nothing of a call that failed."""
+
     def to_value(self, array: Array) -> Value:
         """The array itself."""
         return array

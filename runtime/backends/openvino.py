@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,10 @@ class OpenVinoBackend:
     A compiled model may be used by any number of threads, a request by one at a time. A request's outputs
     lie in memory that its next inference writes over, so they are copied out; on one sample of fixed sizes
     (``bind``) the engine writes where it is told instead. Values between stages are arrays.
+
+    A compiled model that failed once, as where memory ran out, may fail at sizes that it ran before, or give
+    empty results and no error (OpenVINO 2026.4). So it is compiled anew after every failure, and a call that
+    failed beside another's failure is run once more.
 
     The precision is float32 unless another is asked for: OpenVINO's own choice is bfloat16 where the CPU has
     it, which flips decisions close to the price.
@@ -54,7 +59,8 @@ class OpenVinoBackend:
         try:
             model = core.read_model(program.model if program.data_folder is None else program.file)
             taken = [_spec(port, port.get_node().get_friendly_name()) for port in model.inputs]
-            self.compiled = core.compile_model(model, _DEVICE, options)
+            self._compile = functools.partial(core.compile_model, model, _DEVICE, options)
+            self.compiled = self._compile()
             used = self.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         except Exception as error:  # pybind's exceptions share no base class
             raise BackendError(
@@ -73,7 +79,9 @@ class OpenVinoBackend:
         self._outputs = {name: number for number, port in enumerate(ports) for name in port.get_names()}
         self.outputs = {name: _spec(ports[number], name) for name, number in self._outputs.items()}
         self._names = program.outputs
-        self._idle: list[Any] = []
+        self._idle: list[tuple[int, Any]] = []
+        self._generation = 0
+        self._recovering = threading.Lock()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Execute on checked inputs; the wanted outputs by name.
@@ -89,20 +97,56 @@ class OpenVinoBackend:
         Raises:
             BackendError: as ``run``.
         """
+        generation = self._generation
         try:
-            request = self._idle.pop()
-        except IndexError:
-            request = self._request(feeds)
-        try:
-            held = [_shareable(array) for array in feeds.values()]
-            for name, array in zip(feeds, held, strict=True):
-                request.set_input_tensor(self._inputs[name], self._tensor(array))
-            _infer(request)
-            found = [request.get_output_tensor(self._outputs[name]).data.copy() for name in outputs]
+            return self._infer(feeds, outputs)
         except Exception as error:  # as above
-            raise self._failed(feeds, error) from error  # the request is dropped: nothing says how it is left
-        self._idle.append(request)
+            if not self._recover(generation, error, feeds):
+                raise self._failed(feeds, error) from error
+        try:  # another call failed beside this one, which may have had no other fault
+            generation = self._generation
+            return self._infer(feeds, outputs)
+        except Exception as error:  # as above
+            self._recover(generation, error, feeds)
+            raise self._failed(feeds, error) from error
+
+    def _infer(self, feeds: Mapping[str, Value], outputs: Sequence[str]) -> list[Array]:
+        """Execute on an idle request, or a new one; after an exception it is dropped: nothing says how it is left."""
+        while True:
+            try:
+                generation, request = self._idle.pop()
+            except IndexError:
+                generation, request = self._generation, self.compiled.create_infer_request()
+            if generation == self._generation:
+                break
+        held = [_shareable(array) for array in feeds.values()]
+        for name, array in zip(feeds, held, strict=True):
+            request.set_input_tensor(self._inputs[name], self._tensor(array))
+        _infer(request)
+        found = [request.get_output_tensor(self._outputs[name]).data.copy() for name in outputs]
+        self._idle.append((generation, request))
         return found
+
+    def recover(self) -> None:
+        """Compile the model anew.
+
+        Raises:
+            BackendError: OpenVINO refuses what it took before.
+        """
+        self._recover(self._generation, None, {})
+
+    def _recover(self, generation: int, error: Exception | None, feeds: Mapping[str, Array]) -> bool:
+        """Compile anew, unless another thread has done so since ``generation``; whether one had."""
+        with self._recovering:
+            if generation != self._generation:
+                return True
+            try:
+                self.compiled = self._compile()
+            except Exception as again:  # as above; the old one stays, and the next failure tries again
+                raise self._failed(feeds, error or again) from again
+            self._generation += 1
+            self._idle.clear()
+            return False
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound | None:
         """A request of its own over the arrays' memory.
@@ -113,15 +157,21 @@ class OpenVinoBackend:
         held = {**inputs, **outputs}
         if not all(array.flags.c_contiguous for array in held.values()):
             raise ValueError("got arrays that are not contiguous, expected buffers to bind")
-        request = self._request(inputs)
+        generation = self._generation
         try:
+            request = self.compiled.create_infer_request()
             for name, array in inputs.items():
                 request.set_input_tensor(self._inputs[name], self._tensor(array))
             for name, array in outputs.items():
                 request.set_output_tensor(self._outputs[name], self._tensor(array))
         except Exception as error:  # as above
             raise self._failed(inputs, error) from error
-        return Bound(functools.partial(_infer, request), functools.partial(self._failed, held))
+
+        def failed(error: Exception) -> BackendError:
+            self._recover(generation, error, held)
+            return self._failed(held, error)
+
+        return Bound(functools.partial(_infer, request), failed, lambda: generation == self._generation)
 
     def to_value(self, array: Array) -> Value:
         """The array itself."""
@@ -130,12 +180,6 @@ class OpenVinoBackend:
     def to_array(self, value: Value) -> Array:
         """The array itself."""
         return value  # type: ignore[no-any-return]
-
-    def _request(self, feeds: Mapping[str, Array]) -> Any:
-        try:
-            return self.compiled.create_infer_request()
-        except Exception as error:  # as above
-            raise self._failed(feeds, error) from error
 
     def _tensor(self, array: Array) -> Any:
         """A tensor over an array's memory, which its owner must hold."""

@@ -114,12 +114,19 @@ class TensorRTBackend:
                 self._runtime.log.clear()
                 found = self._execute(feeds)
         except (CudaError, ExecutionError) as error:
+            self.recover()
             raise self._failed(feeds, error) from error
         return [found[name] for name in outputs]
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound | None:  # noqa: ARG002
         """None: it does not work on the host's memory."""
         return None
+
+    def recover(self) -> None:
+        """Drop the execution contexts and recordings: nothing says how a failure left them."""
+        with self._device.locked():
+            self._executions.clear()
+            self._recorded.clear()
 
     def to_value(self, array: Array) -> Value:
         """The array, copied to the device when a stage first takes it."""
