@@ -127,7 +127,7 @@ def controller_cost(seed: int = 0) -> float:
     budgets = DeviceBudgets(Planner(_example()))
     generator = np.random.default_rng(seed)
     points = [ProfilePoint(share, share, 0.9, 1 + 9 * share, 11.0, 60) for share in np.linspace(0.3, 1.0, 9).tolist()]
-    budgets.use(Profile(DeviceKey("", "", "", None, 1, 1), points, 0.05, [1.0, 1.0, 1.0], 1.0))
+    budgets.use(Profile(DeviceKey("", "", "", None, 1, 1, 1, None), points, 0.05, [1.0, 1.0, 1.0], 1.0))
     budget, scatter = Budget.latency(7.0), np.exp(generator.normal(0, 0.04, 200)).tolist()
     found, now = [], 0.0
     for _ in range(21):

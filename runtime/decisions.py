@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from adaptrt.runtime.bundle_schema import Bundle
-from adaptrt.runtime.errors import BackendError
+from adaptrt.runtime.errors import BackendError, InputError
 
 Array = np.ndarray[Any, Any]
 _GONE = -1
@@ -48,6 +48,26 @@ class DecisionRecorder:
         self._index: Array = np.empty((batch, 0), np.int64)
         if tokens is not None:
             self._decisions = self._begin(tokens)
+
+    @classmethod
+    def of(cls, bundle: Bundle, sizes: Mapping[str, int], batch: str) -> DecisionRecorder:
+        """For one call.
+
+        Args:
+            bundle: that is run.
+            sizes: of every named axis of the inputs.
+            batch: the axis that counts samples.
+
+        Raises:
+            InputError: the bundle tells no decisions.
+        """
+        if not any(stage.decisions for stage in bundle.stages):
+            raise InputError(
+                f"got decisions=True, but bundle {bundle.name!r} tells none; leave it out, or export a model "
+                "with gates or token selection again"
+            )
+        tokens = bundle.tokens
+        return cls(bundle, sizes[batch], sizes[tokens] if isinstance(tokens, str) else tokens)
 
     def record(self, told: Mapping[str, Array]) -> None:
         """Take in one stage's decisions, in the order in which they happened.

@@ -28,6 +28,10 @@ class OutputError(BackendError):
     """The engine answered with something of another size or type than the bundle declares."""
 
 
+class NotShareable(AdaptrtError, TypeError):  # noqa: N818 - what it is, not that it went wrong
+    """A loaded model was to be pickled or copied, which engines cannot be."""
+
+
 class TelemetryError(AdaptrtError):
     """Sensors were asked for in a way that makes no sense, or a package that serves them is missing."""
 

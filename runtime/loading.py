@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adaptrt.runtime import bundle_files
-from adaptrt.runtime.backends import Provider, Settings
+from adaptrt.runtime.backends import Backend, Provider, Settings
 from adaptrt.runtime.backends.selection import check_backend, create_backends
 from adaptrt.runtime.bundle import read_bundle
+from adaptrt.runtime.device.processors import granted_processors
+from adaptrt.runtime.errors import BackendError
 from adaptrt.runtime.model import AdaptiveModel
 
 
@@ -28,8 +30,9 @@ def load(
 
     Args:
         path: the folder that ``adaptrt export`` wrote.
-        threads: that one operator may use; None leaves it to the backend, and a GPU has no use for it. The
-            stages run in turn.
+        threads: that one operator may use; None takes the physical cores that the process may run on, as far as the
+            quota of its control group feeds them (`adaptrt.runtime.device.processors`). More than the system lets
+            the process start are refused. A GPU has no use for it. The stages run in turn.
         backend: ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"`` or ``"tensorrt-rtx"``, which then runs or an
             error is raised. All but the first run what ``adaptrt build`` put into the bundle. ``"auto"`` takes
             what is there, the fastest first, and ``AdaptiveModel.backend_reason`` says why.
@@ -46,8 +49,20 @@ def load(
     check_backend(backend)
     bundle = read_bundle(path, verify_hashes=False)  # the hash is taken where the bytes are used
     library = None if plugin_library is None else Path(plugin_library)
+    if threads is None:
+        threads = granted_processors().threads
     settings = Settings(threads=threads, providers=providers, precision=precision, plugin_library=library)
-    chosen = create_backends(backend, bundle_files.bundle_root(path), bundle, settings)
+    root = bundle_files.bundle_root(path)
+    chosen = create_backends(backend, root, bundle, settings)
+
+    def reload() -> Sequence[Backend]:
+        if not chosen.on_host:
+            raise BackendError(
+                "got a model that was loaded on a GPU before this process was forked, expected one loaded in this "
+                "process; load the bundle in each process"
+            )
+        return create_backends(chosen.name, root, bundle, settings).backends
+
     return AdaptiveModel(
         bundle,
         chosen.backends,
@@ -55,4 +70,5 @@ def load(
         backend_name=chosen.name,
         backend_reason=chosen.reason,
         precision=chosen.precision,
+        reload=reload,
     )

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import math
+import os
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
-from time import perf_counter, sleep
-from typing import Any
+from time import perf_counter
+from typing import Any, NoReturn
 
 import numpy as np
 
+from adaptrt import AdaptrtWarning
 from adaptrt.runtime.backends import Backend
 from adaptrt.runtime.budget import PHYSICAL, Budget
-from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, Bundle, KnobValue
+from adaptrt.runtime.bundle_schema import MACS_OUTPUT, Bundle, KnobValue
 from adaptrt.runtime.chains import OperatingPoint, copy_knobs
 from adaptrt.runtime.control.call_energy import CallEnergy
 from adaptrt.runtime.control.device_budgets import DeviceBudgets
-from adaptrt.runtime.control.profile import SECONDS, DeviceKey, Profile, measure_profile, profiled_shares
-from adaptrt.runtime.control.profile_cache import ProfileCache, describe_device, hash_bundle
-from adaptrt.runtime.control.stage_times import Deadline, StageTimes
+from adaptrt.runtime.control.profile import DeviceKey, Profile
+from adaptrt.runtime.control.profile_cache import ProfileCache
 from adaptrt.runtime.decisions import DecisionRecorder
-from adaptrt.runtime.empty_batch import outputs_of_empty_batch
-from adaptrt.runtime.errors import BudgetError, InputError, OutputError
+from adaptrt.runtime.device.forked import keep_for_ever
+from adaptrt.runtime.engines import Engines, Reload
+from adaptrt.runtime.errors import InputError, NotShareable
 from adaptrt.runtime.inputs import InputContract
 from adaptrt.runtime.metrics import CallMetrics
-from adaptrt.runtime.outputs import OutputContract
 from adaptrt.runtime.plan import Plan, Planner
+from adaptrt.runtime.profiling import device_key, measure
 from adaptrt.runtime.result import Result
-from adaptrt.runtime.stage_validation import batch_axis
-from adaptrt.runtime.stages import StageSequence
 from adaptrt.runtime.telemetry import Reading, Telemetry
 from adaptrt.runtime.telemetry.prometheus import MetricsCollector, MetricsServer
 
 Array = np.ndarray[Any, Any]
-
-_STAGE_RUNS = 16
-"""What a first estimate of the stages' times is made from."""
 
 _SLOW_SENSORS_S = 0.3e-3
 """What a reading may take of a caller's time; chips behind I2C take milliseconds."""
@@ -46,6 +42,10 @@ class AdaptiveModel:
     """A loaded bundle. Any number of threads may use one; make it with ``load``.
 
     A call sees one budget from beginning to end: its own, or the one that ``budget`` held when it began.
+
+    A process that forks hands its models on: the child loads their engines anew at its first call, as threads and
+    device memory are not inherited. Other processes load the bundle themselves: a model can be neither pickled nor
+    copied.
     """
 
     def __init__(
@@ -57,22 +57,46 @@ class AdaptiveModel:
         backend_name: str = "given",
         backend_reason: str = "it was given",
         precision: str = "fp32",
+        reload: Reload | None = None,
     ) -> None:
         self._bundle = bundle
-        self._backends = tuple(backends)
         self._backend_name, self._backend_reason, self._precision = backend_name, backend_reason, precision
         self._contract = InputContract(bundle.inputs, bundle.axes)
-        self._outputs = OutputContract(bundle.outputs)
         self._planner = Planner(bundle)
         self._plan = self._planner.for_budget(Budget.full())  # replaced whole, never changed
-        self._batch = batch_axis(bundle)
-        self._stages = StageSequence(bundle, self._backends, self._batch)
-        self._alone = self._backends[0] if len(self._backends) == 1 else None
+        self._engines = Engines(bundle, backends, reload)
+        self._batch = self._engines.batch
         self._threads = threads
-        self._times = StageTimes()
         self._sensors: Telemetry | None = None
         self._metrics: CallMetrics | None = None
+        self._warned: set[str] = set()
+        self._process = os.getpid()
         self._device = DeviceBudgets(self._planner)
+
+    def _ready(self) -> None:
+        """Begin anew where the process forked: locks may be held by threads that are gone, sensors be closed."""
+        self._engines.ready()
+        if self._process != os.getpid():
+            keep_for_ever(self._sensors, self._device)
+            self._process, self._sensors, self._metrics = os.getpid(), None, None
+            self._device = self._device.afresh()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse: an engine lives in one process.
+
+        Raises:
+            NotShareable: always.
+        """
+        raise NotShareable(
+            f"got the loaded model {self._bundle.name!r} to pickle or copy, expected its bundle's path; load that in "
+            "each process, and let threads share one model"
+        )
+
+    def _warn(self, text: str | None) -> None:
+        """Say something once."""
+        if text is not None and text not in self._warned:
+            self._warned.add(text)
+            warnings.warn(text, AdaptrtWarning, stacklevel=3)
 
     @property
     def bundle(self) -> Bundle:
@@ -82,12 +106,12 @@ class AdaptiveModel:
     @property
     def backend(self) -> Backend:
         """What executes the first stage."""
-        return self._backends[0]
+        return self._engines.backends[0]
 
     @property
     def backends(self) -> tuple[Backend, ...]:
         """What executes the stages, in order."""
-        return self._backends
+        return self._engines.backends
 
     @property
     def backend_name(self) -> str:
@@ -169,42 +193,27 @@ class AdaptiveModel:
             BackendError: an engine failed.
         """
         entry = perf_counter()
+        self._ready()
         if knobs is not None:
             plan = self._planner.for_knobs(knobs, budget)
         else:
             plan = self._plan if budget is None else self._plan_for(budget)
         feeds, sizes = self._contract.check(inputs)
         if deadline_ms is not None:
-            self._check_deadline(deadline_ms)
+            self._engines.check_deadline(deadline_ms)
         ticket = None
         if plan.budget is not None and plan.budget.kind in PHYSICAL and 0 not in sizes.values():
             samples = sizes[self._batch] if self._batch else 1
 
-            def profiler(batch: int, energy: bool) -> Profile:
-                found, _ = ProfileCache().load(self._key(batch))
-                return found if found and (found.has_energy or not energy) else self.profile(inputs, energy=energy)
-
             own = budget is not None
-            ticket = self._device.begin(plan.budget, samples, perf_counter(), own=own, profiler=profiler)
+            ticket = self._device.begin(plan.budget, samples, perf_counter(), own=own, profiler=self._profiler(inputs))
             plan = ticket.plan
-        recorder = self._recorder(sizes) if decisions else None
+        recorder = DecisionRecorder.of(self._bundle, sizes, self._batch or "") if decisions else None
         feeds.update(plan.feeds)
-        exits = None
         start = perf_counter()
-        try:
-            outputs = outputs_of_empty_batch(self._bundle, self._batch, sizes)
-            if outputs is not None:
-                exits = np.empty(0, np.int64) if self._alone is None else None
-            elif self._alone is not None and recorder is None:
-                outputs = self._alone.run(feeds)
-            else:
-                deadline = None if deadline_ms is None else self._deadline(entry, deadline_ms, feeds, sizes)
-                outputs, exits = self._stages.run(feeds, sizes[self._batch or ""], plan.thresholds, recorder, deadline)
-            latency_ms = (perf_counter() - start) * 1e3
-            self._outputs.check(outputs, sizes)
-        except OutputError:
-            self._recover()
-            raise
+        deadline = None if deadline_ms is None else self._engines.deadline(entry, float(deadline_ms), feeds, sizes)
+        outputs, exits = self._engines.run(feeds, sizes, plan.thresholds, recorder, deadline)
+        latency_ms = (perf_counter() - start) * 1e3
         macs_fraction = outputs.pop(MACS_OUTPUT)
         spent = None
         if ticket is not None:
@@ -228,30 +237,6 @@ class AdaptiveModel:
         if self._metrics is not None:
             self._metrics.observe(result)
         return result
-
-    def _recover(self) -> None:
-        """An engine gave something else than an answer: the next call is not to meet what is wrong with it."""
-        for backend in self._backends:
-            backend.recover()
-
-    def _check_deadline(self, deadline_ms: float) -> None:
-        if isinstance(deadline_ms, bool) or not isinstance(deadline_ms, Real) or not 0 < deadline_ms < math.inf:
-            raise BudgetError(f"got deadline_ms={deadline_ms!r}, expected milliseconds, a finite number above 0")
-        if self._alone is not None:
-            raise BudgetError(
-                f"got a deadline, but bundle {self._bundle.name!r} has no exits to answer early at; use "
-                "Budget.latency, or export a model with exits"
-            )
-
-    def _deadline(
-        self, entry: float, deadline_ms: float, feeds: Mapping[str, Array], sizes: Mapping[str, int]
-    ) -> Deadline:
-        rows, stages = sizes[self._batch or ""], len(self._backends)
-        if not self._times.knows(stages, rows):
-            patient = Deadline(self._times, math.inf, perf_counter)
-            for _ in range(_STAGE_RUNS):
-                self._stages.run(feeds, rows, (math.inf,) * (stages - 1), None, patient)
-        return Deadline(self._times, entry + float(deadline_ms) / 1e3, perf_counter)
 
     def telemetry(self) -> Reading:
         """What the device's sensors say, no older than 50 ms; results carry it, too, from now on.
@@ -313,37 +298,59 @@ class AdaptiveModel:
         _, sizes = self._contract.check(inputs)
         if 0 in sizes.values():
             raise InputError("got an empty batch to profile, expected at least one sample; give some")
-        meter = self._energy() if energy else None
-        cheapest, full = self._planner.shares
-
-        def call(share: float) -> tuple[float, float, float | None]:
-            begun = perf_counter()
-            if meter is not None:
-                meter.begin(begun)
-            result = self.run(inputs, budget=Budget.fraction(share))
-            spent = None if meter is None else meter.millijoules(begun, perf_counter())
-            return float(result.macs_fraction.mean()), result.latency_ms, spent
-
-        points = [
-            (share, self._planner.for_budget(Budget.fraction(share)).point) for share in profiled_shares(cheapest, full)
-        ]
-        key = self._key(sizes[self._batch] if self._batch else 1)
-        profile = measure_profile(
-            call,
-            points,
-            key,
-            clock=perf_counter,
-            sleep=sleep,
-            seconds=SECONDS if seconds is None else seconds,
+        self._ready()
+        profile = measure(
+            lambda budget: self.run(inputs, budget=budget),
+            self._planner,
+            self._key(sizes[self._batch] if self._batch else 1),
+            meter=self._energy() if energy else None,
+            seconds=seconds,
             progress=progress,
         )
-        if energy and not profile.has_energy:
-            raise BudgetError(
-                "got no energy of single calls from the sensors of this device, expected them; use Budget.latency"
-            )
-        (cache or ProfileCache()).store(profile)
+        self._warn((cache or ProfileCache()).store(profile))
         self._device.use(profile)
         return profile
+
+    def prepare(
+        self,
+        inputs: Mapping[str, Array],
+        budget: Budget | None = None,
+        *,
+        progress: Callable[[float], None] = lambda _share: None,
+    ) -> None:
+        """Have ready what a budget of this device needs for calls with such inputs: a profile, kept or measured now.
+
+        Otherwise the first call under such a budget does it, without a sign of life for some seconds.
+
+        Args:
+            inputs: a batch like those to come.
+            budget: of the calls; None takes the model's. Where it needs no profile nothing is done.
+            progress: told the share that is done, if something has to be measured.
+
+        Raises:
+            InputError: an input is not what the bundle declares.
+            BudgetError: the bundle has no curve, or no sensor tells the energy that the budget is about.
+            BackendError: an engine failed.
+        """
+        plan = self._plan if budget is None else self._plan_for(budget)
+        _, sizes = self._contract.check(inputs)
+        if plan.budget is not None and plan.budget.kind in PHYSICAL and 0 not in sizes.values():
+            samples = sizes[self._batch] if self._batch else 1
+            self._device.prepare(plan.budget.kind, samples, self._profiler(inputs, progress))
+
+    def _profiler(
+        self, inputs: Mapping[str, Array], progress: Callable[[float], None] = lambda _share: None
+    ) -> Callable[[int, bool], Profile]:
+        """Finds the profile for a batch of so many samples, or measures it with these inputs."""
+
+        def profiler(batch: int, energy: bool) -> Profile:
+            found, problem = ProfileCache().load(self._key(batch))
+            self._warn(problem)
+            if found is not None and (found.has_energy or not energy):
+                return found
+            return self.profile(inputs, energy=energy, progress=progress)
+
+        return profiler
 
     def _energy(self) -> CallEnergy:
         if self._device.energy is None:
@@ -357,14 +364,7 @@ class AdaptiveModel:
         return meter
 
     def _key(self, batch: int) -> DeviceKey:
-        if self._sensors is not None:
-            mode = self._sensors.read(perf_counter()).power_mode
-        else:  # asked once: sensors that nobody wants are not read at every call from now on
-            with Telemetry.find() as sensors:
-                mode = sensors.read(perf_counter()).power_mode
-        named = None if mode is None else mode.name or str(mode.number)
-        version = self._backends[0].engine_version
-        return DeviceKey(hash_bundle(self._bundle), version, describe_device(), named, self._threads, batch)
+        return device_key(self._bundle, self._engines.backends[0].engine_version, self._threads, batch, self._sensors)
 
     def run_stages(
         self, inputs: Mapping[str, Array], *, knobs: Mapping[str, KnobValue] | None = None
@@ -383,33 +383,8 @@ class AdaptiveModel:
             InputError: an input or knob value is not what the bundle declares.
             BackendError: an engine failed.
         """
+        self._ready()
         plan = self._planner.for_knobs({} if knobs is None else knobs, None)
         feeds, sizes = self._contract.check(inputs)
-        empty = outputs_of_empty_batch(self._bundle, self._batch, sizes)
-        if empty is not None:
-            early = {CONFIDENCE_OUTPUT: np.empty(0, np.float32)}
-            stages = [{**early, **empty} for _ in self._backends[1:]] + [empty]
-            return [{name: array.copy() for name, array in stage.items()} for stage in stages]
         feeds.update(plan.feeds)
-        try:
-            if self._alone is None:
-                found = self._stages.run_all(feeds, sizes[self._batch or ""])
-            else:
-                found = [self._alone.run(feeds)]
-            for outputs in found:
-                self._outputs.check(outputs, sizes)
-        except OutputError:
-            self._recover()
-            raise
-        return found
-
-    def _recorder(self, sizes: Mapping[str, int]) -> DecisionRecorder:
-        if not any(stage.decisions for stage in self._bundle.stages):
-            raise InputError(
-                f"got decisions=True, but bundle {self._bundle.name!r} tells none; leave it out, or export a model "
-                "with gates or token selection again"
-            )
-        tokens = self._bundle.tokens
-        return DecisionRecorder(
-            self._bundle, sizes[self._batch or ""], sizes[tokens] if isinstance(tokens, str) else tokens
-        )
+        return self._engines.run_all(feeds, sizes)

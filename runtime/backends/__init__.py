@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from adaptrt.runtime.bundle_schema import TensorSpec
+from adaptrt.runtime.device.processors import check_startable
 from adaptrt.runtime.errors import BackendError
 
 Array = np.ndarray[Any, Any]
@@ -23,7 +24,8 @@ class Settings:
     """How the engine is to run, apart from what it runs.
 
     Attributes:
-        threads: that one operator may use; None leaves it to the engine. A GPU has no use for it.
+        threads: that one operator may use; None leaves it to the engine, which goes by the host's processors. A GPU
+            has no use for it.
         providers: ONNX Runtime's execution providers in order of preference; None is the CPU.
         precision: to compute in: ``"fp32"``, ``"fp16"`` or ``"bf16"``; None is the backend's usual one.
         plugin_library: shared library with adaptrt's TensorRT plugins, for engines that need it. A bundle
@@ -127,11 +129,12 @@ class Backend(Protocol):
 
 
 def check_threads(threads: int) -> int:
-    """A number of threads as a plain number.
+    """A number of threads as a plain number, which the system lets this process start.
 
     Raises:
-        BackendError: it is none.
+        BackendError: it is none, or too many.
     """
     if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= 1024:
-        raise BackendError(f"got threads={threads!r}, expected 1 to 1024, or None for one per physical core")
+        raise BackendError(f"got threads={threads!r}, expected 1 to 1024, or None for one per core granted")
+    check_startable(int(threads))
     return int(threads)

@@ -12,6 +12,7 @@ import numpy as np
 
 from adaptrt.runtime.backends import Array, Bound, Settings, StageProgram, Value, check_threads
 from adaptrt.runtime.bundle_schema import TensorSpec
+from adaptrt.runtime.device.forked import in_forked_children, keep_for_ever
 from adaptrt.runtime.errors import BackendError, one_line
 
 _DEVICE = "CPU"
@@ -51,6 +52,12 @@ class OpenVinoBackend:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _PRECISIONS[settings.precision or "fp32"],
         }
+        if _inherited and settings.threads != 1:
+            # Its pool of threads counts those that did not come along, and now and then waits for them at the end.
+            raise BackendError(
+                f"got threads={settings.threads} with openvino in a process that was forked from one that ran it, "
+                "expected 1; pass threads=1, or load the bundle first after the fork, or start processes with spawn"
+            )
         if settings.threads is not None:
             options["INFERENCE_NUM_THREADS"] = check_threads(settings.threads)
         self._version = runtime.__version__.partition("-")[0]
@@ -216,10 +223,26 @@ def _import() -> ModuleType:
     return openvino  # type: ignore[no-any-return]
 
 
-@functools.cache
+_cores: dict[ModuleType, Any] = {}
+_inherited = False
+
+
 def _core(runtime: ModuleType) -> Any:
     """One per process: it finds and loads the devices' plugins."""
-    return runtime.Core()
+    if runtime not in _cores:
+        _cores[runtime] = runtime.Core()
+    return _cores[runtime]
+
+
+def _begin_in_child() -> None:
+    """A forked child needs one of its own, and must not end the one that it inherits."""
+    global _inherited
+    _inherited = _inherited or bool(_cores)
+    keep_for_ever(*_cores.values())
+    _cores.clear()
+
+
+in_forked_children(_begin_in_child)
 
 
 def _infer(request: Any) -> None:

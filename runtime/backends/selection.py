@@ -36,12 +36,14 @@ class Chosen(NamedTuple):
         reason: why this one, in words.
         precision: that it computes in; what decides may be kept in float32.
         backends: one for each stage.
+        on_host: whether they compute in the host's memory alone.
     """
 
     name: str
     reason: str
     precision: str
     backends: list[Backend]
+    on_host: bool
 
 
 def check_backend(name: str) -> None:
@@ -94,7 +96,8 @@ def create_backends(name: str, root: Path, bundle: Bundle, settings: Settings) -
 def _create(name: str, reason: str, root: Path, bundle: Bundle, settings: Settings) -> Chosen:
     precision, backends = _BACKENDS[name](root, bundle, settings)
     check_interfaces(bundle, backends, root)
-    return Chosen(name, reason, precision, backends)
+    on_host = settings.providers is None and name in ("onnxruntime", "openvino")
+    return Chosen(name, reason, precision, backends, on_host)
 
 
 def _onnxruntime(root: Path, bundle: Bundle, settings: Settings) -> _Made:

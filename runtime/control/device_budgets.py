@@ -1,11 +1,14 @@
 """Budgets in milliseconds, millijoules and watts, from profile to controller, for one model and all of its threads.
 
 The model's own budget has one controller, which all calls without a budget of their own share and teach. A
-call with its own budget is answered from the profile, and teaches nothing.
+call with its own budget is answered from the profile and teaches that controller nothing; but whether the profile
+still is what the device does, which a quota or another process may have changed, is followed beside it by a device
+model of their own.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from statistics import NormalDist, median
@@ -14,6 +17,7 @@ from typing import NamedTuple
 from adaptrt.runtime.budget import Budget
 from adaptrt.runtime.control.call_energy import CallEnergy
 from adaptrt.runtime.control.controller import Choice, LatencyController
+from adaptrt.runtime.control.device_model import DeviceModel
 from adaptrt.runtime.control.profile import Profile
 from adaptrt.runtime.control.response_curve import ResponseCurve
 from adaptrt.runtime.plan import Plan, Planner
@@ -26,6 +30,7 @@ _FACTOR_CALLS = 16
 _FACTOR_LIMITS = (0.2, 5.0)
 _MEDIAN = 0.5
 _INTERVAL_MEMORY = 0.8
+_IDLE_AFTER_S = 0.25
 _LONGEST_INTERVAL_S = 5.0
 """A pause of the app is no reason to spend what was saved meanwhile at once."""
 
@@ -42,6 +47,7 @@ class Ticket(NamedTuple):
         scale: What the batch takes over the profiled one, as assumed.
         controller: Whose choice it is.
         begun: Seconds.
+        cold: How much longer such a call takes than steady ones, as it comes after a pause; of own budgets.
     """
 
     plan: Plan
@@ -52,6 +58,7 @@ class Ticket(NamedTuple):
     scale: float
     controller: LatencyController | None
     begun: float
+    cold: float = 1.0
 
 
 class DeviceBudgets:
@@ -68,9 +75,12 @@ class DeviceBudgets:
         self._profile: Profile | None = None
         self._curves: dict[str, ResponseCurve] = {}
         self._controller: LatencyController | None = None
+        self._profiled: dict[str, DeviceModel] = {}  # what the device makes of the profile, by calls with own budgets
         self._factors: dict[tuple[str, int], list[float]] = {}  # what calls of a batch size took, each
         self._energy: CallEnergy | None = None
         self._interval: float | None = None
+        self._ended: float | None = None
+        self._since_idle = 0
         self._last: tuple[Ticket, float] | None = None  # of a power budget: its energy is known when the next begins
 
     @property
@@ -84,6 +94,22 @@ class DeviceBudgets:
             if self._energy is None:
                 self._energy = energy
 
+    def afresh(self) -> DeviceBudgets:
+        """Another one with the same profile, that knows nothing else: locks may be held by threads that are gone."""
+        other = DeviceBudgets(self._planner)
+        if self._profile is not None:
+            other.use(self._profile)
+        return other
+
+    def prepare(self, kind: str, batch: int, profiler: Profiler) -> None:
+        """Have the profile for budgets of a kind, as the first call would.
+
+        Raises:
+            BudgetError: The bundle has no curve.
+            BackendError: The engine failed while it was profiled.
+        """
+        self._ready(kind, batch, profiler)
+
     def use(self, profile: Profile) -> None:
         """Work with this profile from now on; the controller starts anew with it."""
         curves = {"latency": profile.curve()}
@@ -92,6 +118,7 @@ class DeviceBudgets:
         with self._lock:
             self._profile, self._curves = profile, curves
             self._factors.clear()
+            self._profiled = {kind: DeviceModel(one.at(one.full), profile.noise) for kind, one in curves.items()}
             self._start_anew()
 
     def reset(self) -> None:
@@ -145,9 +172,11 @@ class DeviceBudgets:
         """Take in what a call took, and the share of work it did; its millijoules, where the budget needs them."""
         energy = self._energy
         spent = None
+        self._ended, self._since_idle = now, self._since_idle + 1
         if ticket.kind != "latency" and energy is not None:
             spent = energy.millijoules(ticket.begun, now)
         if ticket.choice is None:
+            self._compare(ticket, done, milliseconds if ticket.kind == "latency" else spent)
             return spent
         with self._lock:
             if ticket.kind == "power":
@@ -155,6 +184,17 @@ class DeviceBudgets:
             else:
                 self._observe(ticket, done, milliseconds if ticket.kind == "latency" else spent, now)
         return spent
+
+    def _compare(self, ticket: Ticket, done: float, measured: float | None) -> None:
+        """Learn from a call with its own budget what the device makes of the profile now."""
+        curve = self._curves[ticket.kind]
+        if measured is None or not (0 < measured < math.inf and 0 < done < math.inf):
+            return
+        if ticket.kind == "power":
+            return  # the profile's own watts are what such a call goes by
+        with self._lock:
+            if not self._learn_factor(ticket, measured):
+                self._profiled[ticket.kind].observe(curve.at(done), measured / ticket.scale / ticket.cold)
 
     def _observe(self, ticket: Ticket, done: float, measured: float | None, now: float) -> None:
         if measured is None or ticket.choice is None or ticket.controller is None:
@@ -212,15 +252,25 @@ class DeviceBudgets:
     def _from_profile(
         self, budget: Budget, profile: Profile, curve: ResponseCurve, batch: int, scale: float, now: float
     ) -> Ticket:
-        margin = NormalDist(1.0, profile.noise).inv_cdf(budget.percentile or _MEDIAN)
-        allowed = budget.value / (margin * scale)
-        if budget.kind == "power":  # as if called back to back
-            allowed = profile.energy_for(budget.value)
-        cheapest, full = self._planner.shares
-        fraction = min(max(curve.fraction_for(allowed), cheapest), full)
-        expected = curve.at(fraction) * scale
-        plan = self._plan(budget, fraction, expected * margin, allowed >= curve.at(cheapest))
-        return Ticket(plan, budget.kind, expected, None, batch, scale, None, now)
+        with self._lock:
+            device = self._profiled[budget.kind]
+            margin = NormalDist(1.0, max(profile.noise, device.noise)).inv_cdf(budget.percentile or _MEDIAN)
+            cold = self._cold_factor(profile, now) if budget.kind == "latency" else 1.0
+            allowed = budget.value / (margin * scale * cold)
+            if budget.kind == "power":  # as if called back to back
+                allowed = profile.energy_for(budget.value)
+            cheapest, full = self._planner.shares
+            fraction = min(max(curve.fraction_for(device.profiled_for(allowed)), cheapest), full)
+            expected = device.predict(curve.at(fraction)) * scale * cold
+            reachable = allowed >= device.predict(curve.at(cheapest))
+        plan = self._plan(budget, fraction, expected * margin, reachable)
+        return Ticket(plan, budget.kind, expected, None, batch, scale, None, now, cold)
+
+    def _cold_factor(self, profile: Profile, now: float) -> float:
+        """What the profile says of the first calls after a pause."""
+        if self._ended is None or now - self._ended > _IDLE_AFTER_S:
+            self._since_idle = 0
+        return profile.cold[self._since_idle] if self._since_idle < len(profile.cold) else 1.0
 
     def _plan(self, budget: Budget, fraction: float, upper: float, reachable: bool) -> Plan:
         message = None

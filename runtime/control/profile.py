@@ -20,7 +20,7 @@ from adaptrt.runtime.errors import BudgetError
 if TYPE_CHECKING:
     from adaptrt.runtime.operating_point import OperatingPoint
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 POINTS = 9
 SECONDS = 3.0
 
@@ -30,6 +30,9 @@ _PAUSE_S = 0.25
 _PAUSES = 5
 COLD_CALLS = 3
 _NOISE_LIMITS = (0.01, 0.3)
+_MOST_POINTS = 1_000
+_SMALLEST, _LARGEST = 1e-6, 1e9  # ms or mJ of a call: a nanosecond to eleven days
+_LARGEST_SHARE = 100.0
 _SAME = 1e-3  # shares of work that cannot be told apart
 
 Call = Callable[[float], tuple[float, float, float | None]]
@@ -68,6 +71,8 @@ class DeviceKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         power_mode: Where the device has such; None elsewhere.
         threads: That one operator may use; None leaves it to the engine.
         batch: Samples of a call.
+        processors: Logical ones that the process may run on.
+        quota: Processors' worth of time that its control groups grant; None without a limit.
     """
 
     bundle: str
@@ -76,6 +81,8 @@ class DeviceKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     power_mode: str | None
     threads: int | None
     batch: int
+    processors: int
+    quota: float | None
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,6 +125,43 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Millijoules of the dearest point that draws no more than this while it runs; 0 if none does."""
         fits = [p.median_mj for p in self.points if p.median_mj is not None and p.median_mj / p.median_ms <= watts]
         return max(fits, default=0.0)
+
+
+def check_profile(profile: Profile) -> None:
+    """Check every number of a profile that comes from a file, so that none of them surprises a later call.
+
+    Raises:
+        BudgetError: Names the first that cannot have been measured.
+    """
+    key = profile.key
+    _expect(1 <= key.batch <= 2**31, f"a batch of {key.batch}", "at least 1 sample")
+    _expect(key.threads is None or 1 <= key.threads <= 2**16, f"{key.threads} threads", "at least 1")
+    _expect(1 <= key.processors <= 2**20, f"{key.processors} processors", "at least 1")
+    _expect(key.quota is None or 0 < key.quota <= 2**20, f"a quota of {key.quota}", "above 0")
+    _expect(0 < len(profile.points) <= _MOST_POINTS, f"{len(profile.points)} points", f"1 to {_MOST_POINTS}")
+    low, high = _NOISE_LIMITS
+    _expect(low <= profile.noise <= high, f"noise {profile.noise}", f"{low} to {high}")
+    _expect(len(profile.cold) == COLD_CALLS, f"{len(profile.cold)} factors of first calls", f"{COLD_CALLS}")
+    for factor in profile.cold:
+        _expect(1 <= factor <= _LARGEST, f"a factor of {factor} for a first call", f"1 to {_LARGEST:g}")
+    _expect(0 <= profile.seconds < math.inf, f"{profile.seconds} s of measuring", "0 or more")
+    for point in profile.points:
+        for name, share in (("fraction", point.fraction), ("done", point.done)):
+            _expect(0 < share <= _LARGEST_SHARE, f"{name} {share}", f"above 0, at most {_LARGEST_SHARE:g}")
+        for name in ("median_ms", "p95_ms", "median_mj"):
+            measured = getattr(point, name)
+            fine = measured is None or _SMALLEST <= measured <= _LARGEST
+            _expect(fine, f"{name} {measured}", f"{_SMALLEST:g} to {_LARGEST:g}")
+        _expect(point.runs >= 1, f"{point.runs} runs", "at least 1")
+        _expect(point.quality is None or math.isfinite(point.quality), f"quality {point.quality}", "a finite number")
+    profile.curve()
+    if profile.has_energy:
+        profile.energy_curve()
+
+
+def _expect(fine: bool, got: str, expected: str) -> None:
+    if not fine:
+        raise BudgetError(f"got a profile with {got}, expected {expected}; profile again")
 
 
 def _curve(pairs: Sequence[tuple[float, float]]) -> ResponseCurve:

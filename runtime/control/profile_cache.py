@@ -11,24 +11,41 @@ import msgspec
 
 from adaptrt import write_atomically
 from adaptrt.runtime.bundle import Bundle
-from adaptrt.runtime.control.profile import FORMAT_VERSION, DeviceKey, Profile
+from adaptrt.runtime.control.profile import FORMAT_VERSION, DeviceKey, Profile, check_profile
+from adaptrt.runtime.errors import BudgetError, one_line
 
 CACHE_VARIABLE = "ADAPTRT_CACHE"
 _LARGEST = 1_000_000  # bytes
+_REMEDY = f"set {CACHE_VARIABLE} to a folder that can be written"
+_NO_FOLDER = f"got no folder for caches (there is no home folder), so profiles are not kept; {_REMEDY}"
 
 
-def cache_folder() -> Path:
-    """Where profiles lie: ``$ADAPTRT_CACHE``, or the platform's folder for caches."""
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named) / "profiles"
-    from platformdirs import user_cache_path
+class _Version(msgspec.Struct):
+    """Read first: another format has other keys."""
 
-    return user_cache_path("adaptrt") / "profiles"
+    format_version: int | None = None
+
+
+def cache_folder() -> Path | None:
+    """Where profiles lie: ``$ADAPTRT_CACHE`` (a ``~`` is the home folder), or the platform's folder for caches.
+
+    None where there is none, as for a user whom the system does not know.
+    """
+    try:
+        if named := os.environ.get(CACHE_VARIABLE):
+            return Path(named).expanduser().absolute() / "profiles"
+        from platformdirs import user_cache_path
+
+        folder = user_cache_path("adaptrt")
+    except (RuntimeError, KeyError, OSError):  # pathlib's and platformdirs' for an unknown user
+        return None
+    # Some versions leave a ~ as it is, or take an empty home for the root of the file system.
+    known = folder.is_absolute() and not any(part.startswith("~") for part in folder.parts) and len(folder.parts) > 3
+    return folder / "profiles" if known else None
 
 
 def describe_device(root: Path = Path("/")) -> str:
-    """The processor or board, and how many cores this process may use."""
+    """The processor or board."""
     name = platform.machine()
     model = root / "proc/device-tree/model"
     cpuinfo = root / "proc/cpuinfo"
@@ -40,8 +57,7 @@ def describe_device(root: Path = Path("/")) -> str:
             name += " " + next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     except OSError:
         pass  # what cannot be read does not tell devices apart
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name.strip()}, {cores} cores, {platform.system()}"
+    return f"{name.strip()}, {platform.system()}"
 
 
 def hash_bundle(bundle: Bundle) -> str:
@@ -54,18 +70,24 @@ class ProfileCache:
 
     Args:
         folder: Made when the first profile is stored; None takes ``cache_folder()``.
+
+    Where there is no folder to be had, nothing is found and nothing kept, and both say why.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = cache_folder() if folder is None else folder
 
-    def path(self, key: DeviceKey) -> Path:
-        """The file of a profile."""
+    def path(self, key: DeviceKey) -> Path | None:
+        """The file of a profile; None where there is no folder."""
+        if self._folder is None:
+            return None
         return self._folder / f"{hashlib.sha256(msgspec.json.encode(key)).hexdigest()[:32]}.json"
 
     def load(self, key: DeviceKey) -> tuple[Profile | None, str | None]:
         """The profile for exactly this, or None and, where there is a file that cannot be used, why."""
         path = self.path(key)
+        if path is None:
+            return None, _NO_FOLDER
         try:
             with path.open("rb") as file:
                 content = file.read(_LARGEST + 1)
@@ -76,12 +98,13 @@ class ProfileCache:
         if len(content) > _LARGEST:
             return None, f"{path} is larger than {_LARGEST} bytes; profiled again"
         try:
+            version = msgspec.json.decode(content, type=_Version).format_version
+            if version != FORMAT_VERSION:
+                return None, f"{path} has format {version}, expected {FORMAT_VERSION}; profiled again"
             profile = msgspec.json.decode(content, type=Profile)
-            profile.curve()
-        except Exception as error:  # msgspec's and BudgetError, and whatever odd numbers cause
-            return None, f"{path} is no profile that this version reads ({error}); profiled again"
-        if profile.format_version != FORMAT_VERSION:
-            return None, f"{path} has format {profile.format_version}, expected {FORMAT_VERSION}; profiled again"
+            check_profile(profile)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, BudgetError) as error:
+            return None, f"{path} is no profile that this version reads ({one_line(error)}); profiled again"
         if profile.key != key:
             return None, f"{path} is the profile of another device or setting ({profile.key.device}); profiled again"
         return profile, None
@@ -89,12 +112,11 @@ class ProfileCache:
     def store(self, profile: Profile) -> str | None:
         """Keep a profile; why it could not be kept, or None. Two processes may store at once: one of them wins."""
         path = self.path(profile.key)
+        if path is None:
+            return _NO_FOLDER
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, msgspec.json.encode(profile))
         except OSError as error:
-            return (
-                f"cannot keep the profile in {path.parent} ({error.strerror}); set {CACHE_VARIABLE} to a folder "
-                "that can be written"
-            )
+            return f"cannot keep the profile in {path.parent} ({error.strerror}); {_REMEDY}"
         return None

@@ -6,12 +6,17 @@ imports none of them, so that ``adaptrt.runtime`` stays free of torch and onnx.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __version__ = "0.1.0"
+
+# ONNX Runtime from 1.29 on starts a thread at import that collects and sends usage data, writes into the home
+# folder, and keeps forked processes from ending. It reads this when it is imported, and nothing later stops it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class AdaptrtError(Exception):
@@ -22,13 +27,16 @@ class AdaptrtError(Exception):
     """
 
 
+class AdaptrtWarning(UserWarning):
+    """Something that went another way than asked, while the work goes on: one line, said once."""
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a machine that lost power, finds the old content or the new.
 
     Raises:
         OSError: It cannot be written; an old file is untouched and nothing is left beside it.
     """
-    import os
     import tempfile
 
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")

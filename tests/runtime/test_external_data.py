@@ -187,7 +187,7 @@ def test_a_reference_outside_is_refused_before_anything_of_it_is_read(tiny, repl
             entry(tiny)
         assert "\n" not in str(e.value)
     assert secret not in opened
-    assert {path.name for path in opened} == {"bundle.json", "model.onnx"}
+    assert {path.name for path in opened if path.is_relative_to(tiny.parent)} == {"bundle.json", "model.onnx"}
 
 
 @pytest.mark.usefixtures("no_engine")

@@ -21,7 +21,7 @@ X = {"x": np.zeros((2, 6), np.float32), "hint": np.zeros((2, 2), np.float32), "s
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTRT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("adaptrt.runtime.model.SECONDS", 0.05)
+    monkeypatch.setattr("adaptrt.runtime.profiling.SECONDS", 0.05)
 
 
 def test_calls_are_counted():

@@ -279,7 +279,7 @@ def test_one_sample_over_bound_buffers(tmp_path):
     folder = Path(shutil.copytree(FIXTURES / "exits", tmp_path / "exits"))
     prepare(folder)
     model = load(folder, backend="openvino", threads=1)
-    single = model._stages._single
+    single = model._engines.stages._single
     if single is None:
         pytest.fail("the fixture's sizes are no longer fixed")
     arrays = draw(model, 1)

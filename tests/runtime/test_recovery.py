@@ -1,4 +1,4 @@
-"""After a call that failed the next good one is answered rightly, on every backend; and what has the wrong size fails."""
+"""After a call that failed the next good one is answered rightly, on every backend; another size is no answer."""
 
 from __future__ import annotations
 
@@ -135,12 +135,12 @@ def test_what_was_bound_to_a_failed_engine_is_bound_anew(openvino_model):
         openvino_model.backend.run_values(bad, ["logits"])
     assert openvino_model.backends[0].compiled is not before[0]
     assert openvino_model.backends[1].compiled is before[1], "it did not fail"
-    chains = list(openvino_model._stages._single._idle)
+    chains = list(openvino_model._engines.stages._single._idle)
     assert [chain.current() for chain in chains] == [False]
     for row in range(3):
         again = openvino_model.run(rows(inputs, [row]))
         np.testing.assert_array_equal(again.outputs["logits"], expected[row].outputs["logits"])
-    assert [chain.current() for chain in openvino_model._stages._single._idle] == [True]
+    assert [chain.current() for chain in openvino_model._engines.stages._single._idle] == [True]
 
 
 def test_a_call_beside_a_failing_one_is_answered(openvino_model, monkeypatch):

@@ -100,7 +100,7 @@ def test_an_engine_that_works_elsewhere_is_given_arrays(monkeypatch):
     asked = []
     for backend in model.backends:
         monkeypatch.setattr(backend, "bind", lambda *_: asked.append(1))
-    model._stages._single._idle.clear()
+    model._engines.stages._single._idle.clear()
     model.run(inputs)
     found = model.run(inputs, knobs=KNOBS)
     assert asked == [1]  # once, not at every call

@@ -157,6 +157,10 @@ def test_a_batch_of_other_size_keeps_what_was_learned():
         (5.0, math.nan, 5.0),
         (-1e9, 0.5, 5.0),
         (5.0, 0.0, 5.0),
+        (5.0, 1.5e154, 5.0),
+        (5.0, 0.5, 1.5e154),
+        (5.0, 1e-300, 5.0),
+        (5.0, 0.5, 1e-300),
     ],
 )
 def test_measurements_that_cannot_be_are_left_out(now, done, took):

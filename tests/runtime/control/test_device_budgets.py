@@ -23,7 +23,7 @@ def profile_of(planner: Planner, watts: float | None = BUSY_W) -> Profile:
     for share in np.linspace(cheapest, full, 9).tolist():
         took = 2 + 20 * share
         points.append(ProfilePoint(share, share, 0.9, took, took * 1.1, 60, None if watts is None else took * watts))
-    return Profile(DeviceKey("b", "e", "d", None, 1, 1), points, 0.03, [1.0, 1.0, 1.0], 3.0)
+    return Profile(DeviceKey("b", "e", "d", None, 1, 1, 2, None), points, 0.03, [1.0, 1.0, 1.0], 3.0)
 
 
 class SimulatedApp:
@@ -93,6 +93,68 @@ def test_a_call_with_its_own_budget_goes_by_the_profile():
     assert app.call(Budget.power(BUSY_W + 0.1), own=True)[0].plan.point.macs_fraction == pytest.approx(full)
     assert not app.call(Budget.power(BUSY_W - 0.1), own=True)[0].plan.point.reachable
     assert cheapest < full
+
+
+@pytest.mark.parametrize("other", [Budget.power(5.0), Budget.energy(60.0), Budget.latency(9.0)])
+def test_calls_with_their_own_budget_teach_the_model_s_nothing(other):
+    """Neither its controller nor the pauses that its power budget goes by."""
+    apps = [SimulatedApp(period=0.03, seed=3) for _ in range(2)]
+    budget = Budget.power(6.0)
+    for app in apps:
+        for _ in range(60):
+            app.call(budget)
+    before = apps[0].budgets._interval
+    for _ in range(20):
+        apps[0].call(other, own=True)
+    assert apps[0].budgets._interval == before
+    assert apps[0].budgets._controller.__dict__.keys() == apps[1].budgets._controller.__dict__.keys()
+    one, same = (app.budgets._controller for app in apps)
+    assert one._device.__dict__ == same._device.__dict__ and one._margin.__dict__ == same._margin.__dict__
+
+
+def play_own(app, budget, calls, factor, pause=0.0):
+    """Calls with their own latency budget on a device that takes ``factor`` times what was profiled."""
+    tickets, times = [], []
+    for _ in range(calls):
+        ticket = app.budgets.begin(budget, 1, app.now, own=True, profiler=None)
+        done = ticket.plan.point.macs_fraction
+        took = (2 + 20 * done) * factor * float(np.exp(app._noise.normal(0, 0.03)))
+        app.now += took / 1e3
+        app.budgets.end(ticket, done, took, app.now)
+        app.now += pause
+        tickets.append(ticket), times.append(took)
+    return tickets, np.array(times)
+
+
+@pytest.mark.parametrize("pause", [0.0, 1.0])
+def test_a_profile_that_is_plainly_wrong_is_noticed_by_calls_with_their_own_budget(pause):
+    app = SimulatedApp(period=0.0)
+    cheapest, full = app.planner.shares
+    target = 2 + 20 * full  # with what was profiled everything fits
+    tickets, times = play_own(app, Budget.latency(target), 20, 1.0, pause)
+    assert (times <= target * 1.1).all() and all(ticket.plan.point.reachable for ticket in tickets)
+    tickets, times = play_own(app, Budget.latency(target), 40, 2.0, pause)
+    assert (times[:3] > target).all() and (times[6:] <= target).mean() >= 0.9
+    assert tickets[-1].expected == pytest.approx(np.median(times[10:]), rel=0.15)
+    tickets, _ = play_own(app, Budget.latency(target), 20, 9.0, pause)  # even the cheapest point is out of reach
+    assert not tickets[-1].plan.point.reachable and "expected to take up to" in tickets[-1].plan.message
+    tickets, _ = play_own(app, Budget.latency(target), 60, 1.0, pause)
+    assert tickets[-1].plan.point.reachable
+    assert tickets[-1].plan.point.macs_fraction > cheapest + 0.7 * (full - cheapest)
+
+
+def test_first_calls_after_a_pause_are_no_slower_device():
+    app = SimulatedApp(period=0.0)
+    profile = app.budgets._profile
+    app.budgets.use(Profile(profile.key, profile.points, profile.noise, [2.5, 1.8, 1.4], profile.seconds))
+    budget = Budget.latency(2 + 20 * app.planner.shares[1])
+    for _ in range(30):
+        tickets = []
+        for cold in (2.5, 1.8, 1.4, 1.0, 1.0, 1.0):
+            tickets += play_own(app, budget, 1, cold)[0]
+        app.now += 1.0
+        assert tickets[0].plan.point.macs_fraction < tickets[-1].plan.point.macs_fraction
+        assert tickets[-1].expected == pytest.approx(2 + 20 * tickets[-1].plan.point.macs_fraction, rel=0.1)
 
 
 class _Sensors:

@@ -16,7 +16,7 @@ from tests.runtime.conftest import FIXTURES, TINY
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ADAPTRT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("adaptrt.runtime.model.SECONDS", 0.05)
+    monkeypatch.setattr("adaptrt.runtime.profiling.SECONDS", 0.05)
     return tmp_path / "cache" / "profiles"
 
 
@@ -156,7 +156,7 @@ def test_a_deadline_between_takes_the_stages_that_fit(model: AdaptiveModel, samp
     x = inputs_of(model, samples)
     model.run(x, deadline_ms=1e6)
     for _ in range(300):  # as if the last stage took a minute
-        model._times.add(2, samples, 60.0)
+        model._engines._times.add(2, samples, 60.0)
     result = model.run(x, deadline_ms=30_000.0)
     assert result.deadline_met and (result.exit == 1).all()
     for name, array in model.run_stages(x)[1].items():

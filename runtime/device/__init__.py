@@ -1,0 +1,1 @@
+"""What the device is and what the system grants this process of it."""
