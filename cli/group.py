@@ -117,6 +117,7 @@ def _wrong_usage(error: click.UsageError, ctx: click.Context) -> Failure:
 def adaptrt() -> None:
     """Export networks whose work depends on their input, and run them under a budget.
 
-    `adaptrt VERB --help` shows what a verb does, with examples. Exit codes: 0 done, 2 a mistake
-    that the one line on stderr explains, 130 interrupted.
+    `adaptrt VERB --help` shows what a verb does, with examples. Exit codes: 0 done, 2 a mistake, or
+    output that cannot be written, that the one line on stderr explains, 130 interrupted, 141 the reader
+    of the output left, as head does.
     """

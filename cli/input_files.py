@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from adaptrt.cli.errors import CommandError, one_line
 
 if TYPE_CHECKING:
+    from adaptrt.cli.background import Background, LaidOver
     from adaptrt.runtime.bundle import TensorSpec
 
 Array = npt.NDArray[Any]
@@ -20,14 +22,43 @@ ARRAY_FILES = (".npy", ".npz")
 """How the name of a file with arrays ends; every other one is taken for an image."""
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What was read.
+
+    Attributes:
+        arrays: of each input, by its name.
+        laid_over: pictures that are not opaque; None where there are none.
+    """
+
+    arrays: dict[str, Array]
+    laid_over: LaidOver | None = None
+
+
 def read_inputs(paths: Sequence[Path], specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """The arrays of ``read_files``, with the background that the bundle declares.
+
+    Raises:
+        CommandError: As there.
+    """
+    return read_files(paths, specs).arrays
+
+
+def read_files(paths: Sequence[Path], specs: Sequence[TensorSpec], background: Background | None = None) -> Inputs:
     """Read the inputs of a bundle from an array file, or from image files that make one batch.
 
     An ``.npz`` file holds the inputs by name (other arrays in it are not read); for a bundle of one
-    input a single array of any name will do. Nothing is cast or reshaped.
+    input a single array of any name will do. Nothing is cast or reshaped. A note says which pictures
+    were laid over what.
+
+    Args:
+        paths: The files.
+        specs: The inputs.
+        background: What pictures that are not opaque are laid over; None for what the bundle declares.
 
     Raises:
-        CommandError: A file is missing or damaged, lacks an input, or the bundle takes no images.
+        CommandError: A file is missing or damaged, lacks an input, or the bundle takes no images; or there is a
+            background for arrays.
     """
     if any(path.suffix.lower() in ARRAY_FILES for path in paths):
         if len(paths) > 1:
@@ -35,7 +66,9 @@ def read_inputs(paths: Sequence[Path], specs: Sequence[TensorSpec]) -> dict[str,
                 f"got {len(paths)} files with {_first_array(paths)} among them, expected one .npy or .npz, "
                 "or images; put all samples into one array"
             )
-        return _read_arrays(paths[0], specs)
+        if background is not None:
+            raise CommandError(f"got a background with {str(paths[0])!r}, expected images; leave --background out")
+        return Inputs(_read_arrays(paths[0], specs))
     if len(specs) != 1 or specs[0].preprocessing is None:
         names = ", ".join(repr(spec.name) for spec in specs)
         raise CommandError(
@@ -43,8 +76,12 @@ def read_inputs(paths: Sequence[Path], specs: Sequence[TensorSpec]) -> dict[str,
             "say how to make them of images; save them with numpy.savez"
         )
     from adaptrt.cli.images import read_images
+    from adaptrt.cli.output import note
 
-    return {specs[0].name: read_images(paths, specs[0])}
+    array, laid_over = read_images(paths, specs[0], background)
+    if laid_over is not None:
+        note(f"note: {laid_over}")
+    return Inputs({specs[0].name: array}, laid_over)
 
 
 def _first_array(paths: Sequence[Path]) -> str:

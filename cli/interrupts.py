@@ -18,7 +18,11 @@ _seen = threading.Event()
 
 @contextlib.contextmanager
 def interrupts_noted() -> Iterator[None]:
-    """Note Ctrl-C while the block runs; where somebody else handles the signal, they go on doing so."""
+    """Note Ctrl-C while the block runs; where somebody else handles the signal, they go on doing so.
+
+    Where it is ignored, as shells make it for jobs in the background and after ``trap '' INT``, it stays ignored:
+    Ctrl-C is meant for what runs in the foreground. Such a command ends by itself, or by another signal.
+    """
     _seen.clear()
     if (
         threading.current_thread() is not threading.main_thread()

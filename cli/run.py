@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 adaptrt run build/digits seven.png --budget 50%
 adaptrt run build/digits one.png two.png three.png --budget 90M
+adaptrt run build/digits drawing.png --background white
 adaptrt run build/digits pixels.npy --budget full --output out.npz
 adaptrt run build/digits inputs.npz --price 0.4 --threads 1 --json
 adaptrt run build/digits pixels.npy --budget 8ms --watch
@@ -49,6 +50,12 @@ _ROWS = 20
 @backend_options
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Most samples in one run.")
 @click.option("--top", type=click.IntRange(1, 100), default=3, show_default=True, help="Classes listed per sample.")
+@click.option(
+    "--background",
+    metavar="COLOUR",
+    help="Lay pictures that are not opaque over black, white, a grey level 0 to 255 or #rrggbb; default: what the "
+    "bundle declares.",
+)
 @click.option("--output", type=PATH, help="Write all outputs to this .npz file.")
 @click.option("--deadline", type=float, metavar="MS", help="Answer at the last exit that ends within so many ms.")
 @click.option("--watch", is_flag=True, help="Call it again and again and show how it goes, until Ctrl-C.")
@@ -68,6 +75,7 @@ def run(
     plugin_library: Path | None,
     batch: int,
     top: int,
+    background: str | None,
     output: Path | None,
     deadline: float | None,
     watch: bool,
@@ -79,9 +87,10 @@ def run(
     """Run a bundle on array or image files, under a budget.
 
     A .npy file holds the input, an .npz file the inputs by name; several images make one batch.
-    Images are stretched to the input's size and normalised as the bundle declares. The latency shown
-    is that of this run, first call included; `adaptrt bench` measures it properly. --explain draws which
-    tokens were kept, the learners run for each in every layer, and the exit taken.
+    Images are laid over a background where they are not opaque, which a note says, stretched to the
+    input's size and normalised as the bundle declares. The latency shown is that of this run, first call
+    included; `adaptrt bench` measures it properly. --explain draws which tokens were kept, the learners
+    run for each in every layer, and the exit taken.
     """
     if budget is not None and price is not None:
         raise click.UsageError("got --budget and --price, expected one of them; leave one out")
@@ -91,9 +100,10 @@ def run(
         raise click.UsageError("got --seconds or --metrics-port without --watch, expected it; add it")
     if watch and (price is not None or output is not None or explain is not None or deadline is not None):
         raise click.UsageError("got --watch with --price, --output, --explain or --deadline, expected none; leave out")
+    from adaptrt.cli.background import parse_background
     from adaptrt.cli.batches import predict
     from adaptrt.cli.budgets import parse_budget
-    from adaptrt.cli.input_files import read_inputs
+    from adaptrt.cli.input_files import read_files
     from adaptrt.cli.output import check_output_file, note, show_json
     from adaptrt.runtime import Budget
 
@@ -104,15 +114,17 @@ def run(
         check_explained(inputs)
         importlib.import_module("matplotlib")  # missing, it is better missed before the run
     asked = Budget.full() if budget is None else parse_budget(budget, hard=hard)
+    ground = None if background is None else parse_background(background)
     model = open_model(bundle, threads, backend, precision, plugin_library)
-    arrays = read_inputs(inputs, model.bundle.inputs)
+    given = read_files(inputs, model.bundle.inputs, ground)
+    arrays, laid_over = given.arrays, given.laid_over and given.laid_over.plain()
     if watch:
         with contextlib.nullcontext() if metrics_port is None else model.serve_metrics(metrics_port) as server:
             if server is not None:
                 note(f"metrics at http://127.0.0.1:{server.port}/metrics")
             watched = _watch(model, arrays, asked, batch=batch, seconds=seconds)
         if as_json:
-            show_json({"bundle": str(bundle), **watched})
+            show_json({"bundle": str(bundle), **watched, "laid_over": laid_over})
         return
     knobs: dict[str, KnobValue] | None = None if price is None else {"price": price}
     told = explain is not None and any(stage.decisions for stage in model.bundle.stages)
@@ -136,7 +148,7 @@ def run(
     )
     if as_json:
         ran = {"name": model.backend_name, "reason": model.backend_reason, "precision": model.precision}
-        show_json({**_describe(bundle, model.bundle, found, names, top), "backend": ran})
+        show_json({**_describe(bundle, model.bundle, found, names, top), "laid_over": laid_over, "backend": ran})
         return
     _show(model.bundle, found, names, top)
     from adaptrt.cli.output import show

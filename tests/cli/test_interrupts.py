@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
 
 from adaptrt.cli import interrupts, progress
+from tests.runtime.conftest import FIXTURES
+
+
+@pytest.fixture(autouse=True)
+def handled_as_in_the_foreground():
+    """A shell starts jobs in the background with the signal ignored, and so would the tests find it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def lose_one() -> None:
@@ -56,3 +66,28 @@ def test_an_error_that_a_library_makes_of_it_is_an_interrupt(cli, bundle, monkey
     result = cli("verify", str(bundle))
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1].startswith("interrupted: ")
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_job_in_the_background_is_not_interrupted(python, main_code, ignored):
+    code = f"""
+import signal
+import adaptrt.runtime.bundle as bundle
+read = bundle.read_bundle
+
+def read_interrupted(*args, **settings):
+    signal.raise_signal(signal.SIGINT)
+    return read(*args, **settings)
+
+bundle.read_bundle = read_interrupted
+{main_code("inspect", FIXTURES / "exported", "--json")}
+"""
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a new process is born with; a handler it is not
+    done = python(code)
+    if ignored:
+        assert done.returncode == 0 and done.stderr == ""
+        assert json.loads(done.stdout)["name"] == "exported"
+    else:
+        assert (done.returncode, done.stdout) == (130, "")
+        assert done.stderr == "interrupted: nothing was written\n"

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adaptrt.cli.input_files import read_inputs
 from adaptrt.runtime import Budget, load
+from adaptrt.runtime.bundle import read_bundle
 from tests.staged_bundle import images
 
 
@@ -82,6 +84,40 @@ def test_images(cli, exported, tmp_path):
     assert "a.png" in table and "b.bmp" in table
 
 
+def test_pictures_that_are_not_opaque(cli, refused, exported, pixels, tmp_path):
+    stroke = np.random.default_rng(0).integers(0, 2, (8, 8), dtype=np.uint8) * 255
+    on_glass = np.dstack([np.full((8, 8, 3), 255, np.uint8), stroke])  # white, also where there is nothing
+    Image.fromarray(on_glass).save(tmp_path / "glass.png")
+    for name, picture in (("black", stroke), ("white", stroke | 255), ("grey", np.maximum(stroke, 51))):
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    for ground, said in (("black", "black as the bundle declares"), ("white", "white as"), ("51", "grey 51 as")):
+        asked = [] if ground == "black" else ["--background", ground]
+        result = cli("run", exported[0], tmp_path / "glass.png", *asked, "--json")
+        assert result.stderr.startswith(f"note: 1 of 1 picture not opaque, laid over {said}")
+        assert result.stderr.count("\n") == 1
+        report = json.loads(result.stdout)
+        assert report["laid_over"]["pictures"] == 1 and len(report["laid_over"]["background"]) == 3
+        flat = tmp_path / f"{'grey' if ground == '51' else ground}.png"
+        opaque = cli("run", exported[0], flat, *asked, "--json")
+        expected = json.loads(opaque.stdout)
+        assert opaque.stderr == "" and expected["laid_over"] is None
+        assert report["results"][0]["classes"] == expected["results"][0]["classes"]
+    assert "expected images; leave --background out" in refused("run", exported[0], pixels, "--background", "white")
+    line = refused("run", exported[0], tmp_path / "glass.png", "--background", "#12345")
+    assert "got background '#12345', expected black, white" in line
+
+
+def test_the_ground_a_bundle_declares(cli, bundle, edit, tmp_path, capsys):
+    edit(bundle, lambda content: content["inputs"][0]["preprocessing"].update(background=[200]))
+    Image.new("LA", (8, 8), (0, 0)).save(tmp_path / "nothing.png")
+    watched = cli("run", bundle, tmp_path / "nothing.png", "--watch", "--seconds", 0.1, "--json")
+    assert "laid over grey 200 as the bundle declares" in watched.stderr
+    assert json.loads(watched.stdout)["laid_over"] == {"pictures": 1, "background": [200, 200, 200]}
+    arrays = read_inputs([tmp_path / "nothing.png"], read_bundle(bundle).inputs)
+    np.testing.assert_allclose(arrays["pixels"], 200 / 255, atol=1e-6)
+    assert capsys.readouterr().err == "note: 1 of 1 picture not opaque, laid over grey 200 as the bundle declares\n"
+
+
 def test_budgets_of_every_form(cli, exported, pixels):
     dense = json.loads((exported[0] / "bundle.json").read_text())["dense"]["macs"]
     half = _run(cli, exported[0], pixels, "--budget", "0.9")
@@ -144,6 +180,7 @@ def test_array_that_does_not_fit(refused, exported, tmp_path, array, match):
 
 def test_wrong_batch(refused, bundle, edit, pixels):
     edit(bundle, lambda content: content["inputs"][0].update(shape=[2, 1, 8, 8]))
+    edit(bundle, lambda content: content.update(axes={}))
     edit(bundle, lambda content: content["stages"][0].update(decisions=[]))  # they need a named axis
     assert "expected float32 [2, 1, 8, 8]" in refused("run", bundle, pixels)
 
