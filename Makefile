@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export train test test-runtime-310 lint bench bench-control families early-exit kernels gpu-check clean
+.PHONY: help export train test test-runtime-310 test-package lint bench bench-control families early-exit kernels gpu-check clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -64,6 +64,9 @@ plugins: ## Build the TensorRT plugin library from build/kernels (TENSORRT_ROOT 
 	cmake -S plugins_trt/csrc -B build/plugins $(if $(TENSORRT_ROOT),-DTENSORRT_ROOT="$(TENSORRT_ROOT)") $(CMAKE_FLAGS)
 	cmake --build build/plugins
 	@echo "built build/plugins/libadaptrt_trt.so"
+
+test-package: $(BIN)/.installed ## Build sdist and wheel, use each in an empty environment (2 minutes; pip needs its index)
+	$(BIN)/python -m pytest tests/packaging -rs
 
 lint: $(BIN)/.installed ## Check style, types and the import rules between rooms
 	$(BIN)/ruff check .

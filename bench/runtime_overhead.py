@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
@@ -18,6 +20,7 @@ import click
 import numpy as np
 from rich.table import Table
 
+from adaptrt.bench import tiny_bundle
 from adaptrt.bench.console import run_command, show, show_progress
 from adaptrt.bench.errors import BenchError
 from adaptrt.bench.interleave import Spread
@@ -25,7 +28,6 @@ from adaptrt.bench.machine import describe_machine, describe_source
 from adaptrt.runtime import AdaptiveModel, Budget, Bundle, load
 from adaptrt.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-TINY = Path(__file__).resolve().parents[1] / "tests" / "runtime" / "fixtures" / "tiny"
 CALL_LIMIT_US = 30.0
 IMPORT_LIMIT_MS = 50.0
 
@@ -184,17 +186,17 @@ def tabulate(result: Result) -> Table:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("bundle", type=click.Path(path_type=Path), default=TINY)
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--calls", type=click.IntRange(1), default=20_000, show_default=True, help="Calls of each kind.")
 @click.option(
     "--interpreters", type=click.IntRange(1), default=20, show_default=True, help="Interpreters of each kind."
 )
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
-def main(bundle: Path, batch: int, calls: int, interpreters: int, json_file: Path | None) -> None:
+def main(bundle: Path | None, batch: int, calls: int, interpreters: int, json_file: Path | None) -> None:
     """Measure what AdaptiveModel.run costs over InferenceSession.run, and what importing it costs.
 
-    BUNDLE is an exported folder; left out, it is a tiny one that comes with the tests, whose own few
+    BUNDLE is an exported folder; left out, it is a tiny one made for the occasion, whose own few
     microseconds hide nothing.
 
     \b
@@ -202,8 +204,13 @@ def main(bundle: Path, batch: int, calls: int, interpreters: int, json_file: Pat
       python -m adaptrt.bench.runtime_overhead
       python -m adaptrt.bench.runtime_overhead build/digits --calls 500 --json overhead.json
     """  # noqa: D301 - click takes the character, not its escape, for "do not rewrap"
-    model, machine = load(bundle, threads=1), describe_machine()
-    with show_progress() as progress:
+    machine = describe_machine()
+    with ExitStack() as stack:
+        if bundle is None:
+            bundle = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="adaptrt-")))
+            tiny_bundle.make(bundle)
+        model = load(bundle, threads=1)
+        progress = stack.enter_context(show_progress())
         task = progress.add_task("imports", total=interpreters + 2)
         imports = measure_imports(interpreters, lambda: progress.advance(task))
         progress.update(task, description="calls")

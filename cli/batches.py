@@ -15,11 +15,13 @@ from adaptrt.runtime.inputs import InputContract
 
 if TYPE_CHECKING:
     from adaptrt.runtime import AdaptiveModel, Budget, Bundle, Decisions, Result
-    from adaptrt.runtime.bundle import KnobValue
+    from adaptrt.runtime.bundle import KnobValue, TensorSpec
 
 Array = npt.NDArray[Any]
 
 _SCORES = "logits"
+MOST_SAMPLES = 64
+"""In one call, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,22 @@ def predict(
         exit=None if first.exit is None else _joined([result.exit for result in results if result.exit is not None]),
         decisions=first.decisions if len(results) == 1 else None,
     )
+
+
+def count_samples(bundle: Bundle, inputs: Mapping[str, Array]) -> int:
+    """How many samples there are, at least one; one where the bundle has none that could be told apart."""
+    counts = (len(inputs[spec.name]) for spec in bundle.inputs if _per_sample(spec))
+    return max(next(counts, 1), 1)
+
+
+def repeated(bundle: Bundle, inputs: Mapping[str, Array], start: int, batch: int) -> dict[str, Array]:
+    """A batch of the samples from one on, which begin anew where they end."""
+    rows = np.arange(start, start + batch) % count_samples(bundle, inputs)
+    return {spec.name: inputs[spec.name][rows] if _per_sample(spec) else inputs[spec.name] for spec in bundle.inputs}
+
+
+def _per_sample(spec: TensorSpec) -> bool:
+    return bool(spec.shape) and isinstance(spec.shape[0], str)
 
 
 def _joined(parts: Sequence[Array]) -> Array:

@@ -12,6 +12,7 @@ import adaptrt as package
 from adaptrt import AdaptrtError
 from adaptrt.cli.errors import one_line
 from adaptrt.cli.interrupts import interrupted, interrupts_noted
+from adaptrt.cli.output import warnings_noted
 from adaptrt.cli.verb import kept_on_interrupt
 
 VERBS = ("train", "export", "calibrate", "build", "verify", "inspect", "run", "bench", "profile")
@@ -64,7 +65,7 @@ class VerbGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb. Exceptions that no user can mend pass through, with their traceback."""
-        with interrupts_noted():
+        with interrupts_noted(), warnings_noted():
             try:
                 return self._invoke(ctx)
             except click.exceptions.Exit:

@@ -121,11 +121,17 @@ def _tensors(bundle: Bundle) -> Table:
             if p is not None:
                 colours = "grey" if p.channels == 1 else "RGB"
                 remark = f"{colours} {p.width} x {p.height}, (pixel * {p.scale:.6g} - {p.mean}) / {p.std}"
+                remark += f", transparency over {p.background}" if p.background != [0] else ""
+            if spec.minimum is not None:
+                remark = f"{spec.minimum} to {spec.maximum}"
             made.add_row(kind, spec.name, spec.dtype, _shape(spec.shape), remark)
+    for name, axis in bundle.axes.items():
+        most = "no limit" if axis.longest is None else str(axis.longest)
+        made.add_row("axis", name, "", "", f"{axis.shortest} to {most}")
     for knob in bundle.knobs:
         remark = f"{knob.minimum:g} to {knob.maximum:g}, default {knob.default:g}"
         if knob.name == THRESHOLDS_KNOB:
-            remark += ": none leaves early (of the host, in no graph)"
+            remark = "any number; default infinity: none leaves early (of the host, in no graph)"
         made.add_row("knob", knob.name, knob.dtype, _shape(knob.shape), remark)
     for number, stage in enumerate(bundle.stages):
         for carry in stage.carry:

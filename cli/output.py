@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from adaptrt import AdaptrtWarning
 from adaptrt.cli.errors import CommandError
 
 if TYPE_CHECKING:
@@ -43,6 +46,24 @@ def show_json(value: object) -> None:
 def note(message: str) -> None:
     """Print a remark on stderr."""
     click.echo(message, err=True)
+
+
+@contextlib.contextmanager
+def warnings_noted() -> Iterator[None]:
+    """Print what our rooms warn of as remarks, each once; other warnings go where they always go."""
+    usual, seen = warnings.showwarning, set()
+
+    def show_warning(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if not issubclass(category, AdaptrtWarning):
+            usual(message, category, *rest, **more)
+        elif str(message) not in seen:
+            seen.add(str(message))
+            note(f"note: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", AdaptrtWarning)
+        warnings.showwarning = show_warning
+        yield
 
 
 def plain(value: object) -> Any:

@@ -56,7 +56,7 @@ def profile(
     measures one. Steady calls and the first ones after a pause are measured apart. Profiles lie in the
     platform's folder for caches, or in $ADAPTRT_CACHE.
     """
-    from adaptrt.cli.output import check_output_file, note, plain, show, show_json
+    from adaptrt.cli.output import check_output_file, plain, show, show_json
     from adaptrt.cli.progress import steps_shown
     from adaptrt.runtime.control.profile_cache import ProfileCache
 
@@ -71,22 +71,21 @@ def profile(
     cache = ProfileCache()
     with steps_shown() as progress:
         found = model.profile(inputs, seconds=seconds, progress=lambda share: progress("profiling", share), cache=cache)
-    kept, problem = cache.load(found.key)
-    if kept is None:
-        note(f"note: the profile was not kept: {problem or 'no file'}")
+    kept, _ = cache.load(found.key)
     if plot is not None:
         from adaptrt.bench.profile_plot import plot_profile
 
         plot_profile(found, plot)
-    file = str(cache.path(found.key))
+    file = None if kept is None else str(cache.path(found.key))
     if as_json:
-        show_json({"bundle": str(bundle), "file": None if kept is None else file, **plain(found)})
+        show_json({"bundle": str(bundle), "file": file, **plain(found)})
         return
     show(profile_table(found))
     show(
         f"{found.key.device}; {found.key.backend}; the first calls after a pause take "
         + ", ".join(f"{factor:.2f}" for factor in found.cold)
-        + f" times as long; kept in {file}"
+        + " times as long; "
+        + ("not kept" if file is None else f"kept in {file}")
     )
     if plot is not None:
         show(f"Picture in {plot}")

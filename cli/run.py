@@ -48,7 +48,11 @@ _ROWS = 20
 @click.option("--price", type=float, help="Feed this price instead of obeying a budget.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads per operator; default: one per core.")
 @backend_options
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Most samples in one run.")
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    help="Most samples in one call; default: all, up to 64. With --watch the samples are repeated up to that.",
+)
 @click.option("--top", type=click.IntRange(1, 100), default=3, show_default=True, help="Classes listed per sample.")
 @click.option(
     "--background",
@@ -73,7 +77,7 @@ def run(
     backend: str,
     precision: str | None,
     plugin_library: Path | None,
-    batch: int,
+    batch: int | None,
     top: int,
     background: str | None,
     output: Path | None,
@@ -101,10 +105,11 @@ def run(
     if watch and (price is not None or output is not None or explain is not None or deadline is not None):
         raise click.UsageError("got --watch with --price, --output, --explain or --deadline, expected none; leave out")
     from adaptrt.cli.background import parse_background
-    from adaptrt.cli.batches import predict
+    from adaptrt.cli.batches import MOST_SAMPLES, predict
     from adaptrt.cli.budgets import parse_budget
     from adaptrt.cli.input_files import read_files
     from adaptrt.cli.output import check_output_file, note, show_json
+    from adaptrt.cli.preparation import prepare
     from adaptrt.runtime import Budget
 
     if output is not None:
@@ -127,9 +132,11 @@ def run(
             show_json({"bundle": str(bundle), **watched, "laid_over": laid_over})
         return
     knobs: dict[str, KnobValue] | None = None if price is None else {"price": price}
+    most = batch or MOST_SAMPLES
+    prepare(model, arrays, asked, batch=most)
     told = explain is not None and any(stage.decisions for stage in model.bundle.stages)
     found = predict(
-        model, arrays, budget=None if knobs else asked, knobs=knobs, batch=batch, decisions=told, deadline_ms=deadline
+        model, arrays, budget=None if knobs else asked, knobs=knobs, batch=most, decisions=told, deadline_ms=deadline
     )
     if found.message is not None:
         note(f"note: {found.message}")
@@ -160,12 +167,17 @@ def run(
 
 
 def _watch(
-    model: AdaptiveModel, arrays: dict[str, Any], budget: Budget, *, batch: int, seconds: float | None
+    model: AdaptiveModel, arrays: dict[str, Any], budget: Budget, *, batch: int | None, seconds: float | None
 ) -> dict[str, Any]:
     """Watch until the time is over or Ctrl-C, which is how it usually ends; says at the end how it went."""
+    from adaptrt.cli.batches import MOST_SAMPLES, count_samples, repeated
     from adaptrt.cli.output import note
+    from adaptrt.cli.preparation import prepare
     from adaptrt.cli.watch import summary, watch
 
+    # A picture that is watched is one picture: what a batch of it takes is another thing, to be asked for.
+    batch = min(count_samples(model.bundle, arrays), MOST_SAMPLES) if batch is None else batch
+    prepare(model, repeated(model.bundle, arrays, 0, batch), budget, batch=batch)
     watched = watch(model, arrays, budget, batch=batch, seconds=seconds)
     note(summary(watched))
     return watched.describe()

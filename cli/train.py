@@ -37,7 +37,7 @@ adaptrt train digits --output build/quick --work build/train/quick --epochs-scal
     type=click.Choice(["auto", "float32", "bfloat16"]),
     default="auto",
     show_default=True,
-    help="auto is bfloat16 on a CPU with AMX tiles for it, float32 elsewhere.",
+    help="auto times both: bfloat16 where it is clearly faster, else float32. What began goes on as it began.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="All randomness.")
 @click.option("--epochs-scale", type=float, default=1.0, show_default=True, help="Factor on all epochs.")
@@ -71,14 +71,10 @@ def train(
         with contextlib.suppress(FileNotFoundError):  # what else it raises would end the training after hours
             if not stat.S_ISDIR(folder.stat().st_mode):
                 raise CommandError(f"{str(folder)!r} is a file, expected a folder or nothing; choose another one")
-    from adaptrt.cli.train_log import fast_bfloat16
-
-    if precision == "auto":
-        precision = "bfloat16" if fast_bfloat16() else "float32"
-    recipe = dataclasses.replace(scaled(RECIPES[name], epochs_scale), seed=seed, precision=precision)
+    recipe = dataclasses.replace(scaled(RECIPES[name], epochs_scale), seed=seed)
     keep_on_interrupt(f"finished epochs are kept in {checkpoints}; the same command goes on from there")
     try:
-        log = _run(recipe, weights, checkpoints)
+        log = _run(recipe, precision, weights, checkpoints)
     except OSError as error:
         where = error.filename or f"{weights} or {checkpoints}"
         raise CommandError(
@@ -100,8 +96,8 @@ def scaled(recipe: Recipe, factor: float) -> Recipe:
     return dataclasses.replace(recipe, **{name: max(1, round(n * factor)) for name, n in epochs.items() if n})
 
 
-def _run(recipe: Recipe, weights: Path, checkpoints: Path) -> dict[str, Any]:
-    """Train, save, evaluate what was saved, and write the log, which is returned."""
+def _run(recipe: Recipe, precision: str, weights: Path, checkpoints: Path) -> dict[str, Any]:
+    """Train in a precision or ``auto``, save, evaluate what was saved, and write the log, which is returned."""
     import torch
 
     from adaptrt import write_atomically
@@ -110,12 +106,17 @@ def _run(recipe: Recipe, weights: Path, checkpoints: Path) -> dict[str, Any]:
     from adaptrt.cli.train_log import EpochHistory, describe_run, encode_log, evaluate
     from adaptrt.models.data import load_data
     from adaptrt.models.folder import load_folder, save_model
+    from adaptrt.models.precision import choose_precision, keep_choice
     from adaptrt.models.train import train as run_recipe
 
     data = load_data(recipe.data)
     assert data.train is not None
     if any(checkpoints.glob("*.pt")):
         note(f"resuming from the checkpoints in {checkpoints}")
+    choice = choose_precision(precision, checkpoints)
+    keep_choice(choice, checkpoints)
+    note(f"training in {choice.precision}: {choice.reason}")
+    recipe = dataclasses.replace(recipe, precision=choice.precision)
     history = EpochHistory(checkpoints)
     with training_shown() as shown:
 
@@ -125,7 +126,7 @@ def _run(recipe: Recipe, weights: Path, checkpoints: Path) -> dict[str, Any]:
 
         dense, adaptive = run_recipe(recipe, data, checkpoints, report)
     save_model(weights, adaptive, dense, data.name, torch.float16)
-    log = describe_run(recipe, data)
+    log = describe_run(recipe, data, choice.speedup)
     log["phases"] = history.phases()
     log["evaluation"] = evaluate(load_folder(weights, recipe.data), data)
     write_atomically(weights / LOG, encode_log(log))

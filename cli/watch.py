@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adaptrt.cli.batches import count_samples, repeated
+from adaptrt.cli.interrupts import stop_if_interrupted
 from adaptrt.runtime import Budget
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class Watched:
 
     Attributes:
         budget: That they are to obey.
+        batch: Samples of a call.
         calls: Their number.
         missed: How many took longer than a latency budget, or more energy.
         latest: The last call.
@@ -40,6 +43,7 @@ class Watched:
     """
 
     budget: Budget
+    batch: int = 1
     calls: int = 0
     missed: int = 0
     latest: Result | None = None
@@ -60,6 +64,7 @@ class Watched:
         counted = self.budget.kind in ("latency", "energy") and self.calls
         return {
             "budget": str(self.budget),
+            "batch": self.batch,
             "calls": self.calls,
             "latency_ms": None if latest is None else latest.latency_ms,
             "median_ms": float(np.median(times)) if len(times) else None,
@@ -76,15 +81,13 @@ def calls(
 ) -> Iterator[Watched]:
     """Call a model with batches of its inputs, in turn, until the time is over or the caller stops."""
     model.budget = budget
-    watched = Watched(budget)
-    per_sample = {spec.name for spec in model.bundle.inputs if spec.shape and isinstance(spec.shape[0], str)}
-    count = max((len(array) for name, array in inputs.items() if name in per_sample), default=1)
+    watched = Watched(budget, batch)
+    count = count_samples(model.bundle, inputs)
     end: float | None = None
     start = 0
     while end is None or time.monotonic() < end:
-        rows = np.arange(start, start + batch) % count
-        fed = {name: array[rows] if name in per_sample else array for name, array in inputs.items()}
-        watched.add(model.run(fed))
+        stop_if_interrupted()
+        watched.add(model.run(repeated(model.bundle, inputs, start, batch)))
         start = (start + batch) % count
         if end is None and seconds is not None:
             end = time.monotonic() + seconds  # the first call may have profiled
@@ -99,7 +102,7 @@ def watch(
     from rich.live import Live
 
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
-    shown, watched = 0.0, Watched(budget)
+    shown, watched = 0.0, Watched(budget, batch)
     model.telemetry()  # results carry it from now on
     live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
     with contextlib.suppress(KeyboardInterrupt), live or contextlib.nullcontext():
@@ -120,7 +123,8 @@ def summary(watched: Watched) -> str:
     if not known["calls"]:
         return "no calls"
     met = "" if known["met"] is None else f", target met by {known['met']:.1%} of them"
-    return f"{known['calls']} calls, median {known['median_ms']:.3f} ms, 95% {known['p95_ms']:.3f} ms{met}"
+    batch = f"{watched.batch} sample{'s' * (watched.batch > 1)} each"
+    return f"{known['calls']} calls, {batch}, median {known['median_ms']:.3f} ms, 95% {known['p95_ms']:.3f} ms{met}"
 
 
 def view(model: AdaptiveModel, watched: Watched) -> Table:
@@ -131,6 +135,7 @@ def view(model: AdaptiveModel, watched: Watched) -> Table:
     made = tables.table("", "<", "<<")
     made.show_header = False
     made.add_row("budget", known["budget"])
+    made.add_row("batch", f"{watched.batch} sample{'s' * (watched.batch > 1)} a call")
     if latest is None:
         return made
     made.add_row("latency", f"{known['latency_ms']:.3f} ms; median {known['median_ms']:.3f}, 95% {known['p95_ms']:.3f}")

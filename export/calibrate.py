@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
 from adaptrt.export.calibration_journal import JOURNAL_FILE, Journal, calibration_key
@@ -15,7 +17,7 @@ from adaptrt.export.combinations import Point, search
 from adaptrt.export.errors import CalibrationError
 from adaptrt.export.evaluations import Evaluations, Progress, untold
 from adaptrt.export.frontier import mark_frontier, spread_prices
-from adaptrt.export.stage_records import BATCH, StagedModel, require_classes, split_feeds
+from adaptrt.export.stage_records import BATCH, StagedModel, paired_error, require_classes, split_feeds
 from adaptrt.export.staging import write_file
 from adaptrt.runtime import load
 from adaptrt.runtime.bundle import BUNDLE_FILE, Bundle, CurvePoint, Knob, encode_bundle
@@ -134,28 +136,30 @@ def describe(data: DataSplits) -> dict[str, object]:
 def sweep(model: AdaptiveModel, data: DataSplits, *, points: int, progress: Progress) -> list[CurvePoint]:
     """Measure cost and quality over the price, dearest point last."""
     knob = price_knob(model.bundle)
-    measured: dict[float, tuple[float, float]] = {}
+    measured: dict[float, Measured] = {}
 
     def fraction(price: float) -> float:
         measured[price] = measure(model, data.calibration, price)
         progress("calibrating", len(measured) / (2 * points))
-        return measured[price][0]
+        return measured[price].cost
 
     prices = spread_prices(fraction, knob.minimum, knob.maximum, points)
-    prices.sort(key=lambda price: (measured[price][0], -price))
-    marks = mark_frontier([measured[p][0] for p in prices], [measured[p][1] for p in prices])
+    prices.sort(key=lambda price: (measured[price].cost, -price))
+    marks = mark_frontier([measured[p].cost for p in prices], [measured[p].quality for p in prices])
+    dearest = measured[prices[-1]]
     curve = []
     for index, (price, on_frontier) in enumerate(zip(prices, marks, strict=True)):
-        cost, quality = measure(model, data.test, price)
+        held_out = measure(model, data.test, price)
         progress("measuring quality on held-out data", 0.5 + (index + 1) / (2 * len(prices)))
         curve.append(
             CurvePoint(
                 knobs={"price": price},
-                macs_fraction=cost,
-                quality=quality,
+                macs_fraction=held_out.cost,
+                quality=held_out.quality,
                 frontier=on_frontier,
-                calibration_macs_fraction=measured[price][0],
-                calibration_quality=measured[price][1],
+                calibration_macs_fraction=measured[price].cost,
+                calibration_quality=measured[price].quality,
+                calibration_error=measured[price].error_against(dearest),
             )
         )
     return curve
@@ -173,17 +177,39 @@ def price_knob(bundle: Bundle) -> Knob:
     raise CalibrationError(f"bundle {bundle.name!r} has no price, expected a knob of that name; nothing to calibrate")
 
 
-def measure(model: AdaptiveModel, split: Split, price: float) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Measured:
+    """What a split costs and gives at one price.
+
+    Attributes:
+        cost: Mean share of the dense model's work.
+        correct: Which samples are right, bool ``[n]``.
+    """
+
+    cost: float
+    correct: npt.NDArray[np.bool_]
+
+    @property
+    def quality(self) -> float:
+        """Share of samples that are right."""
+        return int(self.correct.sum()) / len(self.correct)
+
+    def error_against(self, other: Measured) -> float:
+        """Standard error of the difference between the two qualities, sample by sample."""
+        return paired_error(self.correct, other.correct)
+
+
+def measure(model: AdaptiveModel, split: Split, price: float) -> Measured:
     """Mean share of work and accuracy over a split, at one price."""
     feeds = split_feeds(model.bundle.inputs, split)
-    spent, correct = 0.0, 0
+    spent, correct = 0.0, []
     for start in range(0, len(split), BATCH):
         rows = slice(start, start + BATCH)
         result = model.run({name: array[rows] for name, array in feeds.items()}, knobs={"price": price})
         require_classes(result.outputs["logits"], split.labels[rows])
         spent += float(result.macs_fraction.sum(dtype=np.float64))
-        correct += int((result.outputs["logits"].argmax(1) == split.labels[rows]).sum())
-    return spent / len(split), correct / len(split)
+        correct.append(result.outputs["logits"].argmax(1) == split.labels[rows])
+    return Measured(spent / len(split), np.concatenate(correct))
 
 
 def _searched(

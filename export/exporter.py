@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import adaptrt
@@ -16,8 +17,9 @@ from adaptrt.export.calibrate import POINTS, Progress, calibrated, untold
 from adaptrt.export.errors import ExportError
 from adaptrt.export.family_scales import fit_family_scales
 from adaptrt.export.graph_files import save_graph, save_stages, trace_stages
+from adaptrt.export.graph_macs import check_dense_macs, check_work
 from adaptrt.export.parity import ParityReport
-from adaptrt.export.parity_check import check_parity, golden_samples, parity_inputs, parity_settings
+from adaptrt.export.parity_check import check_parity, golden_samples, parity_inputs, parity_settings, run_written
 from adaptrt.export.reference import GOLDEN_FILE, encode_golden, run_reference
 from adaptrt.export.stage_records import split_feeds
 from adaptrt.export.staging import check_replaceable, staged_folder, write_file
@@ -43,6 +45,8 @@ from adaptrt.runtime.bundle import (
 from adaptrt.runtime.bundle_schema import THRESHOLDS_KNOB
 
 DENSE_FILE = "dense.onnx"
+COUNTED_SAMPLES = 8
+"""Of which the work is counted from the graphs' own products."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ def export_bundle(
 
     Raises:
         ExportError: The model is dense, or ``output`` cannot be written or is no bundle.
-        ParityError: A graph differs from torch.
+        ParityError: A graph differs from torch, the work that the model counts is not what its graphs compute, or
+            the bundle as written gives something else.
         CalibrationError: The data does not fit.
     """
     _require_model(source.model)
@@ -111,6 +116,8 @@ def export_bundle(
     inputs = parity_inputs(model, calibration)
     settings = parity_settings(model, inputs)
     parity = check_parity(model, stages, inputs, settings, tell).require(f"parity of {source.name!r}")
+    tell("counting the work anew", 0.0)
+    check_work(stages, {name: array[:COUNTED_SAMPLES] for name, array in inputs.items()}, settings, model.dense_macs())
     one = run_reference(model, {name: array[:1] for name, array in inputs.items()}, settings[0])
     samples = golden_samples(one, len(settings))
     kept = {name: array[:samples] for name, array in inputs.items()}
@@ -121,6 +128,7 @@ def export_bundle(
         bundle = describe_bundle(source, stages, files, ops, dense, debug=debug)
         write_file(folder / GOLDEN_FILE, encode_golden(golden))
         write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
+        run_written(folder, golden, tell)
         if calibration is not None:
             bundle = calibrated(
                 folder, calibration, points=points, evaluations=evaluations, progress=tell, journal=journal
@@ -229,7 +237,12 @@ def _write_dense(source: LoadedModel, folder: Path, tell: Progress) -> Dense:
     if dense is None:
         return Dense(macs=macs, parameters=source.model.dense_parameters())
     tell("tracing the dense model", 0.0)
-    stage = save_graph(trace_dense(dense), folder / DENSE_FILE)
+    graph = trace_dense(dense)
+    # Texts of the full length, for which the dense work is counted, all of them real.
+    full = {name: tensor.numpy() for name, tensor in dense.example_inputs(1).items()}
+    full = {name: np.ones_like(array) if array.dtype == bool else array for name, array in full.items()}
+    check_dense_macs(graph, full, macs)
+    stage = save_graph(graph, folder / DENSE_FILE)
     return Dense(
         macs=macs,
         parameters=sum(parameter.numel() for parameter in dense.parameters()),

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from adaptrt.export.errors import ParityError
 from adaptrt.export.evaluations import Progress, untold
 from adaptrt.export.frontier import spread_prices
-from adaptrt.export.parity import ParityReport, ParityRow, compare, merge_rows, tie_allowed
+from adaptrt.export.parity import (
+    MACS_TOLERANCE,
+    OUTPUT_TOLERANCE,
+    TIE,
+    ParityReport,
+    ParityRow,
+    compare,
+    merge_rows,
+    tie_allowed,
+)
 from adaptrt.export.reference import Array, Reference, run_reference
 from adaptrt.export.stage_graphs import StageGraphs
 from adaptrt.export.stage_records import split_feeds
 from adaptrt.export.trace import TracedStage
 from adaptrt.models.data import DataSplits
 from adaptrt.models.network import Network
+from adaptrt.runtime import load
 
 PARITY_PRICES = 7
 PARITY_BATCHES = (1, 2, 64)
@@ -108,3 +120,37 @@ def check_parity(
                 rows.append(merge_rows(parts))
         progress("checking parity with torch", (index + 1) / len(settings))
     return ParityReport(rows)
+
+
+def run_written(folder: Path, golden: Sequence[Reference], progress: Progress = untold) -> None:
+    """Load a bundle as its users will and run the golden inputs, before anybody is told that it works.
+
+    Args:
+        folder: The bundle as it was written.
+        golden: What torch computed. Samples with a decision near a tie are not compared.
+        progress: Told what is being done.
+
+    Raises:
+        BundleError: It cannot be loaded.
+        ParityError: Its answers are not torch's.
+    """
+    progress("running the bundle as written", 0.0)
+    model, compared = load(folder), 0
+    for reference in golden:
+        knobs = {name: value.tolist() for name, value in reference.knobs.items()}
+        stages = model.run_stages(reference.inputs, knobs=knobs)
+        clear = reference.clear(TIE)
+        for number, (given, wanted) in enumerate(zip(stages, reference.stages, strict=True)):
+            for name, limit in (("logits", OUTPUT_TOLERANCE), ("macs_fraction", MACS_TOLERANCE)):
+                error = np.abs(given[name] - getattr(wanted, name))[clear].max(initial=0.0)
+                if not error <= limit:
+                    raise ParityError(
+                        f"the bundle as written gives {name} that differ by {error:.2e} in stage {number}, expected at "
+                        f"most {limit:.0e}; export again or report the model"
+                    )
+        compared += int(clear.sum())
+    if not compared:
+        raise ParityError(
+            "every golden sample has a decision near a tie, expected some without; export with other data, or report "
+            "the model"
+        )

@@ -125,8 +125,13 @@ class Outcome:
 
     def error_against(self, other: Outcome) -> float:
         """Standard error of the difference between the two qualities, sample by sample."""
-        difference = self.correct.astype(np.float64) - other.correct
-        return float(difference.std() / math.sqrt(len(difference)))
+        return paired_error(self.correct, other.correct)
+
+
+def paired_error(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+    """Standard error of the difference between two qualities over the same samples: which are right, ``[n]`` each."""
+    difference = one.astype(np.float64) - other
+    return float(difference.std() / math.sqrt(len(difference)))
 
 
 def record_stages(model: StagedModel, split: Split, knobs: Knobs) -> StageRecords:

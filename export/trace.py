@@ -112,7 +112,7 @@ def trace_stage(model: Network, stage: int, *, debug: bool = False) -> TracedSta
         Nodes of adaptive modules are in the domain ``adaptrt`` and have no bodies yet.
 
     Raises:
-        ExportError: ``debug`` for a network that has no such output.
+        ExportError: ``debug`` for a network that has no such output, or logits that are no classes.
 
     The example's price is the highest one: nothing runs in it. What a graph can do must not depend on
     what its example did, and an export that lost unused learners would show at once.
@@ -139,6 +139,11 @@ def trace_stage(model: Network, stage: int, *, debug: bool = False) -> TracedSta
     with torch.no_grad():
         inputs, knob_values, _ = module.named(tensors)
         found = model.run_stage(stage, inputs, knob_values)
+    if found.logits.ndim != 2:
+        raise ExportError(
+            f"got logits of shape {list(found.logits.shape)} in stage {stage}, expected [batch, classes]; a head that "
+            "gives a map is not supported, let it give one score for each class"
+        )
     decisions = _decision_names(model, stage, found)
     outputs = ["logits", "macs_fraction"] + ["confidence"] * (not module.last)
     outputs += [*found.carried, *decisions] + ["learners"] * debug

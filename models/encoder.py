@@ -241,7 +241,7 @@ class Encoder(Network):
         head, norm = (self.head, self.norm) if last else (self.exit_heads[stage], self.exit_norms[stage])
         assert isinstance(head, ExitHead)
         found = head(norm(self._pooled(tokens)), inputs)
-        work.constant(head.macs)
+        work.constant(head.macs(last=last))
         macs_fraction = work.total(inputs.get("macs_before"), found.logits)
         carried = {} if last else {**self._carried(stage, tokens), **found.carried}
         confidence = found.confidence if self.config.exits is not None else None
@@ -285,7 +285,7 @@ class Encoder(Network):
         else:
             work.tokens(before, per_token=4 * c.width**2, per_pair=2 * c.width)
         if block.selector is not None:
-            work.constant(block.selector.macs)
+            work.constant(block.selector.macs(before.per_sample, c.width // c.heads))
         if isinstance(block.ffn, AdaptiveFFN):
             work.tokens(after, per_token=block.ffn.gate.macs_per_token)
             work.learners(after, gates[-1].k, block.ffn.learners.macs_per_run)

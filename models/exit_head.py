@@ -77,10 +77,9 @@ class ExitHead(nn.Module):
         self.classifier = nn.Linear(width, classes)
         self.certainty = nn.Linear(width, 1) if criterion == "certainty" else None
 
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates for one sample."""
-        return self.width * (self.classes + int(self.certainty is not None))
+    def macs(self, *, last: bool) -> int:
+        """Multiply-accumulates for one sample; the last head's certainty is for training, and never computed else."""
+        return self.width * (self.classes + int(self.certainty is not None and not last))
 
     def forward(self, features: Tensor, carried: dict[str, Tensor]) -> HeadOutput:
         """Classify ``[B, D]``; ``carried`` has ``prediction`` and ``streak`` of the head before, if any."""

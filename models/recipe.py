@@ -14,6 +14,12 @@ from adaptrt.models.exit_head import ExitConfig
 from adaptrt.models.token_pruning import PruningConfig
 from adaptrt.models.vit import ViTConfig
 
+PRECISIONS = ("float32", "bfloat16")
+"""To train in."""
+
+RECIPE_FILE = "recipe.json"
+"""Beside checkpoints: the recipe of their training."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -83,8 +89,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.batch % self.prices:
             raise ValueError(f"batch {self.batch} is no multiple of {self.prices} prices")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"got precision {self.precision!r}, expected float32 or bfloat16")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"got precision {self.precision!r}, expected {' or '.join(PRECISIONS)}")
 
     @property
     def adapts(self) -> bool:

@@ -207,7 +207,7 @@ class ResNet(Network):
         head = self.head if last else self.exit_heads[stage]
         assert isinstance(head, ExitHead)
         found = head(x.mean((2, 3)), inputs)
-        work.constant(head.macs)
+        work.constant(head.macs(last=last))
         macs_fraction = work.total(inputs.get("macs_before"), found.logits)
         carried = {} if last else {"next_hidden": x, **found.carried}
         confidence = found.confidence if self.adaptive else None

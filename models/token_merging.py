@@ -62,7 +62,11 @@ class MergingSelector(nn.Module):
 
     def __init__(self, class_token: bool) -> None:
         super().__init__()
-        self.class_token, self.macs = class_token, 0
+        self.class_token = class_token
+
+    def macs(self, tokens: int, key_width: int) -> int:
+        """Multiply-accumulates for one sample: every second token's key with those between, also if none is merged."""
+        return (tokens - tokens // 2) * (tokens // 2) * key_width
 
     def forward(
         self, tokens: Tokens, attention: Attention, price: Tensor, keep: Tensor | None, kept: Tensor | None

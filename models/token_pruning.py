@@ -100,7 +100,12 @@ class PriceSelector(nn.Module):
         self.threshold = nn.Linear(width, 1)
         nn.init.zeros_(self.threshold.weight)
         nn.init.zeros_(self.threshold.bias)
-        self.macs = width  # of the threshold, for one sample
+        self.width = width
+
+    def macs(self, tokens: int, key_width: int) -> int:
+        """Multiply-accumulates for one sample of so many tokens: the threshold's."""
+        del tokens, key_width
+        return self.width
 
     def logits(self, tokens: Tokens, score: Tensor) -> Tensor:
         """Gains on the logit scale, ``[B, K]``, from scores ``[B, K]``."""
@@ -179,7 +184,12 @@ class FixedCountSelector(nn.Module):
 
     def __init__(self, class_token: bool) -> None:
         super().__init__()
-        self.class_token, self.macs = class_token, 0
+        self.class_token = class_token
+
+    def macs(self, tokens: int, key_width: int) -> int:
+        """Multiply-accumulates for one sample: none, attention is there already."""
+        del tokens, key_width
+        return 0
 
     def forward(
         self, tokens: Tokens, attention: Attention, price: Tensor, keep: Tensor | None, kept: Tensor | None

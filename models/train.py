@@ -17,7 +17,7 @@ from adaptrt.models.data import DataError, DataSplits
 from adaptrt.models.distil import distil_phase, gate_phase
 from adaptrt.models.encoder import EncoderOutput
 from adaptrt.models.phase import CheckpointError, Phase, Report, StepResult, parameter_groups, run_phase
-from adaptrt.models.recipe import Recipe
+from adaptrt.models.recipe import RECIPE_FILE, Recipe
 from adaptrt.models.token_pruning import counts_at_share
 from adaptrt.models.vit import ViT
 
@@ -84,7 +84,7 @@ def train(recipe: Recipe, data: DataSplits, folder: Path, report: Report) -> tup
 def _claim_folder(recipe: Recipe, folder: Path) -> None:
     """Record the recipe beside its checkpoints, and refuse those of another."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "recipe.json"
+    path = folder / RECIPE_FILE
     own = json.dumps(dataclasses.asdict(recipe), indent=2, sort_keys=True)
     if path.exists() and path.read_bytes() != own.encode():
         raise CheckpointError(

@@ -28,7 +28,7 @@ class WorkCount:
         self._per_run: list[int] = []
 
     def constant(self, macs: int) -> None:
-        """Count work that every sample has."""
+        """Count work that every sample has; while tracing, it may be made of sizes."""
         self._constant += macs / self._dense
 
     def tokens(self, tokens: Tokens, *, per_token: int = 0, per_pair: int = 0) -> None:

@@ -12,13 +12,17 @@ cannot make dear knobs look cheap. Only the cheapest measured point is taken at 
 between it and the envelope runs exactly that point.
 
 **Snaps** are points that are run as they were measured or not at all.
+
+A budget never runs what another point with the same or less work is better than: where more work was measured to be
+no better, the chain stays at the cheaper point until something dearer is. A chain with a point of
+unknown quality uses the budget up.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Protocol
@@ -84,22 +88,34 @@ class Node:
             merit=-math.inf if merit is None else merit,
         )
 
-    def point(self, *, reachable: bool = True) -> OperatingPoint:
-        """Running exactly this."""
-        return OperatingPoint(copy_knobs(self.knobs), self.fraction, self.quality, reachable)
+    def point(self, share: float | None = None, *, reachable: bool = True) -> OperatingPoint:
+        """Running exactly this; ``share`` is what is to be expected, None: what was measured."""
+        return OperatingPoint(
+            copy_knobs(self.knobs), self.fraction if share is None else share, self.quality, reachable
+        )
 
 
 @dataclass(frozen=True)
 class Solution:
-    """An answer to a budget.
+    """An answer to a budget: the best that its points have within it.
 
-    ``merit`` is the best within the budget of all that answered, not the point's own: it never falls as
-    the budget grows, whatever the noise. The choice between settings therefore only moves to a setting
-    that has just gained, at a larger share, and the share run never falls either.
+    So ``merit`` never falls as the budget grows, whatever the noise. The choice between settings therefore only
+    moves to a setting that has just gained, at a larger share, and the share run never falls either.
     """
 
     point: OperatingPoint
     merit: float
+
+    def copy(self) -> Solution:
+        """One whose knobs the caller may change."""
+        point = self.point
+        return Solution(OperatingPoint(copy_knobs(point.knobs), point.macs_fraction, point.quality), self.merit)
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What the best answer has most of: merit, and of equal ones less work; without known merit, more."""
+        share = self.point.macs_fraction
+        return self.merit, -share if math.isfinite(self.merit) else share
 
 
 class Calibrated(Protocol):
@@ -131,32 +147,38 @@ class Chain:
         self._nodes = list(measured.values())
         self.cheapest = cheapest_of(self._nodes)
         self._envelope = list(accumulate((node.fraction for node in self._nodes), max))
-        merits = accumulate((node.merit for node in self._nodes), max, initial=self.cheapest.merit)
-        self._best = list(merits)[1:]
+        start = Solution(self.cheapest.point(), self.cheapest.merit)
+        each = [Solution(node.point(share), node.merit) for node, share in self._measured()]
+        known = all(math.isfinite(solution.merit) for solution in each)
+        self._choose = _better if known else _dearer
+        self._best = list(accumulate(each, self._choose, initial=start))
+
+    def _measured(self) -> Iterator[tuple[Node, float]]:
+        """The nodes, each with the share that is to be expected of it."""
+        return zip(self._nodes, self._envelope, strict=True)
 
     def solve(self, target: float) -> Solution | None:
-        """The dearest knobs whose expected share is at most ``target``; None: there are none."""
+        """The best of the chain whose expected share is at most ``target``; None: there is none."""
         index = bisect_right(self._envelope, target) - 1
+        best = self._best[index + 1]
         if index < 0:
-            cheapest = self.cheapest
-            return Solution(cheapest.point(), cheapest.merit) if cheapest.fraction <= target else None
-        below, low = self._nodes[index], self._envelope[index]
-        exact = Solution(OperatingPoint(copy_knobs(below.knobs), low, below.quality), self._best[index])
-        if index + 1 == len(self._nodes):
-            return exact
-        above, high = self._nodes[index + 1], self._envelope[index + 1]
+            return best.copy() if best.point.macs_fraction <= target else None
+        between = self._interpolated(index, target) if index + 1 < len(self._nodes) else None
+        return self._choose(best, between).copy() if between is not None else best.copy()
+
+    def _interpolated(self, index: int, target: float) -> Solution | None:
+        """What lies on the way from one node to the next at a share; None where nothing does."""
+        (below, low), (above, high) = list(self._measured())[index : index + 2]
         way = min((target - low) / (high - low), _BELOW_ONE)
-        if way == 0:
-            return exact
         moved = {knob.name: moved for knob in self._knobs if (moved := _between(below, above, way, knob)) is not None}
-        if not moved:
-            return exact
+        if way == 0 or not moved:
+            return None
         quality = None
         if below.quality is not None and above.quality is not None:
             quality = below.quality + way * (above.quality - below.quality)
-        merit = self._best[index]
+        merit = -math.inf
         if math.isfinite(below.merit) and math.isfinite(above.merit):
-            merit = max(merit, min(below.merit + way * (above.merit - below.merit), above.merit))
+            merit = below.merit + way * (above.merit - below.merit)
         return Solution(OperatingPoint(copy_knobs(below.knobs) | moved, target, quality), merit)
 
 
@@ -167,15 +189,12 @@ class Snaps:
         ordered = sorted(nodes, key=lambda node: (node.fraction, node.merit))
         self.cheapest = cheapest_of(ordered)
         self._fractions = [node.fraction for node in ordered]
-        self._best = list(accumulate(ordered, _better))
+        self._best = list(accumulate((Solution(node.point(), node.merit) for node in ordered), _better))
 
     def solve(self, target: float) -> Solution | None:
         """The best whose share is at most ``target``; None: there is none."""
         index = bisect_right(self._fractions, target) - 1
-        if index < 0:
-            return None
-        best = self._best[index]
-        return Solution(best.point(), best.merit)
+        return self._best[index].copy() if index >= 0 else None
 
 
 def by_price(nodes: Iterable[Node]) -> list[Node]:
@@ -207,8 +226,14 @@ def copy_knobs(knobs: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
     return {name: value.copy() if isinstance(value, list) else value for name, value in knobs.items()}
 
 
-def _better(one: Node, other: Node) -> Node:
-    return max(one, other, key=lambda node: (node.merit, node.fraction))
+def _better(one: Solution, other: Solution) -> Solution:
+    """The later of two that are equal in merit and share, which has the dearer knobs."""
+    return other if other.rank >= one.rank else one
+
+
+def _dearer(one: Solution, other: Solution) -> Solution:
+    """The later one, which may be worse or better; its merit never falls."""
+    return Solution(other.point, max(one.merit, other.merit))
 
 
 def _between(below: Node, above: Node, way: float, knob: Knob) -> KnobValue | None:

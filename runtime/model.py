@@ -31,6 +31,7 @@ from adaptrt.runtime.profiling import device_key, measure
 from adaptrt.runtime.result import Result
 from adaptrt.runtime.telemetry import Reading, Telemetry
 from adaptrt.runtime.telemetry.prometheus import MetricsCollector, MetricsServer
+from adaptrt.runtime.work_check import SoftBudgetCheck
 
 Array = np.ndarray[Any, Any]
 
@@ -71,7 +72,7 @@ class AdaptiveModel:
         self._metrics: CallMetrics | None = None
         self._warned: set[str] = set()
         self._process = os.getpid()
-        self._device = DeviceBudgets(self._planner)
+        self._device, self._work = DeviceBudgets(self._planner), SoftBudgetCheck()
 
     def _ready(self) -> None:
         """Begin anew where the process forked: locks may be held by threads that are gone, sensors be closed."""
@@ -79,7 +80,7 @@ class AdaptiveModel:
         if self._process != os.getpid():
             keep_for_ever(self._sensors, self._device)
             self._process, self._sensors, self._metrics = os.getpid(), None, None
-            self._device = self._device.afresh()
+            self._device, self._work = self._device.afresh(), SoftBudgetCheck()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse: an engine lives in one process.
@@ -92,10 +93,11 @@ class AdaptiveModel:
             "each process, and let threads share one model"
         )
 
-    def _warn(self, text: str | None) -> None:
-        """Say something once."""
-        if text is not None and text not in self._warned:
-            self._warned.add(text)
+    def _warn(self, what: str | None, text: str | None = None) -> None:
+        """Say something once: of ``what``, or the very text."""
+        text = text or what
+        if what is not None and text is not None and what not in self._warned:
+            self._warned.add(what)
             warnings.warn(text, AdaptrtWarning, stacklevel=3)
 
     @property
@@ -141,6 +143,7 @@ class AdaptiveModel:
     def budget(self, budget: Budget) -> None:
         self._plan = self._plan_for(budget)
         self._device.reset()
+        self._work.reset()
 
     def _plan_for(self, budget: Budget) -> Plan:
         """The plan under a budget; of one that depends on the device, what stands for it until a call."""
@@ -219,6 +222,12 @@ class AdaptiveModel:
         if ticket is not None:
             spent = self._device.end(ticket, float(macs_fraction.mean()), latency_ms, perf_counter())
         point = plan.point
+        message = plan.message
+        if plan.checked and deadline_ms is None and plan.budget is not None and macs_fraction.size:
+            excess = self._work.observe(plan.budget, point.macs_fraction, macs_fraction)
+            if excess is not None:
+                self._warn("soft budget exceeded", excess)
+                message = message or excess
         result = Result(
             outputs,
             macs_fraction,
@@ -226,7 +235,7 @@ class AdaptiveModel:
             plan.budget,
             copy_knobs(point.knobs) if plan.lists else point.knobs.copy(),
             point.reachable,
-            plan.message,
+            message,
             exits,
             None if recorder is None else recorder.result(),
             None if ticket is None else ticket.expected,
@@ -300,7 +309,7 @@ class AdaptiveModel:
             raise InputError("got an empty batch to profile, expected at least one sample; give some")
         self._ready()
         profile = measure(
-            lambda budget: self.run(inputs, budget=budget),
+            lambda knobs: self.run(inputs, knobs=knobs),
             self._planner,
             self._key(sizes[self._batch] if self._batch else 1),
             meter=self._energy() if energy else None,

@@ -36,7 +36,8 @@ class BudgetSolver:
     """Solves budgets for one bundle; immutable, so any number of threads may ask it.
 
     The expected share never exceeds a reachable budget, never falls when the budget grows, and at a
-    measured point of a monotone chain is that point.
+    measured point of a chain whose quality rises is that point. No calibrated point with the same or less
+    work is better than the one chosen, by quality less its standard error.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -63,7 +64,7 @@ class BudgetSolver:
         target = budget.value if budget.kind == "fraction" else budget.value / self._dense_macs
         solutions = [found for chain in calibrated if (found := chain.solve(target)) is not None]
         if solutions:
-            return max(solutions, key=lambda found: (found.merit, found.point.macs_fraction)).point
+            return max(solutions, key=lambda solution: solution.rank).point
         return cheapest_of(chain.cheapest for chain in calibrated).point(reachable=False)
 
     def _uncalibrated(self, budget: Budget) -> BudgetError:

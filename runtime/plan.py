@@ -33,6 +33,7 @@ class Plan:
             float32; infinity where none does.
         message: for the caller, where the budget cannot be met.
         lists: whether some knob's value is a list, which a copy of ``point.knobs`` would share.
+        checked: whether its calls are to take the expected work on average: a soft budget of work, calibrated.
     """
 
     budget: Budget | None
@@ -41,6 +42,7 @@ class Plan:
     thresholds: tuple[float, ...]
     message: str | None
     lists: bool
+    checked: bool
 
 
 class Planner:
@@ -89,7 +91,7 @@ class Planner:
 
     def _for_fraction(self, fraction: float, budget: Budget) -> Plan:
         plan = self._cached(Budget.full() if fraction >= self._everything else Budget.fraction(fraction))
-        return replace(plan, budget=budget, point=replace(plan.point, reachable=True), message=None)
+        return replace(plan, budget=budget, point=replace(plan.point, reachable=True), message=None, checked=False)
 
     def for_knobs(self, knobs: Mapping[str, KnobValue], budget: Budget | None) -> Plan:
         """The plan that feeds given values; knobs that are not named stand at their defaults.
@@ -123,7 +125,8 @@ class Planner:
     ) -> Plan:
         thresholds = tuple(arrays.pop(THRESHOLDS_KNOB).tolist() if THRESHOLDS_KNOB in arrays else ())
         lists = any(isinstance(value, list) for value in point.knobs.values())
-        return Plan(budget, point, arrays, thresholds, message, lists)
+        soft = budget is not None and budget.kind in ("fraction", "macs") and not budget.hard
+        return Plan(budget, point, arrays, thresholds, message, lists, soft and math.isfinite(point.macs_fraction))
 
 
 def _plain(value: KnobValue | tuple[float, ...] | np.ndarray[Any, Any]) -> KnobValue:

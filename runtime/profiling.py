@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import perf_counter, sleep
 
 import numpy as np
 
 from adaptrt.runtime.budget import Budget
-from adaptrt.runtime.bundle_schema import Bundle
+from adaptrt.runtime.bundle_schema import Bundle, KnobValue
 from adaptrt.runtime.control.call_energy import CallEnergy
 from adaptrt.runtime.control.profile import SECONDS, DeviceKey, Profile, measure_profile, profiled_shares
 from adaptrt.runtime.control.profile_cache import describe_device, hash_bundle
@@ -18,8 +18,8 @@ from adaptrt.runtime.plan import Planner
 from adaptrt.runtime.result import Result
 from adaptrt.runtime.telemetry import Telemetry
 
-RunAt = Callable[[Budget], Result]
-"""Runs the batch that is profiled under a budget."""
+RunAt = Callable[[Mapping[str, KnobValue]], Result]
+"""Runs the batch that is profiled at knob values."""
 
 
 def device_key(
@@ -81,11 +81,12 @@ def measure(
         begun = perf_counter()
         if meter is not None:
             meter.begin(begun)
-        result = run(Budget.fraction(share))
+        result = run(knobs[share])
         spent = None if meter is None else meter.millijoules(begun, perf_counter())
         return float(np.mean(result.macs_fraction)), result.latency_ms, spent
 
     points = [(share, planner.for_budget(Budget.fraction(share)).point) for share in profiled_shares(cheapest, full)]
+    knobs = {share: point.knobs for share, point in points}
     profile = measure_profile(
         call,
         points,

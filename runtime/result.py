@@ -28,7 +28,8 @@ class Result:
         budget: that this call was to obey; None where ``knobs`` were passed.
         knobs: values of all knobs: a number, or a list of one for each element.
         reachable: False where the budget is below the cheapest calibrated point, which then ran.
-        message: says so in words; None if there is nothing to say.
+        message: says so in words, or that the calls under a soft budget take clearly more work than was calibrated;
+            None if there is nothing to say.
         exit: int64 [B], the stage at whose head each sample left, from 0; None for a bundle of one stage.
         decisions: what was computed for each token, where that was asked for.
         expected: milliseconds, or millijoules, that half of such calls were expected to stay under, where the budget

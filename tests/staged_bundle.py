@@ -7,6 +7,7 @@ brighter it is; a selection then drops dark patches. Every stage does both and e
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from onnx import numpy_helper, parser
 from adaptrt.runtime import load
 from adaptrt.runtime.bundle import (
     FORMAT_VERSION,
+    Axis,
     Bundle,
     Carry,
     CurvePoint,
@@ -156,12 +158,13 @@ def write_staged(folder: Path, *, stages: int = 2, calibrated: bool = True) -> B
         Knob("capacity", "int32", [2], minimum=-1, maximum=LEARNERS, default=-1),
     ]
     if stages == 2:
-        knobs.append(Knob("exit_thresholds", "float32", [1], minimum=-1.0, maximum=1.0, default=1.0))
+        knobs.append(Knob("exit_thresholds", "float32", [1], minimum=-math.inf, maximum=math.inf, default=math.inf))
     pixels = TensorSpec("pixels", "float32", ["batch", 1, 4, 4], ImagePreprocessing(channels=1, height=4, width=4))
     bundle = Bundle(
         format_version=FORMAT_VERSION,
         name="staged",
         producer="adaptrt tests",
+        axes={"batch": Axis(0)},
         inputs=[pixels],
         outputs=[TensorSpec("logits", "float32", ["batch", 3]), TensorSpec("macs_fraction", "float32", ["batch"])],
         stages=files,
@@ -213,9 +216,9 @@ def _curve(folder: Path, *, several: bool) -> list[CurvePoint]:
         share = float(result.macs_fraction.mean())
         found.append(CurvePoint(knobs, share, quality, frontier=not hard, setting=setting, hard=hard))
 
-    for price, threshold in ((9.0, -1.0), (0.6, 0.5), (0.3, 0.6), (0.1, 0.8), (0.0, 1.0)):
+    for price, threshold in ((9.0, -1.0), (0.6, 0.5), (0.3, 0.6), (0.1, 0.8), (0.0, math.inf)):
         add("price", {"price": price, **({"exit_thresholds": [threshold]} if several else {})})
-    for threshold in (-1.0, 0.7, 0.85, 0.95, 1.0) if several else ():
+    for threshold in (-1.0, 0.7, 0.85, 0.95, math.inf) if several else ():
         add("exits", {"price": 0.0, "token_price": 0.0, "exit_thresholds": [threshold]})
     for capacity in ((0, 0), (1, 0), (1, 1), (2, 1), (2, 2)):
         add("hard", {"price": 0.0, "token_price": 0.0, "capacity": [float(n) for n in capacity]}, hard=True)

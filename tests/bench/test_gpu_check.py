@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest.importorskip("triton", reason="triton is not installed: install adaptrt[kernels]")
+
 from adaptrt.bench import gpu_check, gpu_engine, gpu_reference, gpu_time, gpu_tune
 from adaptrt.bench.gpu_reference import TINY_CASES, Check, Sizes
 from adaptrt.bench.gpu_time import Call, Milliseconds, MLPShape, Rates

@@ -15,7 +15,7 @@ def _truncated(folder, _edit):
 
 
 def _unknown_version(folder, edit):
-    edit(folder, lambda content: content.update(format_version=2))
+    edit(folder, lambda content: content.update(format_version=3))
 
 
 def _other_hash(folder, _edit):
@@ -32,7 +32,7 @@ def _leaves_the_folder(folder, edit):
 DAMAGES = {
     _missing: "no bundle.json",
     _truncated: "not readable as JSON",
-    _unknown_version: "format_version is 2, expected 1",
+    _unknown_version: "format_version is 3, expected 2",
     _other_hash: "sha256",
     _leaves_the_folder: "inside the bundle's folder",
 }

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from adaptrt.cli.train import scaled
-from adaptrt.cli.train_log import EpochHistory, encode_log, fast_bfloat16
+from adaptrt.cli.train_log import EpochHistory, encode_log
 from adaptrt.models.acm import ACMConfig
 from adaptrt.models.data import DataSplits, Split
 from adaptrt.models.folder import load_folder
 from adaptrt.models.phase import Progress
+from adaptrt.models.precision import PrecisionChoice
 from adaptrt.models.recipe import Recipe
 from adaptrt.models.vit import ViTConfig
 
@@ -39,6 +40,8 @@ def tiny_recipe(monkeypatch):
     monkeypatch.setitem(importlib.import_module("adaptrt.models.registry").RECIPES, "digits", RECIPE)
     data = DataSplits("digits", calibration=_split(20, 1), test=_split(20, 2), train=_split(48, 0))
     monkeypatch.setitem(importlib.import_module("adaptrt.models.data").DATA_SETS, "digits", lambda: data)
+    choice = PrecisionChoice("float32", "as tests have it")
+    monkeypatch.setattr("adaptrt.models.precision.precision_of_this_machine", lambda: choice)
 
 
 @pytest.fixture
@@ -220,9 +223,52 @@ def test_log_is_compact_and_finite():
     assert '"loss": [1.0, null]' in text
 
 
-def test_auto_precision(monkeypatch, tmp_path, cli):
-    assert isinstance(fast_bfloat16(), bool)
-    for fast, precision in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr("adaptrt.cli.train_log.fast_bfloat16", lambda fast=fast: fast)
-        folders = ["--output", tmp_path / precision, "--work", tmp_path / f"work {precision}"]
-        assert json.loads(cli("train", *folders, "--json").stdout)["precision"] == precision
+@pytest.fixture
+def measured(monkeypatch):
+    """What this machine is best at."""
+
+    def say(precision, reason, speedup=None):
+        choice = PrecisionChoice(precision, reason, speedup)
+        monkeypatch.setattr("adaptrt.models.precision.precision_of_this_machine", lambda: choice)
+
+    return say
+
+
+def _trained(cli, tmp_path, *args):
+    result = cli("train", *_folders(tmp_path), *args)
+    assert result.exit_code == 0, result.output
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("training in ")]
+    log = json.loads((tmp_path / "weights" / "train_log.json").read_text())
+    assert log["precision"] == log["recipe"]["precision"]
+    return line, log["precision"], log["bfloat16_speedup"]
+
+
+def test_auto_precision(measured, tmp_path, cli):
+    measured("bfloat16", "2.2 times as fast as float32 here", 2.2)
+    line = "training in bfloat16: 2.2 times as fast as float32 here"
+    assert _trained(cli, tmp_path / "fast") == (line, "bfloat16", 2.2)
+    assert _trained(cli, tmp_path / "asked", "--precision", "float32") == (
+        "training in float32: it was asked for",
+        "float32",
+        None,
+    )
+    measured("float32", "bfloat16 fails here (no such primitive)")
+    line = "training in float32: bfloat16 fails here (no such primitive)"
+    assert _trained(cli, tmp_path / "fails") == (line, "float32", None)
+
+
+def test_a_training_goes_on_in_its_precision(measured, tmp_path, cli, contents, interrupt_after):
+    measured("bfloat16", "2.2 times as fast as float32 here", 2.2)
+    restore = interrupt_after(4)
+    assert cli("train", *_folders(tmp_path)).exit_code == 130
+    restore()
+    measured("float32", "bfloat16 is 1.00 times as fast here, less than 1.2", 1.0)
+    before = contents(tmp_path)
+    line = _last_line_refused(cli, "train", *_folders(tmp_path), "--precision", "float32")
+    assert "got precision float32, expected bfloat16" in line and contents(tmp_path) == before
+    line = "training in bfloat16: this training began in it"
+    assert _trained(cli, tmp_path) == (line, "bfloat16", 2.2)
+    whole = tmp_path / "whole"
+    assert _trained(cli, whole, "--precision", "bfloat16")[1] == "bfloat16"
+    weights = [folder / "weights" / "model.safetensors" for folder in (tmp_path, whole)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from adaptrt.models.data import DataSplits, Split
-from adaptrt.runtime.bundle import Bundle, Carry, Dense, Knob, Stage, TensorSpec
+from adaptrt.runtime.bundle import FORMAT_VERSION, Axis, Bundle, Carry, Dense, Knob, Stage, TensorSpec
 
 TOKENS, LEARNERS, CLASSES, GATES = 6, 2, 3, 2
 FULL = TOKENS * LEARNERS
@@ -41,7 +41,8 @@ class FakeModel:
     def __init__(self, *knobs: Knob, stop_after: int | None = None, uneven: float = 0.0) -> None:
         stages = 2 if EXITS in knobs else 1
         self.bundle = Bundle(
-            format_version=1,
+            format_version=FORMAT_VERSION,
+            axes={"batch": Axis(0)},
             name="fake",
             producer="tests",
             inputs=[TensorSpec("x", "float32", ["batch", 3])],

@@ -34,7 +34,7 @@ def test_a_bundle_is_complete(exported: ExportReport) -> None:
         "golden.npz",
     }
     bundle = read_bundle(folder)
-    assert (bundle.name, bundle.format_version, bundle.ops) == ("tiny", 1, {"ConditionalMLP": 4})
+    assert (bundle.name, bundle.format_version, bundle.ops) == ("tiny", 2, {"ConditionalMLP": 4})
     assert bundle.dense.macs == source().model.dense_macs()
     knob = bundle.knobs[0]
     assert (knob.name, knob.minimum, knob.maximum, knob.default) == ("price", 0.0, 1.0, 0.0)

@@ -14,7 +14,7 @@ from tests.ops.implementations import (
     run_body_in_onnxruntime,
     run_reference,
 )
-from tests.ops.kernels import run_kernels
+from tests.ops.optional_kernels import run_kernels
 
 LEARNER_OPS = [RECORDS["ConditionalMLP"], RECORDS["ConditionalLinear"]]
 MLP = RECORDS["ConditionalMLP"]

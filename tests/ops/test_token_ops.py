@@ -22,7 +22,7 @@ from tests.ops.implementations import (
     run_in_onnxruntime,
     run_reference,
 )
-from tests.ops.kernels import run_kernels
+from tests.ops.optional_kernels import run_kernels
 
 SELECT, REDUCE = RECORDS["SelectTokens"], RECORDS["SegmentReduce"]
 TOKEN_OPS = [SELECT, REDUCE]

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,14 @@ from adaptrt.plugins_trt.kernel_records import KERNEL_RECORDS
 from adaptrt.plugins_trt.kernels.configurations import FAMILIES
 from adaptrt.plugins_trt.manifest import Kernel, Manifest, read_manifest
 
+needs_triton = pytest.mark.skipif(
+    find_spec("triton") is None, reason="triton is not installed: install adaptrt[kernels]"
+)
+
 _TYPES = {"input": "u64", "output": "u64", "size": "u32"}
 
 
-@pytest.fixture(scope="module", params=[87, 120])
+@pytest.fixture(scope="module", params=[pytest.param(arch, marks=needs_triton) for arch in (87, 120)])
 def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("kernels")
     return compile_kernels(folder, [request.param], ["float16"])
@@ -70,6 +75,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+@needs_triton
 def test_two_compilations_give_the_same_bytes_and_old_kernels_go(tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
     for name in ("one", "two"):
@@ -105,6 +111,7 @@ def worker_that_fails(message: str) -> object:
     return worker
 
 
+@needs_triton
 def test_a_kernel_that_does_not_compile_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "manifest.json").write_text("old")
     monkeypatch.setattr(compilation, "_worker", worker_that_fails("no such instruction"))
@@ -113,6 +120,7 @@ def test_a_kernel_that_does_not_compile_leaves_what_was_there(tmp_path: Path, mo
     assert contents(tmp_path) == {"manifest.json": b"old"}
 
 
+@needs_triton
 def test_a_compiler_that_ends_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(KernelError, match="the compiler ended: it said nothing"):
@@ -120,6 +128,7 @@ def test_a_compiler_that_ends_is_reported(tmp_path: Path, monkeypatch: pytest.Mo
     assert not contents(tmp_path)
 
 
+@needs_triton
 def test_a_damaged_cache_is_not_believed(tmp_path: Path) -> None:
     compile_kernels(tmp_path, [87], ["float16"], ["ConditionalMLPOrder"])
     (file,) = (tmp_path / compilation.CACHE).iterdir()
@@ -136,7 +145,7 @@ def test_a_damaged_cache_is_not_believed(tmp_path: Path) -> None:
         (["--arch", "orin"], "got architecture 'orin', expected a number such as 87"),
         (["--dtype", "float64"], "got dtype float64, expected some of float16"),
         (["--op", "Softmax"], "got op Softmax, expected some of ConditionalMLPOrder"),
-        (["--output", "/dev/null/kernels"], "cannot write /dev/null/kernels"),
+        pytest.param(["--output", "/dev/null/kernels"], "cannot write /dev/null/kernels", marks=needs_triton),
     ],
 )
 def test_mistakes_end_in_one_line_and_exit_code_2(

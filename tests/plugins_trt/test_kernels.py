@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+pytest.importorskip("torch", reason="torch is not installed: install adaptrt[export]")
+pytest.importorskip("triton", reason="triton is not installed: install adaptrt[kernels]")
+
+import torch
 
 from adaptrt.bench.gpu_reference import TOLERANCES, Sizes, draw_mlp, mlp_reference
 from adaptrt.ops import CONDITIONAL_MLP, SELECT_TOKENS, Case

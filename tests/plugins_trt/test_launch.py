@@ -1,6 +1,10 @@
 """Launching on tensors: what is refused, and which configuration is taken."""
 
 import pytest
+
+pytest.importorskip("torch", reason="torch is not installed: install adaptrt[export]")
+pytest.importorskip("triton", reason="triton is not installed: install adaptrt[kernels]")
+
 import torch
 
 from adaptrt.bench.gpu_reference import Sizes, draw_mlp

@@ -16,13 +16,13 @@ from adaptrt.runtime.operating_point import BudgetSolver
 
 PRICE = Knob("price", "float32", [1], 0.0, 1.0, 0.0)
 CAPACITY = Knob("capacity", "int32", [3], -1.0, 64.0, -1.0)
-THRESHOLDS = Knob("exit_thresholds", "float32", [2], 0.0, 1.0, 1.0)
+THRESHOLDS = Knob("exit_thresholds", "float32", [2], -math.inf, math.inf, math.inf)
 KNOBS = (PRICE, CAPACITY, THRESHOLDS)
 
 
 def bundle(curve, knobs=KNOBS):
     return Bundle(
-        format_version=1,
+        format_version=2,
         name="test",
         producer="tests",
         inputs=[TensorSpec("x", "float32", ["batch", 4])],
@@ -63,7 +63,7 @@ def noisy_chains(draw, setting="all"):
 
 def as_vector(knobs):
     """All float knobs of a point, as the graph gets them."""
-    thresholds = knobs.get("exit_thresholds", 1.0)
+    thresholds = knobs.get("exit_thresholds", math.inf)
     return np.float32([knobs.get("price", 0.0), *(thresholds if isinstance(thresholds, list) else [thresholds] * 2)])
 
 
@@ -109,6 +109,52 @@ def test_a_larger_budget_never_runs_less(curve, one, other):
     small, large = (solver.solve(Budget.fraction(target)) for target in sorted((one, other)))
     assert small.macs_fraction <= large.macs_fraction
     assert small.reachable <= large.reachable
+
+
+@st.composite
+def curves(draw):
+    """Several chains of rising work, and samples; every point with a quality and some with an error of it."""
+    found = []
+    for setting in draw(st.lists(st.sampled_from(["a", "b", "sample 1"]), min_size=1, max_size=3, unique=True)):
+        size = draw(st.integers(1, 6))
+        shares = sorted(draw(st.lists(st.integers(0, 1300), min_size=size, max_size=size, unique=True)))
+        for number, share in enumerate(shares):
+            quality, error = draw(st.sampled_from([0.5, 0.6, 0.7, 0.8])), draw(st.sampled_from([None, 0.0, 0.15]))
+            knobs = {"price": 1 - number / 8}
+            found.append(
+                CurvePoint(knobs, share / 1000, None, True, quality, share / 1000, setting, calibration_error=error)
+            )
+    return found
+
+
+@given(curves(), fractions)
+def test_nothing_with_the_same_or_less_work_is_better(curve, target):
+    """By calibrated quality less its standard error, of all measured points, in whatever chain."""
+    found = solve(curve, target)
+    if not found.reachable:
+        return
+    rivals = [(p.macs_fraction, p.calibration_quality - (p.calibration_error or 0.0), p) for p in curve]
+    best = max(merit for share, merit, _ in rivals if share <= found.macs_fraction)
+    chosen = [merit for share, merit, p in rivals if share == found.macs_fraction]
+    if chosen:  # a measured point: none with at most its work is better, and none as good has less
+        assert max(chosen) == best
+        assert not any(merit >= best and share < found.macs_fraction for share, merit, _ in rivals)
+    else:  # on the way to one that is better than all that take less
+        assert any(share > found.macs_fraction and merit > best for share, merit, _ in rivals)
+
+
+def test_a_budget_is_not_spent_on_what_is_no_better():
+    """Threshold -1 lets everybody leave; half-way up from it nobody stays who did not before."""
+    curve = [
+        point(0.256, 0.93, "exits", exit_thresholds=-1.0),
+        point(0.5, 0.93, "exits", exit_thresholds=0.4),
+        point(0.7, 0.92, "exits", exit_thresholds=0.6),
+        point(1.0, 0.95, "exits", exit_thresholds=math.inf),
+    ]
+    for target in (0.26, 0.33, 0.5, 0.69, 0.99):
+        found = solve(curve, target)
+        assert (found.macs_fraction, found.quality, found.knobs["exit_thresholds"]) == (0.256, 0.93, -1.0)
+    assert solve(curve, 1.0).quality == 0.95
 
 
 @st.composite
@@ -213,7 +259,7 @@ def test_nothing_is_interpolated_across_settings():
     ]  # fmt: skip
     for target in np.linspace(0.2, 1.0, 41):
         knobs = solve(curve, target).knobs
-        assert knobs["exit_thresholds"] == 1.0 or knobs["price"] == 0.0
+        assert knobs["exit_thresholds"] == math.inf or knobs["price"] == 0.0
     assert solve(curve, 0.25).knobs["exit_thresholds"] == pytest.approx(0.125)
     assert solve(curve, 1.0).knobs["price"] == 0.0
 
@@ -223,8 +269,8 @@ def test_without_a_name_only_the_price_moves():
         point(0.2, 0.5, "", price=1.0, capacity=[4, 4, 4]), point(0.6, 0.7, "", price=0.0, capacity=4),
         point(1.0, 0.9, "", price=0.0, capacity=[8, 8, 8]),
     ]  # fmt: skip
-    assert solve(curve, 0.4).knobs == {"price": 0.5, "capacity": [4, 4, 4], "exit_thresholds": 1.0}
-    assert solve(curve, 0.9).knobs == {"price": 0.0, "capacity": 4, "exit_thresholds": 1.0}
+    assert solve(curve, 0.4).knobs == {"price": 0.5, "capacity": [4, 4, 4], "exit_thresholds": math.inf}
+    assert solve(curve, 0.9).knobs == {"price": 0.0, "capacity": 4, "exit_thresholds": math.inf}
 
 
 @given(
