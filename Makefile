@@ -44,8 +44,11 @@ $(FASHION_MNIST):
 train: $(BIN)/.installed $(if $(filter fashion,$(MODEL)),$(FASHION_MNIST)) ## Train MODEL (digits or fashion); the weights of digits go to models/weights/digits
 	$(BIN)/adaptrt train $(MODEL) --output $(WEIGHTS)
 
+# Of the tests, each with one thread for torch and the like. Files stay together: what they share is made once.
+WORKERS ?= 2
+
 test: $(BIN)/.installed ## Run the tests, the runtime's once more under Python 3.10 where that is found
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 	@if [ -n "$(PYTHON310)" ]; then $(MAKE) --no-print-directory test-runtime-310; \
 	else echo "NOTE: no Python 3.10 found, the runtime's tests did not run under it (set PYTHON310)"; fi
 

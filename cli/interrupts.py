@@ -35,6 +35,7 @@ def interrupts_noted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        _seen.clear()  # nobody else's
 
 
 def interrupted() -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from adaptrt.runtime.bundle import read_bundle
 from adaptrt.runtime.engine_files import (
@@ -18,6 +20,16 @@ from adaptrt.runtime.engine_files import (
     encode_engines,
     engine_folder,
 )
+
+
+def require_openvino() -> None:
+    """Skip what needs OpenVINO, or onnx to prepare a graph for it, where that is missing.
+
+    Not by importing it, as ``pytest.importorskip`` does: only the backend imports it, without its telemetry.
+    """
+    pytest.importorskip("onnx", reason="preparing a graph for OpenVINO takes onnx, which is not installed")
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("openvino is not installed", allow_module_level=True)
 
 
 def inlined(model: bytes) -> bytes:

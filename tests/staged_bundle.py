@@ -134,7 +134,8 @@ def write_staged(folder: Path, *, stages: int = 2, calibrated: bool = True) -> B
     """Write the bundle, of two stages or of one.
 
     Its curve, measured on noise, has the settings ``price``, ``exits`` (with two stages) and ``hard``.
-    Quality is agreement with everything running.
+    Quality stands for that of a trained network: it rises with the work. With random weights more work is seldom
+    better, and budgets would run next to nothing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = [f"(float[batch, 1, 4, 4] pixels, {_KNOBS}) => ({_TOLD}, {_HANDED}) {{ {_EMBEDDING} {_STAGE} }}"]
@@ -207,13 +208,12 @@ def write_unsplit(path: Path) -> None:
 
 def _curve(folder: Path, *, several: bool) -> list[CurvePoint]:
     model, x = load(folder, threads=1), {"pixels": images(200, seed=9)}
-    full = model.run(x).outputs["logits"].argmax(1)
     found = []
 
     def add(setting: str, knobs: dict[str, KnobValue], *, hard: bool = False) -> None:
         result = model.run(x, knobs=knobs)
-        quality = float((result.outputs["logits"].argmax(1) == full).mean())
         share = float(result.macs_fraction.mean())
+        quality = round(0.5 + 0.4 * share, 6)
         found.append(CurvePoint(knobs, share, quality, frontier=not hard, setting=setting, hard=hard))
 
     for price, threshold in ((9.0, -1.0), (0.6, 0.5), (0.3, 0.6), (0.1, 0.8), (0.0, math.inf)):

@@ -13,6 +13,7 @@ import onnx
 
 from adaptrt.export.errors import ExportError, ParityError
 from adaptrt.export.targets.quality import QualityReport
+from adaptrt.runtime.backends.openvino import import_openvino
 
 Array = npt.NDArray[Any]
 TOLERANCE = 1e-4
@@ -30,9 +31,7 @@ class OpenVinoSession:
     """
 
     def __init__(self, graph: onnx.ModelProto) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = import_openvino().Core()
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
         try:
             model = core.read_model(io.BytesIO(graph.SerializeToString()))
@@ -68,9 +67,7 @@ def openvino_installed() -> bool:
 
 def openvino_version() -> str:
     """As ``2026.4.1``."""
-    import openvino
-
-    return str(openvino.__version__).partition("-")[0]
+    return str(import_openvino().__version__).partition("-")[0]
 
 
 def require_agreement(report: QualityReport, what: str) -> None:

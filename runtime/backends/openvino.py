@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -16,6 +17,7 @@ from adaptrt.runtime.device.forked import in_forked_children, keep_for_ever
 from adaptrt.runtime.errors import BackendError, one_line
 
 _DEVICE = "CPU"
+_TELEMETRY = "openvino_telemetry"
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _USUAL = Settings()
 
@@ -47,7 +49,7 @@ class OpenVinoBackend:
     def __init__(self, program: StageProgram, settings: Settings = _USUAL) -> None:
         self._file = program.file
         check_settings(settings)
-        self._openvino = runtime = _import()
+        self._openvino = runtime = import_openvino()
         options: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _PRECISIONS[settings.precision or "fp32"],
@@ -213,13 +215,27 @@ def check_settings(settings: Settings) -> None:
         )
 
 
-def _import() -> ModuleType:
+def import_openvino() -> ModuleType:
+    """The module, imported without its telemetry.
+
+    Importing it sends an event and writes into the home folder, and fails where there is none, unless the package
+    ``openvino_telemetry`` is missing: then it takes a stand-in of its own. So that package is hidden for as long as
+    the import takes. Who wants it sent imports openvino first.
+
+    Raises:
+        BackendError: it is not installed, or broken.
+    """
+    hidden = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == _TELEMETRY}
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
         import openvino
-    except ImportError as error:
+    except Exception as error:  # it raises whatever its own imports do
         raise BackendError(
             f"openvino cannot be imported ({one_line(error)}), expected it beside adaptrt; install adaptrt[openvino]"
         ) from None
+    finally:
+        del sys.modules[_TELEMETRY]
+        sys.modules.update(hidden)
     return openvino  # type: ignore[no-any-return]
 
 

@@ -4,7 +4,9 @@ import json
 import platform
 import socket
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,8 +53,12 @@ def test_command_keeps_options_and_drops_folders() -> None:
     assert command == "adaptrt bench build/digits --json 'a b.json' --plot=p.png --n=3"
 
 
-def test_own_command_is_found() -> None:
-    assert "pytest" in describe_source()["command"]
+@pytest.mark.parametrize("spec,command", [(None, "measure --json x.json"), ("a.b", "python -m a.b --json x.json")])
+def test_own_command_is_found(monkeypatch: pytest.MonkeyPatch, spec: str | None, command: str) -> None:
+    main = SimpleNamespace(__spec__=None if spec is None else SimpleNamespace(name=spec))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(sys, "argv", ["/some/folder/measure", "--json", "/another/x.json"])
+    assert describe_source()["command"] == command
 
 
 def fake_root(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:

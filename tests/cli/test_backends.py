@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from adaptrt.runtime.engine_files import ENGINE_FILE, encode_engines, read_engines
-from tests.prepared_engines import prepare
+from tests.prepared_engines import prepare, require_openvino
 
-pytest.importorskip("openvino", reason="openvino is not installed")
+require_openvino()
 
 _ENGINES = ("onnxruntime", "openvino")
 

@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -18,6 +17,7 @@ from adaptrt.export.staging import check_replaceable
 from adaptrt.models.data import DataSplits, Split
 from adaptrt.runtime import Budget, load
 from adaptrt.runtime.bundle import Bundle, encode_bundle
+from adaptrt.runtime.bundle_json import decode_bundle
 from adaptrt.runtime.bundle_validation import check_bundle
 from adaptrt.runtime.operating_point import BudgetSolver
 from tests.export.conftest import tiny_data
@@ -125,7 +125,7 @@ class TestCombinations:
         def run(model: FakeModel, data: DataSplits | None = None, **settings: Any) -> Bundle:
             monkeypatch.setattr(calibrate, "load", lambda _: model)
             calibrate_bundle(folder, data or fake_data(200), **{"points": 7, "evaluations": 50, **settings})
-            return msgspec.json.decode((folder / "bundle.json").read_bytes(), type=Bundle)
+            return decode_bundle((folder / "bundle.json").read_bytes())
 
         return run
 

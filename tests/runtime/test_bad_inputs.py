@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from adaptrt.runtime import AdaptiveModel, InputError, load
-from tests.prepared_engines import prepare
+from tests.prepared_engines import prepare, require_openvino
 from tests.runtime.tensorrt_bundles import build
 
 TEXTS = Path(__file__).parent / "fixtures" / "texts"
@@ -104,8 +104,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(request: pytest.FixtureRequest, folder: Path) -> AdaptiveModel:
     """On each backend that can be had: TensorRT's on its stand-in, as everywhere in these tests."""
     if request.param == "openvino":
-        pytest.importorskip("onnx", reason="preparing a graph for OpenVINO takes onnx, which is not installed")
-        pytest.importorskip("openvino", reason="openvino is not installed")
+        require_openvino()
         if not (folder / "engines" / "openvino-fp32").exists():
             prepare(folder)
     if request.param == "tensorrt":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -36,13 +37,14 @@ def test_the_fixture_is_what_its_script_makes(make_fixture, tmp_path):
         assert (tmp_path / name).read_bytes() == (TINY / name).read_bytes(), f"run {make_fixture.__file__}"
 
 
-@pytest.mark.parametrize("name", ["exits", "tokens"])
-def test_the_fixtures_of_several_stages_are_what_their_script_makes(tmp_path, name):
-    from tests.runtime import make_staged_fixtures
-
-    getattr(make_staged_fixtures, f"make_{name}")(tmp_path / name)
+@pytest.mark.parametrize(
+    "script,name", [("staged_fixtures", "exits"), ("staged_fixtures", "tokens"), ("text_fixture", "texts")]
+)
+def test_the_other_fixtures_are_what_their_scripts_make(tmp_path, script, name):
+    module = importlib.import_module(f"tests.runtime.make_{script}")
+    getattr(module, f"make_{name}")(tmp_path / name)
     for made in (tmp_path / name).iterdir():
-        assert made.read_bytes() == (HERE / "fixtures" / name / made.name).read_bytes(), "run make_staged_fixtures"
+        assert made.read_bytes() == (HERE / "fixtures" / name / made.name).read_bytes(), f"run {module.__name__}"
 
 
 @pytest.mark.parametrize("price", [0.0, 0.15, 0.5, 0.95, 1.0])

@@ -13,10 +13,9 @@ import pytest
 from adaptrt.runtime import BackendError, Budget, BundleError, load
 from adaptrt.runtime.backends import Settings, StageProgram
 from adaptrt.runtime.bundle import TensorSpec
-from tests.prepared_engines import prepare
+from tests.prepared_engines import prepare, require_openvino
 
-pytest.importorskip("onnx", reason="preparing a graph for OpenVINO takes onnx, which is not installed")
-pytest.importorskip("openvino", reason="openvino is not installed")
+require_openvino()
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TOLERANCE = 1e-4
@@ -192,9 +191,9 @@ def prepared(tiny):
 
 
 def test_bfloat16_is_what_was_asked_for_or_an_error(prepared, x):
-    import openvino
+    from adaptrt.runtime.backends.openvino import import_openvino
 
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         model = load(prepared, backend="openvino", precision="bf16")
         assert model.backend.compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "bf16"
         expected = load(prepared).run({"x": x}).outputs["logits"]

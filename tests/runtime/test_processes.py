@@ -20,7 +20,7 @@ from adaptrt import AdaptrtError, AdaptrtWarning
 from adaptrt.runtime import AdaptiveModel, BackendError, Budget, load
 from adaptrt.runtime.bundle import read_bundle
 from adaptrt.runtime.control.profile_cache import cache_folder
-from tests.prepared_engines import prepare
+from tests.prepared_engines import prepare, require_openvino
 from tests.runtime.conftest import RecordingBackend
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -75,8 +75,7 @@ def python(code: str, *arguments: str, cwd: Path | None = None, **environment: s
 @pytest.mark.parametrize("backend,threads", [("onnxruntime", 1), ("onnxruntime", 4), ("openvino", 1)])
 def test_forked_children_run_and_end(exits, backend, threads):
     if backend == "openvino":
-        pytest.importorskip("onnx", reason="preparing a graph for OpenVINO takes onnx, which is not installed")
-        pytest.importorskip("openvino", reason="openvino is not installed")
+        require_openvino()
         prepare(exits)
     done = python(FORK, str(exits), str(threads), backend)
     assert done.returncode == 0, done.stderr
@@ -103,8 +102,7 @@ os.waitpid(child, 0)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_threads_of_openvino_are_not_inherited(tiny):
-    pytest.importorskip("onnx", reason="preparing a graph for OpenVINO takes onnx, which is not installed")
-    pytest.importorskip("openvino", reason="openvino is not installed")
+    require_openvino()
     prepare(tiny)
     done = python(SEVERAL_THREADS, str(tiny))
     assert done.returncode == 0 and done.stdout.count("expected 1; pass threads=1") >= 1, (done.stdout, done.stderr)
@@ -166,6 +164,21 @@ def test_nothing_is_written_into_a_fresh_home(tmp_path):
     done = python(RUN, str(FIXTURES / "tiny"), HOME=str(tmp_path), ORT_DISABLE_TELEMETRY=None, XDG_CACHE_HOME=None)
     assert (done.returncode, done.stderr) == (0, "")
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_openvino_s_telemetry_is_not_imported(tiny, tmp_path):
+    """It would send an event at import, write its client's number into the home folder, and fail without one."""
+    require_openvino()
+    prepare(tiny)
+    home = tmp_path / "home"
+    home.mkdir()
+    code = RUN.replace("threads=1", 'threads=1, backend="openvino"') + "print('openvino_telemetry' in sys.modules)"
+    done = python(code, str(tiny), HOME=str(home), XDG_CACHE_HOME=None, CI=None)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
+    assert list(home.rglob("*")) == []
+    nobody = "import pwd\ndef unknown(*_): raise KeyError\npwd.getpwuid = pwd.getpwnam = unknown\n"
+    done = python(nobody + code, str(tiny), HOME=None, XDG_CACHE_HOME=None)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
 def test_what_the_user_says_of_telemetry_stands():

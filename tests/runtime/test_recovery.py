@@ -14,7 +14,7 @@ import pytest
 
 import adaptrt
 from adaptrt.runtime import BackendError, load
-from tests.prepared_engines import prepare
+from tests.prepared_engines import prepare, require_openvino
 from tests.runtime.test_stages import exits_inputs, rows
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -59,8 +59,7 @@ print("recovered", recovered)
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_memory_ran_out_twenty_times(tiny, backend):
     if backend == "openvino":
-        pytest.importorskip("onnx", reason="preparing a graph for OpenVINO takes onnx, which is not installed")
-        pytest.importorskip("openvino", reason="openvino is not installed")
+        require_openvino()
         prepare(tiny)
     done = subprocess.run(
         [sys.executable, "-c", RAN_OUT, str(tiny), backend],
@@ -119,8 +118,7 @@ def test_an_output_of_the_wrong_size_is_an_error(tiny, exits, monkeypatch, stage
 
 @pytest.fixture
 def openvino_model(exits):
-    pytest.importorskip("onnx", reason="preparing a graph for OpenVINO takes onnx, which is not installed")
-    pytest.importorskip("openvino", reason="openvino is not installed")
+    require_openvino()
     prepare(exits)
     return load(exits, threads=1, backend="openvino")
 

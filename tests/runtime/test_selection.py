@@ -7,13 +7,13 @@ import pytest
 
 from adaptrt.runtime import BackendError, BundleError, load
 from adaptrt.runtime.backends.selection import BACKENDS
-from tests.prepared_engines import prepare
+from tests.prepared_engines import prepare, require_openvino
 from tests.runtime.tensorrt_bundles import build
 
 
 @pytest.fixture
 def openvino():
-    pytest.importorskip("openvino", reason="openvino is not installed")
+    require_openvino()
     pytest.importorskip("onnx", reason="preparing a graph for OpenVINO takes onnx, which is not installed")
 
 

@@ -19,8 +19,9 @@ from adaptrt.export.targets.source import read_stages
 from adaptrt.runtime.bundle import read_bundle
 from adaptrt.runtime.engine_files import engine_folder, read_engines
 from tests.export.targets.conftest import MAKERS
+from tests.prepared_engines import require_openvino
 
-pytest.importorskip("openvino", reason="OpenVINO is not installed")
+require_openvino()
 Bundles = Callable[[str], Path]
 
 
