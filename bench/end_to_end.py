@@ -28,7 +28,7 @@ from adaptrt.bench.interleave import Case, Spread, interleave
 from adaptrt.bench.machine import describe_machine, describe_source
 from adaptrt.bench.session_process import Array, SessionProcess
 from adaptrt.export.bodies import attach_bodies
-from adaptrt.export.graph_files import save_graph
+from adaptrt.export.saved_graph import save_graph
 from adaptrt.export.teacher_forcing import force_decisions
 from adaptrt.export.trace import trace_dense, trace_stage
 from adaptrt.models.acm import ACMConfig

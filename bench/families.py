@@ -37,6 +37,7 @@ from adaptrt.bench.machine import describe_machine, describe_source
 from adaptrt.bench.pictures import check_picture
 from adaptrt.models.data import DataSplits, load_data
 from adaptrt.models.phase import Progress as TrainingProgress
+from adaptrt.models.precision import choose_precision
 from adaptrt.runtime.bundle import read_bundle
 
 ROOT = Path("build/families")
@@ -279,16 +280,19 @@ def _make(
     measuring: Callable[..., Result] | None,
 ) -> Result | None:
     """Do what was asked for and is not done yet; the result if there was something to measure."""
-    if precision == "auto":
-        precision = "bfloat16" if "amx_bf16" in describe_machine()["flags"] else "float32"
     for network in networks:
         require_recipe(network)
     data = load_data(data_name())
+    others = [network.checkpoints for network in find_networks(root)]
     with show_progress() as progress:
         shown = Shown(progress)
         for network in networks:
             if training and not network.trained:
-                train_network(network, data, root, precision=precision, report=shown.training(network.name))
+                choice = choose_precision(precision, network.checkpoints, *others)  # all in that of the first
+                said = f"{network.name}: training in {choice.precision}: {choice.reason}"
+                progress.console.print(said, highlight=False, markup=False)
+                report = shown.training(network.name)
+                train_network(network, data, root, precision=choice.precision, report=report)
         for network in networks:
             if exporting and not network.exported:
 

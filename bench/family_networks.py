@@ -14,7 +14,7 @@ import torch
 from adaptrt.bench.errors import BenchError
 from adaptrt.bench.family_recipes import family_recipes, share_dense
 from adaptrt.export.exporter import export_bundle
-from adaptrt.export.graph_files import save_graph
+from adaptrt.export.saved_graph import save_graph
 from adaptrt.export.trace import trace_dense
 from adaptrt.models.data import DataSplits
 from adaptrt.models.folder import ADAPTIVE, load_folder, save_model

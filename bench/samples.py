@@ -10,6 +10,7 @@ from adaptrt.bench.errors import BenchError
 from adaptrt.bench.session_process import Array
 from adaptrt.export.reference import GOLDEN_FILE, read_golden
 from adaptrt.runtime.bundle import Bundle, TensorSpec
+from adaptrt.runtime.stage_validation import batch_axis
 
 _NOISE = 64  # samples
 
@@ -46,6 +47,22 @@ def find_samples(folder: Path, bundle: Bundle, inputs: Array | None) -> tuple[Ar
             f"cannot make noise for input {spec.name!r} ({spec.dtype} {spec.shape}) of {bundle.name!r}; give inputs"
         )
     return np.random.default_rng(0).random((_NOISE, *sizes)).astype(spec.dtype), "random"
+
+
+def draw_inputs(bundle: Bundle, batch: int) -> dict[str, Array]:
+    """Noise for every input of a bundle, within the limits it declares; masks are all true, axes at their longest."""
+    generator, arrays, counted = np.random.default_rng(0), {}, batch_axis(bundle)
+    for spec in bundle.inputs:
+        dtype = np.dtype(spec.dtype)
+        sizes = [batch if size == counted else size for size in spec.shape]
+        shape = [bundle.axes[size].longest or batch if isinstance(size, str) else size for size in sizes]
+        if dtype.kind == "b":
+            arrays[spec.name] = np.ones(shape, dtype)
+        elif spec.minimum is not None and spec.maximum is not None:
+            arrays[spec.name] = generator.integers(spec.minimum, spec.maximum, shape, dtype, endpoint=True)
+        else:
+            arrays[spec.name] = generator.random(shape).astype(dtype)
+    return arrays
 
 
 def batches_of(samples: Array, batch: int, most: int) -> list[Array]:

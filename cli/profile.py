@@ -31,9 +31,9 @@ adaptrt profile build/digits --input mine.npy
 @click.command(cls=Verb, examples=_EXAMPLES)
 @click.argument("bundle", type=PATH)
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples of a call.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per operator; default: one per core.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per operator; default: one per core granted.")
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True, help="To measure for.")
-@click.option("--input", "source", type=PATH, help="Inputs to run, .npy or .npz; default: the bundle's own.")
+@click.option("--input", "source", type=PATH, help="Inputs to run, .npy or .npz; default: the bundle's own, or noise.")
 @click.option("--plot", type=PATH, help="Draw it into this .png, .svg or .pdf file.")
 @backend_options
 @json_option
@@ -92,16 +92,15 @@ def profile(
 
 
 def find_inputs(folder: Path, bundle: Bundle, batch: int, source: Path | None) -> dict[str, np.ndarray[Any, Any]]:
-    """A batch of the samples that were given, or of the bundle's own, repeated where there are too few.
+    """A batch of the samples that were given, of the bundle's own, or of noise, repeated where there are too few.
 
     Raises:
         CommandError: A file cannot be read.
-        BenchError: They do not fit, or the bundle has none and they cannot be made.
         ExportError: ``golden.npz`` is damaged.
     """
     import numpy as np
 
-    from adaptrt.bench.samples import find_samples
+    from adaptrt.bench.samples import draw_inputs
     from adaptrt.cli.input_files import read_inputs
     from adaptrt.export.reference import GOLDEN_FILE, read_golden
 
@@ -110,7 +109,7 @@ def find_inputs(folder: Path, bundle: Bundle, batch: int, source: Path | None) -
     elif (folder / GOLDEN_FILE).is_file():
         arrays = {spec.name: read_golden(folder / GOLDEN_FILE)[0].inputs[spec.name] for spec in bundle.inputs}
     else:
-        arrays = {bundle.inputs[0].name: find_samples(folder, bundle, None)[0]}
+        arrays = draw_inputs(bundle, batch)
     per_sample = {spec.name for spec in bundle.inputs if spec.shape and isinstance(spec.shape[0], str)}
     return {
         name: array[np.arange(batch) % len(array)] if name in per_sample else array for name, array in arrays.items()

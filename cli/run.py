@@ -46,7 +46,7 @@ _ROWS = 20
 )
 @click.option("--hard", is_flag=True, help="The budget holds for every sample, not only on average.")
 @click.option("--price", type=float, help="Feed this price instead of obeying a budget.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per operator; default: one per core.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads per operator; default: one per core granted.")
 @backend_options
 @click.option(
     "--batch",

@@ -16,11 +16,12 @@ import adaptrt
 from adaptrt.export.calibrate import POINTS, Progress, calibrated, untold
 from adaptrt.export.errors import ExportError
 from adaptrt.export.family_scales import fit_family_scales
-from adaptrt.export.graph_files import save_graph, save_stages, trace_stages
+from adaptrt.export.graph_files import save_stages, trace_stages
 from adaptrt.export.graph_macs import check_dense_macs, check_work
 from adaptrt.export.parity import ParityReport
 from adaptrt.export.parity_check import check_parity, golden_samples, parity_inputs, parity_settings, run_written
 from adaptrt.export.reference import GOLDEN_FILE, encode_golden, run_reference
+from adaptrt.export.saved_graph import save_graph
 from adaptrt.export.stage_records import split_feeds
 from adaptrt.export.staging import check_replaceable, staged_folder, write_file
 from adaptrt.export.trace import TracedStage, trace_dense

@@ -1,23 +1,20 @@
-"""Graphs as files: all stages traced, bodies attached, weights beside the graph when they are large."""
+"""All stages of a network as files: traced, bodies attached."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import msgspec
-import onnx
 
 from adaptrt.export.bodies import attach_bodies
 from adaptrt.export.errors import ExportError
 from adaptrt.export.evaluations import Progress
-from adaptrt.export.staging import write_file
+from adaptrt.export.saved_graph import save_graph
 from adaptrt.export.trace import TracedStage, trace_stage
 from adaptrt.models.network import Network
-from adaptrt.runtime.bundle import DataFile, Stage
+from adaptrt.runtime.bundle import Stage
 
 MODEL_FILE = "model.onnx"
-EXTERNAL_DATA_FROM = 10**9  # bytes of weights from which they lie beside the graph
 
 
 def trace_stages(model: Network, *, debug: bool, progress: Progress) -> tuple[list[TracedStage], dict[str, int]]:
@@ -63,24 +60,3 @@ def save_unsplit(model: Network, path: Path) -> Stage:
     graph = trace_stage(model.unsplit(), 0).graph
     attach_bodies(graph)
     return save_graph(graph, path)
-
-
-def save_graph(graph: onnx.ModelProto, path: Path) -> Stage:
-    """Write a graph, weights beside it when they are large, and give its entry in the bundle."""
-    external: list[DataFile] = []
-    if graph.ByteSize() >= EXTERNAL_DATA_FROM:
-        data = path.with_name(path.name + ".data")
-        onnx.save(graph, str(path), save_as_external_data=True, location=data.name, size_threshold=1024)
-        external.append(DataFile(file=data.name, sha256=sha256_of(data)))
-    else:
-        write_file(path, graph.SerializeToString(deterministic=True))
-    return Stage(file=path.name, sha256=sha256_of(path), external_data=external)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, 64 lowercase hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

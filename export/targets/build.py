@@ -14,7 +14,7 @@ import onnx
 from adaptrt import AdaptrtError
 from adaptrt.export.errors import ExportError
 from adaptrt.export.evaluations import Progress, untold
-from adaptrt.export.graph_files import save_graph, sha256_of
+from adaptrt.export.saved_graph import save_graph, sha256_of
 from adaptrt.export.staging import staged_folder, write_file
 from adaptrt.export.targets.device import device_architecture
 from adaptrt.export.targets.engine_builder import EngineApi, build_engine, find_engine_api

@@ -208,6 +208,7 @@ def measure_profile(
     if not points:
         raise BudgetError("got no operating points to profile, expected a calibrated bundle; run `adaptrt calibrate`")
     begin = clock()
+    progress(0.0)
     shares = [share for share, _ in points]
     for share in (*reversed(shares), *[shares[-1]] * _WARM):
         call(share)

@@ -26,6 +26,7 @@ from adaptrt.bench.result_json import write_json
 from adaptrt.models.acm import ACMConfig
 from adaptrt.models.data import DataSplits, Split
 from adaptrt.models.exit_head import ExitConfig
+from adaptrt.models.precision import PrecisionChoice
 from adaptrt.models.recipe import Recipe
 from adaptrt.models.token_pruning import PruningConfig
 from adaptrt.models.vit import ViT, ViTConfig
@@ -324,6 +325,19 @@ def test_steps_alone(tmp_path: Path, untrained: list[tuple[Recipe, bool]]) -> No
     assert wrong.exit_code == 2 and "--measure" in wrong.output
     nowhere = CliRunner().invoke(main, ["--plot", str(tmp_path / "absent" / "x.png")])
     assert nowhere.exit_code == 2 and "is no folder" in nowhere.output
+
+
+def test_all_train_in_the_precision_that_the_first_began_with(
+    tmp_path: Path, untrained: list[tuple[Recipe, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--root", str(tmp_path), "--train", "--network"]
+    for best in ("bfloat16", "float32"):  # what timing says may change from one call to the next
+        choice = PrecisionChoice(best, "so it was timed")
+        monkeypatch.setattr("adaptrt.models.precision.precision_of_this_machine", lambda choice=choice: choice)
+        name = {"bfloat16": "narrow", "float32": "acm"}[best]
+        done = CliRunner().invoke(main, [*arguments, name], catch_exceptions=False)
+        assert done.exit_code == 0 and f"{name}: training in bfloat16: " in done.stderr
+    assert [recipe.precision for recipe, _ in untrained] == ["bfloat16", "bfloat16"]
 
 
 def test_shown_keeps_a_line_for_every_step() -> None:

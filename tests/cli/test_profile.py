@@ -13,7 +13,7 @@ from adaptrt.cli.budgets import parse_budget
 from adaptrt.cli.errors import CommandError
 from adaptrt.cli.group import adaptrt
 from adaptrt.runtime import Budget, BudgetError
-from tests.runtime.conftest import TINY
+from tests.runtime.conftest import FIXTURES, TINY
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +72,10 @@ def test_budgets_of_the_device() -> None:
             parse_budget(wrong)
     with pytest.raises(CommandError, match="--hard"):
         parse_budget("8ms", hard=True)
+
+
+@pytest.mark.parametrize("name", ["exits", "tokens", "texts"])
+def test_inputs_are_drawn_for_every_input_within_its_limits(name: str) -> None:
+    """None of these bundles carries inputs of its own."""
+    code, out, err = run("profile", FIXTURES / name, "--seconds", 0.1, "--batch", 3, "--json")
+    assert code == 0 and json.loads(out)["key"]["batch"] == 3, err

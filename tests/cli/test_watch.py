@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +112,47 @@ def test_mistakes(arrays: Path) -> None:
             continue
         code, _, err = run("run", TINY, arrays, *words)
         assert code == 2 and err.startswith("error: ") and err.count("\n") == 1, words
+
+
+@pytest.mark.parametrize("count,asked,expected", [(1, None, 1), (5, None, 5), (1, 4, 4), (5, 2, 2)])
+def test_a_batch_is_as_large_as_what_was_given(tmp_path: Path, count: int, asked: int | None, expected: int) -> None:
+    """One picture under a latency budget is timed as one, not repeated until a batch is full."""
+    path = tmp_path / "x.npy"
+    np.save(path, np.zeros((count, 4), np.float32))
+    more = () if asked is None else ("--batch", asked)
+    code, out, err = run("run", TINY, path, "--budget", "50ms", "--watch", "--seconds", 0.2, "--json", *more)
+    told = json.loads(out)
+    assert code == 0 and told["batch"] == expected, err
+    assert f"profiling batches of {expected} ..." in err and f"{expected} sample{'s' * (expected > 1)} each" in err
+
+
+def test_profiling_is_shown_and_obeys_ctrl_c(arrays: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the exception was lost in a library: the next step stops."""
+    from adaptrt.runtime import AdaptiveModel
+
+    usual, calls = AdaptiveModel.run, []
+
+    def run_and_press(self: AdaptiveModel, *given: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) == 20:
+            with contextlib.suppress(KeyboardInterrupt):  # as a callback of the garbage collector loses it
+                signal.raise_signal(signal.SIGINT)
+        return usual(self, *given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AdaptiveModel, "run", run_and_press)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        for words in (("--watch",), ()):
+            calls.clear()
+            code, _, err = run("run", TINY, arrays, "--budget", "50ms", *words)
+            assert code == 130 and "profiling batches of 5 ..." in err and "interrupted: " in err
+            assert len(calls) < 100
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_warning_of_the_runtime_is_a_remark(arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ADAPTRT_CACHE", str(tmp_path / "file"))
+    code, _, err = run("run", TINY, arrays, "--budget", "50ms")
+    assert code == 0 and err.count("note: cannot keep the profile in") == 1 and "Warning" not in err

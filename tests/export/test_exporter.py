@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from adaptrt.export import exporter, graph_files, staging
+from adaptrt.export import exporter, saved_graph, staging
 from adaptrt.export.errors import ExportError, ParityError
 from adaptrt.export.exporter import ExportReport, export_bundle
 from adaptrt.models import LoadedModel, ViT
@@ -65,7 +65,7 @@ def test_debug_adds_the_learners(tmp_path: Path) -> None:
 
 
 def test_large_weights_lie_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_files, "EXTERNAL_DATA_FROM", 1000)
+    monkeypatch.setattr(saved_graph, "EXTERNAL_DATA_FROM", 1000)
     export_bundle(source(), tmp_path / "large", calibration=tiny_data(), points=3)
     bundle = read_bundle(tmp_path / "large")
     assert [data.file for data in bundle.stages[0].external_data] == ["model.onnx.data"]
@@ -186,7 +186,7 @@ def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
 _KILLED = """
 import sys
 from pathlib import Path
-from adaptrt.export import exporter, graph_files, staging
+from adaptrt.export import exporter, graph_files, saved_graph, staging
 from tests.export.conftest import source, tiny_data
 original = exporter.write_file
 def slow(path, content):

@@ -184,7 +184,7 @@ def test_a_refused_graph_is_one_line(tmp_path: Path) -> None:
 
 
 def test_weights_beside_the_graph(copied: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adaptrt.export.graph_files.EXTERNAL_DATA_FROM", 0)
+    monkeypatch.setattr("adaptrt.export.saved_graph.EXTERNAL_DATA_FROM", 0)
     report = build_target(copied("combined"), RTX)
     for number, stage in enumerate(report.engines.stages):
         assert [data.file for data in stage.external_data] == [f"stage{number}.onnx.data"]
