@@ -4,8 +4,8 @@
 # as in the background of a shell.
 #
 #   tests/environments.sh rounding [PYTEST ARGUMENTS]   other instruction sets and numbers of threads
-#   tests/environments.sh nobody [PYTEST ARGUMENTS]     python -O, LC_ALL=C, SIGINT ignored, and where root runs it as a user
-#                                                       without a name and a home
+#   tests/environments.sh nobody [PYTEST ARGUMENTS]     python -O, LC_ALL=C, SIGINT ignored, no HOME, and where root runs it
+#                                                       as a user whom the system does not know
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -57,12 +57,12 @@ nobody() {
 	chmod 777 "$scratch"
 	trap 'rm -rf "$scratch"' EXIT
 	trap '' INT
-	export LC_ALL=C TMPDIR=$scratch PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$scratch/hypothesis
+	export PYTHONOPTIMIZE=1 LC_ALL=C TMPDIR=$scratch PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$scratch/hypothesis
 	unset HOME XDG_CACHE_HOME ADAPTRT_CACHE
 	if [ "$(id -u)" = 0 ]; then
-		as_nobody "$PYTHON" -O -m pytest -p no:cacheprovider "$@"
+		as_nobody "$PYTHON" -m pytest -p no:cacheprovider "$@"
 	else
-		"$PYTHON" -O -m pytest -p no:cacheprovider "$@"
+		"$PYTHON" -m pytest -p no:cacheprovider "$@"
 	fi
 }
 

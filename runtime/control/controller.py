@@ -20,7 +20,6 @@ _LARGEST_RISE = 0.1  # of the curve's width per call; falling is not limited
 _DEAD_BAND = 0.01  # of the curve's width: smaller changes are noise
 _GRID = 256  # choices over the curve's width: an operating point is worked out once for each
 _STEPS_APART = 150  # calls: steps farther apart than that are exceptional
-_WILDEST = 1e6  # times the dearest point's response, or its share of work: no call comes out so
 _KINDS = 64  # of calls that are told apart
 _COLD_CALLS = 3
 _COLD_MEMORY = 0.7
@@ -134,7 +133,7 @@ class LatencyController:
                 clock jumps, or numbers of other orders than the curve's) is left out.
             scale: As for ``choose``.
         """
-        if self.passed(now, choice) or not self._can_be(measured / scale, done):
+        if self.passed(now, choice) or not self._curve.can_be(done, measured / scale):
             return
         cold, expected = choice.cold, self._median(choice.fraction, choice.cold) * scale
         if cold is not None:
@@ -144,11 +143,6 @@ class LatencyController:
             finding = self._device.observe(self._curve.at(done), measured / scale, self._odd)
         self._workload.observe(choice.fraction, done)
         self._correct_margin(finding, choice.steered, measured, expected)
-
-    def _can_be(self, measured: float, done: float) -> bool:
-        """Whether a call can have come out so; squares of wilder numbers are no numbers any more."""
-        usual = self._curve.at(self._curve.full)
-        return usual / _WILDEST < measured < usual * _WILDEST and 0 < done < self._curve.full * _WILDEST
 
     def passed(self, now: float, choice: Choice) -> bool:
         """A call ended of which nothing is to be learned but that it was; whether the clock has gone back since."""

@@ -8,7 +8,6 @@ model of their own.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from statistics import NormalDist, median
@@ -188,7 +187,7 @@ class DeviceBudgets:
     def _compare(self, ticket: Ticket, done: float, measured: float | None) -> None:
         """Learn from a call with its own budget what the device makes of the profile now."""
         curve = self._curves[ticket.kind]
-        if measured is None or not (0 < measured < math.inf and 0 < done < math.inf):
+        if measured is None or not curve.can_be(done, measured / ticket.scale):
             return
         if ticket.kind == "power":
             return  # the profile's own watts are what such a call goes by

@@ -10,6 +10,9 @@ from itertools import pairwise
 
 from adaptrt.runtime.errors import BudgetError
 
+_WILDEST = 1e6
+"""Times the dearest point's response, or its share of work: no call comes out so."""
+
 
 @dataclass(frozen=True)
 class ResponseCurve:
@@ -59,6 +62,15 @@ class ResponseCurve:
         """The response at a share of work."""
         i = min(max(bisect_right(self.fractions, fraction) - 1, 0), len(self._slopes) - 1)
         return max(self.responses[i] + self._slopes[i] * (fraction - self.fractions[i]), 0.0)
+
+    def can_be(self, fraction: float, response: float) -> bool:
+        """Whether a call can have come out so: NaN, what is not above 0, and numbers of other orders cannot.
+
+        The squares of such are no numbers any more.
+        """
+        usual = self.responses[-1]
+        near = usual / _WILDEST < response < usual * _WILDEST
+        return near and self.full / _WILDEST < fraction < self.full * _WILDEST
 
     def fraction_for(self, response: float) -> float:
         """The largest share of work whose response is at most this, at least 0; beyond the ends as ``at`` goes on."""

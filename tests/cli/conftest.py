@@ -38,6 +38,12 @@ def invoke(*args: object) -> Result:
 
 
 @pytest.fixture(autouse=True)
+def no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a pipe: processes that run tests side by side are told the width of a terminal."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def no_full_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training that a test forgot to shrink fails at once, instead of running for hours."""
     module = importlib.import_module("adaptrt.models.train")

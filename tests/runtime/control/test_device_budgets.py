@@ -103,13 +103,38 @@ def test_calls_with_their_own_budget_teach_the_model_s_nothing(other):
     for app in apps:
         for _ in range(60):
             app.call(budget)
-    before = apps[0].budgets._interval
+    before, interval = apps[0].budgets._last, apps[0].budgets._interval
     for _ in range(20):
         apps[0].call(other, own=True)
-    assert apps[0].budgets._interval == before
+    assert apps[0].budgets._last is before and apps[0].budgets._interval == interval
     assert apps[0].budgets._controller.__dict__.keys() == apps[1].budgets._controller.__dict__.keys()
     one, same = (app.budgets._controller for app in apps)
     assert one._device.__dict__ == same._device.__dict__ and one._margin.__dict__ == same._margin.__dict__
+
+
+def test_a_call_with_its_own_power_budget_just_before_does_not_shrink_the_next_call_s_share():
+    """The pauses between the app's calls are what a power budget goes by; a call in between begins no pause."""
+    app, budget = SimulatedApp(period=0.03, seed=3), Budget.power(6.0)
+    for _ in range(100):
+        usual, _ = app.call(budget)
+    intervals = [app.budgets._interval]
+    for _ in range(30):
+        app.call(budget)
+        ticket = app.budgets.begin(Budget.power(5.0), 1, app.now - 1e-4, own=True, profiler=None)
+        app._marks[ticket.begun] = app.spent_mj
+        app.budgets.end(ticket, 0.5, 2.0, app.now)
+        intervals.append(app.budgets._interval)
+    assert intervals == pytest.approx([0.03] * len(intervals), rel=0.05)
+    after, _ = app.call(budget)
+    assert after.plan.point.macs_fraction == pytest.approx(usual.plan.point.macs_fraction, abs=0.1)
+
+
+def test_own_budgets_of_power_go_by_the_profile_s_watts():
+    app = SimulatedApp(period=0.0, busy_w=2 * BUSY_W)
+    full = app.planner.shares[1]
+    for _ in range(20):
+        ticket, _ = app.call(Budget.power(BUSY_W + 0.1), own=True)
+    assert ticket.plan.point.macs_fraction == pytest.approx(full) and ticket.plan.point.reachable
 
 
 def play_own(app, budget, calls, factor, pause=0.0):
