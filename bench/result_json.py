@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 
 from adaptrt.bench.errors import BenchError
 from adaptrt.export.staging import write_file
+from adaptrt.runtime.bundle_schema import THRESHOLDS_KNOB
 
 _DIGITS = 6  # significant; no clock here is better
 
@@ -18,7 +20,8 @@ def encode_result(result: object) -> bytes:
     """A result (dataclasses, mappings, sequences, numbers, text) as indented JSON.
 
     Raises:
-        BenchError: It holds NaN or infinity, which JSON has not, or something that is no data.
+        BenchError: It holds NaN or infinity, which JSON has not (but as an exit threshold, where it becomes null), or
+            something that is no data.
     """
     try:
         content = _rounded(msgspec.to_builtins(result, str_keys=True))
@@ -37,11 +40,18 @@ def write_json(result: object, path: Path) -> None:
     write_file(path, encode_result(result))
 
 
+def _knob(value: Any) -> Any:
+    """Exit thresholds as ``bundle.json`` has them: infinity, at which nobody leaves, is null."""
+    if isinstance(value, (list, tuple)):
+        return [_knob(number) for number in value]
+    return None if value == math.inf else _rounded(value)
+
+
 def _rounded(content: Any) -> Any:
     if isinstance(content, float):
         return float(f"{content:.{_DIGITS}g}")
     if isinstance(content, dict):
-        return {key: _rounded(value) for key, value in content.items()}
+        return {key: _knob(value) if key == THRESHOLDS_KNOB else _rounded(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
         return [_rounded(value) for value in content]
     return content

@@ -163,8 +163,10 @@ class DeviceBudgets:
             controller.target = target
             choice = controller.choose(now, scale)
         plan = self._plan(budget, choice.fraction, choice.upper, choice.reachable)
-        # Points between which nothing is interpolated run less than was asked for: that is no easier input.
-        choice = choice._replace(fraction=plan.point.macs_fraction)
+        # Where nothing is interpolated, or more work is no better, less runs than was asked for: no easier input.
+        run = plan.point.macs_fraction
+        expected = choice.expected * curve.at(run) / curve.at(choice.fraction)
+        choice = choice._replace(fraction=run, expected=expected)
         return Ticket(plan, budget.kind, choice.expected, choice, batch, scale, controller, now)
 
     def end(self, ticket: Ticket, done: float, milliseconds: float, now: float) -> float | None:
@@ -260,9 +262,10 @@ class DeviceBudgets:
                 allowed = profile.energy_for(budget.value)
             cheapest, full = self._planner.shares
             fraction = min(max(curve.fraction_for(device.profiled_for(allowed)), cheapest), full)
-            expected = device.predict(curve.at(fraction)) * scale * cold
+            upper = device.predict(curve.at(fraction)) * scale * cold * margin
             reachable = allowed >= device.predict(curve.at(cheapest))
-        plan = self._plan(budget, fraction, expected * margin, reachable)
+            plan = self._plan(budget, fraction, upper, reachable)
+            expected = device.predict(curve.at(plan.point.macs_fraction)) * scale * cold
         return Ticket(plan, budget.kind, expected, None, batch, scale, None, now, cold)
 
     def _cold_factor(self, profile: Profile, now: float) -> float:

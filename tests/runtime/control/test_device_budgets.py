@@ -182,6 +182,22 @@ def test_first_calls_after_a_pause_are_no_slower_device():
         assert tickets[-1].expected == pytest.approx(2 + 20 * tickets[-1].plan.point.macs_fraction, rel=0.1)
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_what_is_expected_is_of_what_runs(own):
+    """A budget that buys nothing better runs a cheaper point, and is expected to take that one's time."""
+    app = SimulatedApp(period=0.0)
+    cheapest, full = app.planner.shares
+    real = app.planner.for_fraction
+    app.planner.for_fraction = lambda fraction, budget, **about: real(  # type: ignore[method-assign]
+        min(fraction, cheapest + 0.2 * (full - cheapest)), budget, **about
+    )
+    for _ in range(40):
+        ticket, _ = app.call(Budget.latency(2 + 18 * full), own=own)
+    ran = ticket.plan.point.macs_fraction
+    assert ran < cheapest + 0.25 * (full - cheapest)
+    assert ticket.expected == pytest.approx(2 + 20 * ran, rel=0.1)
+
+
 class _Sensors:
     """A reader for ``Telemetry`` whose device draws 5 W."""
 
