@@ -24,6 +24,10 @@ if not _cuda_devices():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+# What stands beside the tests asserts as well, and is to fail under `python -O`, too.
+pytest.register_assert_rewrite("tests")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     launch = sys.modules.get("adaptrt.plugins_trt.launch")
     if launch is not None:

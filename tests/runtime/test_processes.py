@@ -65,7 +65,8 @@ print("hung" if children else "all ended")
 
 def python(code: str, *arguments: str, cwd: Path | None = None, **environment: str | None) -> Any:
     """Run code in a fresh interpreter; a variable that is None is unset."""
-    wanted = {**os.environ, "PYTHONPATH": str(SOURCE), **environment}
+    # The code asserts: that counts under `python -O`, too.
+    wanted = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONOPTIMIZE": None, **environment}
     given = {name: value for name, value in wanted.items() if value is not None}
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=given, cwd=cwd)

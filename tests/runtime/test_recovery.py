@@ -63,7 +63,7 @@ def test_memory_ran_out_twenty_times(tiny, backend):
         prepare(tiny)
     done = subprocess.run(
         [sys.executable, "-c", RAN_OUT, str(tiny), backend],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONOPTIMIZE": ""},
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "recovered 20\n"), done.stderr[-2000:]
 

@@ -199,8 +199,8 @@ def test_a_bundle_from_before_there_were_stages(tiny, edit):
 
     edit(tiny, forget)
     assert read_bundle(tiny) == load(tiny).bundle == before
-    old = json.loads((FIXTURES / "exported" / "bundle.json").read_text())
-    assert old["format_version"] == 1 and load(FIXTURES / "exported").bundle.exit_criterion is None
+    old = json.loads((FIXTURES / "format_1" / "exported" / "bundle.json").read_text())
+    assert old["format_version"] == 1 and load(FIXTURES / "format_1" / "exported").bundle.exit_criterion is None
 
 
 def test_lists_and_settings_are_written(exits):

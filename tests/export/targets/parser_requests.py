@@ -55,7 +55,8 @@ def main(graph: str, record_file: str, *wanted: str) -> None:
     with open(record_file, "a") as record:  # noqa: PTH123
         creators = [Creator(record, *each.split("@")) for each in wanted]
         for creator in creators:
-            assert trt.get_plugin_registry().register_creator(creator, creator.plugin_namespace)
+            if not trt.get_plugin_registry().register_creator(creator, creator.plugin_namespace):
+                raise RuntimeError(f"{creator.name} was not registered")
         network = trt.Builder(log).create_network(0)
         parser = trt.OnnxParser(network, log)
         parsed = parser.parse_from_file(graph)

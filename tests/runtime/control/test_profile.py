@@ -212,10 +212,11 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path):
 
 def _store(folder: str, times: int) -> None:
     profile = Device().profile(seconds=0.0)
-    for _ in range(times):
-        assert ProfileCache(Path(folder)).store(profile) is None
+    for _ in range(times):  # no assertions: this process may run without them
+        problem = ProfileCache(Path(folder)).store(profile)
         found, reason = ProfileCache(Path(folder)).load(KEY)
-        assert found is not None, reason
+        if problem is not None or found is None:
+            raise RuntimeError(problem or reason)
 
 
 def test_two_processes_at_once(tmp_path: Path):
