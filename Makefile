@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export train test test-runtime-310 test-package lint bench bench-control families early-exit kernels gpu-check clean
+.PHONY: help export train test test-runtime-310 test-package test-environments lint bench bench-control families early-exit kernels gpu-check clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -67,6 +67,15 @@ plugins: ## Build the TensorRT plugin library from build/kernels (TENSORRT_ROOT 
 	cmake -S plugins_trt/csrc -B build/plugins $(if $(TENSORRT_ROOT),-DTENSORRT_ROOT="$(TENSORRT_ROOT)") $(CMAKE_FLAGS)
 	cmake --build build/plugins
 	@echo "built build/plugins/libadaptrt_trt.so"
+
+# What rounds, under other instruction sets; what meets the system, as a user whom it does not know.
+ROUNDING := tests/models tests/ops tests/export/test_families.py tests/export/test_parity.py \
+	tests/export/test_exit_thresholds.py tests/export/test_own_confidence.py tests/export/test_graph_macs.py
+SYSTEM := tests/runtime tests/cli tests/models/test_text_encoder.py
+
+test-environments: $(BIN)/.installed ## Run those tests that could differ under other instruction sets, threads, users, python -O (8 minutes)
+	tests/environments.sh rounding -n $(WORKERS) --dist loadfile $(ROUNDING)
+	OMP_NUM_THREADS=1 tests/environments.sh nobody -n $(WORKERS) --dist loadfile $(SYSTEM)
 
 test-package: $(BIN)/.installed ## Build sdist and wheel, use each in an empty environment (2 minutes; pip needs its index)
 	$(BIN)/python -m pytest tests/packaging -rs

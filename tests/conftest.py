@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,8 @@ if not _cuda_devices():
 
 
 # What stands beside the tests asserts as well, and is to fail under `python -O`, too.
-pytest.register_assert_rewrite("tests")
+_BESIDE = (path for path in Path(__file__).parent.iterdir() if path.is_dir() or path.suffix == ".py")
+pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in _BESIDE if path.stem not in ("__init__", "conftest")))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

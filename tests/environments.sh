@@ -13,6 +13,7 @@ NOBODY=54321
 what=${1:?expected rounding or nobody}
 shift
 
+# OpenVINO brings an oneDNN of its own, which these settings break: its tests are not for here.
 rounding() {
 	local setting
 	for setting in \

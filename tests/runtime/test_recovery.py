@@ -61,10 +61,9 @@ def test_memory_ran_out_twenty_times(tiny, backend):
     if backend == "openvino":
         require_openvino()
         prepare(tiny)
-    done = subprocess.run(
-        [sys.executable, "-c", RAN_OUT, str(tiny), backend],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONOPTIMIZE": ""},
-    )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONOPTIMIZE": ""}  # its assertions count
+    command = [sys.executable, "-c", RAN_OUT, str(tiny), backend]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert (done.returncode, done.stdout) == (0, "recovered 20\n"), done.stderr[-2000:]
 
 
