@@ -70,7 +70,7 @@ plugins: ## Build the TensorRT plugin library from build/kernels (TENSORRT_ROOT 
 
 # What rounds, under other instruction sets; what meets the system, as a user whom it does not know.
 ROUNDING := tests/models tests/ops tests/export/test_families.py tests/export/test_parity.py \
-	tests/export/test_exit_thresholds.py tests/export/test_own_confidence.py tests/export/test_graph_macs.py
+	tests/export/test_own_confidence.py
 SYSTEM := tests/runtime tests/cli tests/models/test_text_encoder.py
 
 test-environments: $(BIN)/.installed ## Run those tests that could differ under other instruction sets, threads, users, python -O (8 minutes)
