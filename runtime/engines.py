@@ -37,13 +37,20 @@ class Engines:
         bundle: what they run.
         backends: one for each stage, in order.
         reload: gives such backends once more; None: these were given ready-made.
+        in_child: the owner's method, called first thing in a child that the process forks.
     """
 
-    def __init__(self, bundle: Bundle, backends: Sequence[Backend], reload: Reload | None) -> None:
-        self._bundle, self._reload = bundle, reload
+    def __init__(
+        self,
+        bundle: Bundle,
+        backends: Sequence[Backend],
+        reload: Reload | None,
+        in_child: Callable[[], None],
+    ) -> None:
+        self._bundle, self._reload, self._in_child = bundle, reload, weakref.WeakMethod(in_child)
         self.batch = batch_axis(bundle)
         self._outputs = OutputContract(bundle.outputs)
-        self._inherited, self._reloading = False, threading.Lock()
+        self.inherited, self._reloading = False, threading.Lock()
         self._use(backends)
         _alive.add(self)
 
@@ -56,7 +63,7 @@ class Engines:
     def run(
         self,
         feeds: Mapping[str, Array],
-        sizes: Mapping[str, int],
+        sizes: dict[str, int],
         thresholds: Sequence[float],
         recorder: DecisionRecorder | None = None,
         deadline: Deadline | None = None,
@@ -74,7 +81,9 @@ class Engines:
             BackendError: an engine failed, or gave something that is not as the bundle says.
         """
         try:
-            outputs, exits = outputs_of_empty_batch(self._bundle, self.batch, sizes), None
+            outputs, exits = None, None
+            if self.batch is not None and sizes.get(self.batch) == 0:
+                outputs = outputs_of_empty_batch(self._bundle, self.batch, sizes)
             if outputs is not None:
                 exits = np.empty(0, np.int64) if self._alone is None else None
             elif self._alone is not None and recorder is None:
@@ -87,7 +96,7 @@ class Engines:
             raise
         return outputs, exits
 
-    def run_all(self, feeds: Mapping[str, Array], sizes: Mapping[str, int]) -> list[dict[str, Array]]:
+    def run_all(self, feeds: Mapping[str, Array], sizes: dict[str, int]) -> list[dict[str, Array]]:
         """Run every stage on all samples, nobody leaving; see ``StageSequence.run_all``.
 
         Raises:
@@ -146,10 +155,10 @@ class Engines:
         Raises:
             BackendError: they were given ready-made, or cannot be loaded a second time.
         """
-        if not self._inherited:
+        if not self.inherited:
             return
         with self._reloading:
-            if not self._inherited:
+            if not self.inherited:
                 return  # another thread was first
             if self._reload is None:
                 raise BackendError(
@@ -157,12 +166,15 @@ class Engines:
                     "load the bundle in each process"
                 )
             self._use(self._reload())
-            self._inherited = False
+            self.inherited = False
 
     def begin_in_child(self) -> None:
         """The process forked: nothing of the engines can be used here, or ended."""
         keep_for_ever(self.backends, self.stages)
-        self._inherited, self._reloading = True, threading.Lock()
+        self.inherited, self._reloading = True, threading.Lock()
+        owner = self._in_child()
+        if owner is not None:
+            owner()
 
     def _recover(self) -> None:
         """An engine gave something else than an answer: the next call is not to meet what is wrong with it."""

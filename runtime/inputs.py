@@ -20,6 +20,8 @@ from adaptrt.runtime.errors import InputError, shown
 Array = np.ndarray[Any, Any]
 
 _MISSING = object()
+_FEW = 128
+"""Elements up to which Python is done before numpy's operators, which meet cold caches after every call, have begun."""
 _BLOCK = 1 << 20
 
 
@@ -120,6 +122,8 @@ def _check_finite(array: Array, spec: TensorSpec) -> None:
     Raises:
         InputError: there is one.
     """
+    if array.size <= _FEW and all(map(math.isfinite, array.ravel().tolist())):
+        return
     if array.size <= _BLOCK:
         fine = np.isfinite(array).all()
     else:  # what is looked at lies in memory once more, as a truth value each: not all of a large batch at once

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -65,22 +64,19 @@ class AdaptiveModel:
         self._contract = InputContract(bundle.inputs, bundle.axes)
         self._planner = Planner(bundle)
         self._plan = self._planner.for_budget(Budget.full())  # replaced whole, never changed
-        self._engines = Engines(bundle, backends, reload)
+        self._engines = Engines(bundle, backends, reload, self._begin_in_child)
         self._batch = self._engines.batch
         self._threads = threads
         self._sensors: Telemetry | None = None
         self._metrics: CallMetrics | None = None
         self._warned: set[str] = set()
-        self._process = os.getpid()
         self._device, self._work = DeviceBudgets(self._planner), SoftBudgetCheck()
 
-    def _ready(self) -> None:
-        """Begin anew where the process forked: locks may be held by threads that are gone, sensors be closed."""
-        self._engines.ready()
-        if self._process != os.getpid():
-            keep_for_ever(self._sensors, self._device)
-            self._process, self._sensors, self._metrics = os.getpid(), None, None
-            self._device, self._work = self._device.afresh(), SoftBudgetCheck()
+    def _begin_in_child(self) -> None:
+        """The process forked: locks may be held by threads that are gone, sensors be read by them."""
+        keep_for_ever(self._sensors, self._device, self._work)
+        self._sensors, self._metrics = None, None
+        self._device, self._work = self._device.afresh(), SoftBudgetCheck()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse: an engine lives in one process.
@@ -196,7 +192,8 @@ class AdaptiveModel:
             BackendError: an engine failed.
         """
         entry = perf_counter()
-        self._ready()
+        if self._engines.inherited:
+            self._engines.ready()
         if knobs is not None:
             plan = self._planner.for_knobs(knobs, budget)
         else:
@@ -223,8 +220,8 @@ class AdaptiveModel:
             spent = self._device.end(ticket, float(macs_fraction.mean()), latency_ms, perf_counter())
         point = plan.point
         message = plan.message
-        if plan.checked and deadline_ms is None and plan.budget is not None and macs_fraction.size:
-            excess = self._work.observe(plan.budget, point.macs_fraction, macs_fraction)
+        if plan.checked and deadline_ms is None and macs_fraction.size:
+            excess = self._work.observe(point.macs_fraction, macs_fraction)
             if excess is not None:
                 self._warn("soft budget exceeded", excess)
                 message = message or excess
@@ -307,7 +304,8 @@ class AdaptiveModel:
         _, sizes = self._contract.check(inputs)
         if 0 in sizes.values():
             raise InputError("got an empty batch to profile, expected at least one sample; give some")
-        self._ready()
+        if self._engines.inherited:
+            self._engines.ready()
         profile = measure(
             lambda knobs: self.run(inputs, knobs=knobs),
             self._planner,
@@ -392,7 +390,8 @@ class AdaptiveModel:
             InputError: an input or knob value is not what the bundle declares.
             BackendError: an engine failed.
         """
-        self._ready()
+        if self._engines.inherited:
+            self._engines.ready()
         plan = self._planner.for_knobs({} if knobs is None else knobs, None)
         feeds, sizes = self._contract.check(inputs)
         feeds.update(plan.feeds)

@@ -12,6 +12,8 @@ from adaptrt.runtime.errors import OutputError
 
 Array = np.ndarray[Any, Any]
 
+_ANY = -1
+
 
 class OutputContract:
     """The outputs of a bundle; immutable.
@@ -21,18 +23,10 @@ class OutputContract:
 
     def __init__(self, specs: Sequence[TensorSpec]) -> None:
         self._specs = {spec.name: spec for spec in specs}
-        self._expected = tuple(
-            (
-                spec.name,
-                np.dtype(spec.dtype),
-                len(spec.shape),
-                tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, int)),
-                tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, str)),
-            )
-            for spec in specs
-        )
+        self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in specs}
+        self._latest: tuple[dict[str, int], tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]] = ({}, ())
 
-    def check(self, outputs: Mapping[str, Array], sizes: Mapping[str, int]) -> None:
+    def check(self, outputs: Mapping[str, Array], sizes: dict[str, int]) -> None:
         """Check every array.
 
         Args:
@@ -42,16 +36,24 @@ class OutputContract:
         Raises:
             OutputError: one is missing, or has another dtype, number of axes or size than declared.
         """
-        for name, dtype, rank, fixed, named in self._expected:
+        known, expected = self._latest  # calls of the same sizes follow each other
+        if known != sizes or not expected:
+            expected = tuple(
+                (name, self._dtypes[name], tuple(self._size(size, sizes) for size in spec.shape))
+                for name, spec in self._specs.items()
+            )
+            self._latest = dict(sizes), expected
+        for name, dtype, shape in expected:
             array = outputs.get(name)
-            if array is None or array.dtype != dtype or len(shape := array.shape) != rank:
+            if array is None or array.dtype != dtype:
                 raise self._wrong(name, array, sizes)
-            for axis, size in fixed:
-                if shape[axis] != size:
-                    raise self._wrong(name, array, sizes)
-            for axis, counted in named:
-                if shape[axis] != sizes.get(counted, shape[axis]):
-                    raise self._wrong(name, array, sizes)
+            if array.shape != shape and not _fits(array.shape, shape):
+                raise self._wrong(name, array, sizes)
+
+    @staticmethod
+    def _size(size: int | str, sizes: Mapping[str, int]) -> int:
+        """A size as a number; of an axis that no input has it is not known."""
+        return size if isinstance(size, int) else sizes.get(size, _ANY)
 
     def _wrong(self, name: str, array: Array | None, sizes: Mapping[str, int]) -> OutputError:
         spec = self._specs[name]
@@ -61,3 +63,7 @@ class OutputContract:
             f"output {name!r} came out as {got}, expected {spec.dtype} [{', '.join(map(str, wanted))}]; "
             "call it again, and if it stays so run `adaptrt verify` on the bundle"
         )
+
+
+def _fits(got: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    return len(got) == len(expected) and all(want in (size, _ANY) for size, want in zip(got, expected, strict=True))

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.budget import Budget
-
 Array = np.ndarray[Any, Any]
 
-_LEAST_SAMPLES = 8
+_LEAST_SAMPLES = 8.0
+_FARTHER = 1.1
+"""The next look is at so many times the samples."""
 _KEPT = 2_000.0
 """Samples from which on older ones count half: what is said is about the latest."""
 _ERRORS = 3.0
@@ -35,39 +35,50 @@ class SoftBudgetCheck:
 
     def reset(self) -> None:
         """The budget was changed."""
-        self._samples, self._excess, self._squares = 0.0, 0.0, 0.0
+        self._samples, self._excess, self._squares, self._expected = 0.0, 0.0, 0.0, 0.0
+        self._next_look = _LEAST_SAMPLES
+        self._text: str | None = None
 
-    def observe(self, budget: Budget, expected: float, done: Array) -> str | None:
-        """Take in a call.
+    def observe(self, expected: float, done: Array) -> str | None:
+        """Take in a call under a soft budget of work.
 
         Args:
-            budget: that it was to obey, a soft one of work.
             expected: mean share of the dense work by calibration.
             done: share of it that each sample took, float32 [B].
 
         Returns:
-            What to say to the user, if by now calls take clearly more than was expected.
+            What to say to the user, if by the latest look calls take clearly more than was expected. Looks become
+            rarer as there is more to look at: a call costs next to nothing.
         """
-        if done.size == 1:
-            excess = float(done[0]) - expected
+        count = done.size
+        if count == 1:
+            excess = done.item() - expected
             squares = excess * excess
         else:
             differences = done - np.float32(expected)
             excess, squares = float(differences.sum()), float(np.dot(differences, differences))
         with self._lock:
-            self._samples += done.size
+            self._samples += count
             self._excess += excess
             self._squares += squares
-            samples, mean = self._samples, self._excess / max(self._samples, 1.0)
-            scatter = math.sqrt(max(self._squares / max(samples, 1.0) - mean * mean, 0.0))
-            if samples > _KEPT:
-                self._samples, self._excess, self._squares = samples / 2, self._excess / 2, self._squares / 2
-        error = max(scatter, _LEAST_SCATTER) / math.sqrt(max(samples, 1.0))
-        tolerated = _TOLERATED * (1 + expected) + _ERRORS * error
-        if samples < _LEAST_SAMPLES or not mean > tolerated:
-            return None
-        return (
-            f"got a budget of {budget}, but its calls take {expected + mean:.4g} of the dense work on average over the "
-            f"last {samples:.0f} samples, expected {expected:.4g} as calibrated: these inputs are not like the "
-            "calibration data; run `adaptrt calibrate` with data like these, or ask for less"
-        )
+            self._expected += count * expected
+            if self._samples >= self._next_look:
+                self._look()
+            return self._text
+
+    def _look(self) -> None:
+        samples = self._samples
+        mean, expected = self._excess / samples, self._expected / samples
+        scatter = math.sqrt(max(self._squares / samples - mean * mean, 0.0))
+        error = max(scatter, _LEAST_SCATTER) / math.sqrt(samples)
+        self._text = None
+        if mean > _TOLERATED * (1 + expected) + _ERRORS * error:
+            self._text = (
+                f"calls under soft budgets take {expected + mean:.4g} of the dense work on average over the last "
+                f"{samples:.0f} samples, expected {expected:.4g} as calibrated: these inputs are not like the "
+                "calibration data; run `adaptrt calibrate` with data like these, or ask for less"
+            )
+        if samples > _KEPT:
+            self._samples, self._expected = samples / 2, self._expected / 2
+            self._excess, self._squares = self._excess / 2, self._squares / 2
+        self._next_look = max(self._samples * _FARTHER, self._samples + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable
 
@@ -13,6 +12,8 @@ def keep_for_ever(*inherited: object) -> None:
     The threads of an engine do not exist in a forked child. Ending the engine would wait for them (OpenVINO) or
     end the process (ONNX Runtime 1.32 from three threads on).
     """
+    import ctypes  # takes milliseconds, and most processes never fork
+
     for one in inherited:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
 
