@@ -54,11 +54,11 @@ class OpenVinoBackend:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _PRECISIONS[settings.precision or "fp32"],
         }
-        if _inherited and settings.threads != 1:
-            # Its pool of threads counts those that did not come along, and now and then waits for them at the end.
+        if _inherited:
+            # Its pool counts threads that did not come along: compiling, or ending, waits for them now and then.
             raise BackendError(
-                f"got threads={settings.threads} with openvino in a process that was forked from one that ran it, "
-                "expected 1; pass threads=1, or load the bundle first after the fork, or start processes with spawn"
+                "got openvino in a process that was forked from one that ran it, expected one that it began in; load "
+                "the bundle after the fork only, start processes with spawn, or load it with backend 'onnxruntime'"
             )
         if settings.threads is not None:
             options["INFERENCE_NUM_THREADS"] = check_threads(settings.threads)

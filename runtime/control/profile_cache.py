@@ -89,6 +89,8 @@ class ProfileCache:
         if path is None:
             return None, _NO_FOLDER
         try:
+            if path.exists() and not path.is_file():
+                return None, f"{path} is no plain file; profiled again"  # a pipe would be waited for
             with path.open("rb") as file:
                 content = file.read(_LARGEST + 1)
         except FileNotFoundError:

@@ -50,6 +50,13 @@ def test_a_small_lasting_excess_is_noticed_and_forgotten_again():
         assert (text is not None) is expected
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_work_that_is_no_number_is_left_out(odd):
+    shares = np.ones(32, np.float32)
+    shares[1] = odd
+    assert said(shares, 0.3)[-1] is not None and said(shares, 0.3, batch=4)[-1] is not None
+
+
 def test_less_work_is_no_matter():
     assert set(said(np.full(100, 0.1))) == {None}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from pathlib import Path
 
@@ -201,6 +202,14 @@ def test_an_unusual_profile_that_is_read_works(tmp_path: Path, damage):
             ticket = budgets.begin(Budget.latency(milliseconds), 1, 0.0, own=own, profiler=None)
             budgets.end(ticket, 0.5, 3.0, 0.1)
             assert 0 < ticket.expected < 1e9
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path):
+    cache = ProfileCache(tmp_path)
+    os.mkfifo(cache.path(KEY))
+    found, reason = cache.load(KEY)
+    assert found is None and "no plain file" in reason
+    assert cache.store(Device().profile()) is None and cache.load(KEY)[0] is not None
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path):
