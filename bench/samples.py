@@ -85,4 +85,6 @@ def _checked(samples: Array, spec: TensorSpec) -> Array:
             f"got inputs {samples.dtype} {list(samples.shape)}, expected at least one sample of "
             f"{spec.name!r}: {spec.dtype} {spec.shape}; give others"
         )
+    if samples.dtype.kind == "f" and not np.isfinite(samples).all():
+        raise BenchError(f"got inputs with NaN or infinity for {spec.name!r}, expected finite numbers; give others")
     return samples

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adaptrt.runtime.bundle_schema import MACS_OUTPUT
+from adaptrt.runtime.errors import InputError
 from adaptrt.runtime.inputs import InputContract
 
 if TYPE_CHECKING:
@@ -143,6 +144,22 @@ def predict(
         exit=None if first.exit is None else _joined([result.exit for result in results if result.exit is not None]),
         decisions=first.decisions if len(results) == 1 else None,
     )
+
+
+def check_samples(bundle: Bundle, inputs: Mapping[str, Array], *, some: bool = False) -> None:
+    """Check arrays from a file before any of them is divided or repeated.
+
+    Args:
+        bundle: That they are for.
+        inputs: Read from files.
+        some: Whether there have to be samples.
+
+    Raises:
+        InputError: They are not what the bundle declares, or there are none where there have to be.
+    """
+    _, sizes = InputContract(bundle.inputs, bundle.axes).check(inputs)
+    if some and 0 in sizes.values():
+        raise InputError("got no samples, expected at least one; give a file with some")
 
 
 def count_samples(bundle: Bundle, inputs: Mapping[str, Array]) -> int:

@@ -28,7 +28,9 @@ _WORK_TOLERANCE = 0.02
 
 @click.command(cls=Verb, examples=_EXAMPLES)
 @click.argument("bundle", type=PATH)
-@click.option("--batch", "batches", type=click.IntRange(1), multiple=True, default=(1, 64), help="Default: 1 and 64.")
+@click.option(
+    "--batch", "batches", type=click.IntRange(1, 65_536), multiple=True, default=(1, 64), help="Default: 1 and 64."
+)
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Threads per operator.")
 @click.option("--points", type=click.IntRange(2, 1000), default=11, show_default=True, help="Points of the curve.")
 @click.option("--rounds", type=click.IntRange(1), help="Measurements of each; default: what takes half a minute.")

@@ -30,7 +30,7 @@ adaptrt profile build/digits --input mine.npy
 
 @click.command(cls=Verb, examples=_EXAMPLES)
 @click.argument("bundle", type=PATH)
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples of a call.")
+@click.option("--batch", type=click.IntRange(1, 65_536), default=1, show_default=True, help="Samples of a call.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads per operator; default: one per core granted.")
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True, help="To measure for.")
 @click.option("--input", "source", type=PATH, help="Inputs to run, .npy or .npz; default: the bundle's own, or noise.")
@@ -96,16 +96,19 @@ def find_inputs(folder: Path, bundle: Bundle, batch: int, source: Path | None) -
 
     Raises:
         CommandError: A file cannot be read.
+        InputError: It is not what the bundle declares, or has no samples.
         ExportError: ``golden.npz`` is damaged.
     """
     import numpy as np
 
     from adaptrt.bench.samples import draw_inputs
+    from adaptrt.cli.batches import check_samples
     from adaptrt.cli.input_files import read_inputs
     from adaptrt.export.reference import GOLDEN_FILE, read_golden
 
     if source is not None:
         arrays = read_inputs([source], bundle.inputs)
+        check_samples(bundle, arrays, some=True)
     elif (folder / GOLDEN_FILE).is_file():
         arrays = {spec.name: read_golden(folder / GOLDEN_FILE)[0].inputs[spec.name] for spec in bundle.inputs}
     else:

@@ -50,7 +50,7 @@ _ROWS = 20
 @backend_options
 @click.option(
     "--batch",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 65_536),
     help="Most samples in one call; default: all, up to 64. With --watch the samples are repeated up to that.",
 )
 @click.option("--top", type=click.IntRange(1, 100), default=3, show_default=True, help="Classes listed per sample.")
@@ -100,17 +100,20 @@ def run(
         raise click.UsageError("got --budget and --price, expected one of them; leave one out")
     if hard and budget is None:
         raise click.UsageError("got --hard without --budget, expected both; give the budget that is to hold")
+    if seconds is not None and seconds != seconds:
+        raise click.UsageError("got --seconds nan, expected a number of seconds; give one")
     if (seconds is not None or metrics_port is not None) and not watch:
         raise click.UsageError("got --seconds or --metrics-port without --watch, expected it; add it")
     if watch and (price is not None or output is not None or explain is not None or deadline is not None):
         raise click.UsageError("got --watch with --price, --output, --explain or --deadline, expected none; leave out")
     from adaptrt.cli.background import parse_background
-    from adaptrt.cli.batches import MOST_SAMPLES, predict
+    from adaptrt.cli.batches import MOST_SAMPLES, check_samples, predict
     from adaptrt.cli.budgets import parse_budget
     from adaptrt.cli.input_files import read_files
     from adaptrt.cli.output import check_output_file, note, show_json
     from adaptrt.cli.preparation import prepare
     from adaptrt.runtime import Budget
+    from adaptrt.runtime.budget import PHYSICAL
 
     if output is not None:
         check_output_file(output, (".npz",), inputs=inputs)
@@ -123,6 +126,7 @@ def run(
     model = open_model(bundle, threads, backend, precision, plugin_library)
     given = read_files(inputs, model.bundle.inputs, ground)
     arrays, laid_over = given.arrays, given.laid_over and given.laid_over.plain()
+    check_samples(model.bundle, arrays, some=watch or asked.kind in PHYSICAL)
     if watch:
         with contextlib.nullcontext() if metrics_port is None else model.serve_metrics(metrics_port) as server:
             if server is not None:

@@ -67,8 +67,8 @@ class Budget:
     def fraction(share: float, hard: bool = False) -> Budget:
         """A share of the dense model's multiply-accumulates: 0.5 is half of them.
 
-        With everything running the share is a little over 1, because the gates count too; a larger
-        budget is fine and runs everything.
+        With everything running the share is a little over 1, because the gates count too; a larger budget is
+        fine. It is not used up where more work was measured to be no better; ``full`` runs everything.
 
         Args:
             share: 0 or more.

@@ -109,7 +109,10 @@ def _check_knob(where: str, knob: Knob) -> None:
         expect(fine, f"{where}: {knob.dtype} {knob.shape}", "float32 [1]")
     kind = np.dtype(knob.dtype).kind
     least, most = (-math.inf, math.inf) if knob.name == THRESHOLDS_KNOB else _range(np.dtype(knob.dtype))
+    finite = _range(np.dtype(knob.dtype))
     for value in (knob.minimum, knob.maximum, knob.default):
+        held = math.isinf(value) or finite[0] <= value <= finite[1]
+        expect(held, f"{where}: {value}", f"a number that {knob.dtype} can hold")
         expect(least <= value <= most, f"{where}: {value}", f"a number that {knob.dtype} can hold")
     expect(
         knob.minimum <= knob.default <= knob.maximum,

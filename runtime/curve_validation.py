@@ -59,7 +59,9 @@ def _check_value(where: str, value: KnobValue, knob: Knob) -> None:
         expect(len(value) == size, f"{where} of {len(value)} values", f"{size}, or one number for all")
     whole = np.dtype(knob.dtype).kind != "f"
     for number in numbers:
-        fine = knob.minimum <= number <= knob.maximum and number > -math.inf  # false for NaN
+        dtype = np.dtype(knob.dtype)
+        held = dtype.kind != "f" or number == math.inf or abs(number) <= float(np.finfo(dtype).max)
+        fine = knob.minimum <= number <= knob.maximum and number > -math.inf and held  # false for NaN
         expect(fine, f"{where} {number}", f"{knob.minimum} to {knob.maximum}")
         expect(not whole or float(number).is_integer(), f"{where} {number}", f"a whole number ({knob.dtype})")
 

@@ -42,7 +42,7 @@ class _ExpectedArray:
         self.dynamic = tuple(
             (a, n, one.shortest, math.inf if one.longest is None else one.longest) for a, n, one in limits
         )
-        self.check_values = {"f": _check_finite, "i": _check_range, "u": _check_range}.get(self.dtype.kind)
+        self.check_values = _CHECKS.get(self.dtype.kind)
 
 
 class InputContract:
@@ -133,7 +133,21 @@ def _check_finite(array: Array, spec: TensorSpec) -> None:
         place = [int(index) for index in np.argwhere(~np.isfinite(array))[0]]
         raise InputError(
             f"input {spec.name!r}: got {array[tuple(place)]} at {place}, expected finite numbers; "
-            "look where it comes from, or replace it with np.nan_to_num(x)"
+            "look where it comes from, or put a value in its place that the model knows"
+        )
+
+
+def _check_bytes(array: Array, spec: TensorSpec) -> None:
+    """Refuse booleans that are neither 0 nor 1 in memory, as views of other bytes are: engines compute with the byte.
+
+    Raises:
+        InputError: there is one.
+    """
+    if array.size and array.view(np.uint8).max() > 1:
+        place = [int(index) for index in np.argwhere(array.view(np.uint8) > 1)[0]]
+        raise InputError(
+            f"input {spec.name!r}: got a boolean whose byte is {array.view(np.uint8)[tuple(place)]} at {place}, "
+            "expected 0 or 1; it is a view of other numbers, pass x.view(np.uint8) != 0"
         )
 
 
@@ -151,6 +165,10 @@ def _check_range(array: Array, spec: TensorSpec) -> None:
         f"input {spec.name!r}: got {array[tuple(place)]} at {place}, expected {least} to {most}; "
         "feed numbers in that range, such as the model's own tokenizer gives"
     )
+
+
+_CHECKS = {"f": _check_finite, "i": _check_range, "u": _check_range, "b": _check_bytes}
+"""What looks at the values of an input, by the kind of its dtype."""
 
 
 def _wrong_size(
@@ -209,7 +227,12 @@ def _numbers(knob: Knob, value: object) -> float | int | list[float | int]:
 def _number(knob: Knob, value: object) -> float | int:
     number, dtype = _as_float(value), np.dtype(knob.dtype)
     too_large = dtype.kind == "f" and float(np.finfo(dtype).max) < abs(number) < math.inf
-    if too_large or not knob.minimum <= number <= knob.maximum:
+    if too_large:
+        raise InputError(
+            f"knob {knob.name!r}: got {shown(value)}, expected a number that {knob.dtype} can hold, or infinity; "
+            "pass that"
+        )
+    if not knob.minimum <= number <= knob.maximum:
         wanted = "a number" if math.prod(knob.shape) == 1 else f"a number, or {math.prod(knob.shape)} of them,"
         raise InputError(
             f"knob {knob.name!r}: got {shown(value)}, expected {wanted} from {knob.minimum:g} to {knob.maximum:g}; "
@@ -244,16 +267,21 @@ def _wrong(array: object, expected: _ExpectedArray) -> InputError:
         kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
         return InputError(
             f"input {spec.name!r}: got {kind}, expected a numpy array {want}; "
-            f"pass np.asarray(x, dtype=np.{np.dtype(spec.dtype).name})"
+            f"pass np.asarray(x, dtype={_named(np.dtype(spec.dtype))})"
         )
     got = f"{array.dtype} {list(array.shape)}"
     remedy = _remedy(array, expected)
     return InputError(f"input {spec.name!r}: got {got}, expected {want}; {remedy}")
 
 
+def _named(dtype: np.dtype[Any]) -> str:
+    """As every numpy has it; ``np.bool`` is missing in some."""
+    return "bool" if dtype.kind == "b" else f"np.{dtype.name}"
+
+
 def _remedy(array: Array, expected: _ExpectedArray) -> str:
     if array.dtype != expected.dtype:
-        return f"convert it with x.astype(np.{expected.dtype.name})"
+        return f"convert it with x.astype({_named(expected.dtype)})"
     if array.ndim + 1 == expected.rank:
         return "add the missing axis, for one sample with x[None]"
     return "reshape or resize it to that"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adaptrt.runtime import bundle_files
-from adaptrt.runtime.backends import Backend, Provider, Settings
+from adaptrt.runtime.backends import Backend, Provider, Settings, check_threads
 from adaptrt.runtime.backends.selection import check_backend, create_backends
 from adaptrt.runtime.bundle import read_bundle
 from adaptrt.runtime.device.processors import granted_processors
@@ -49,8 +49,7 @@ def load(
     check_backend(backend)
     bundle = read_bundle(path, verify_hashes=False)  # the hash is taken where the bytes are used
     library = None if plugin_library is None else Path(plugin_library)
-    if threads is None:
-        threads = granted_processors().threads
+    threads = granted_processors().threads if threads is None else check_threads(threads)
     settings = Settings(threads=threads, providers=providers, precision=precision, plugin_library=library)
     root = bundle_files.bundle_root(path)
     chosen = create_backends(backend, root, bundle, settings)

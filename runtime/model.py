@@ -206,6 +206,8 @@ class AdaptiveModel:
             samples = sizes[self._batch] if self._batch else 1
 
             own = budget is not None
+            if plan.budget.kind != "latency":
+                self._energy()  # there already, but in a forked child
             ticket = self._device.begin(plan.budget, samples, perf_counter(), own=own, profiler=self._profiler(inputs))
             plan = ticket.plan
         recorder = DecisionRecorder.of(self._bundle, sizes, self._batch or "") if decisions else None

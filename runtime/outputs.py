@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.bundle_schema import TensorSpec
+from adaptrt.runtime.bundle_schema import MACS_OUTPUT, TensorSpec
+from adaptrt.runtime.curve_validation import MAX_FRACTION
 from adaptrt.runtime.errors import OutputError
 
 Array = np.ndarray[Any, Any]
 
 _ANY = -1
+_FEW = 128
 
 
 class OutputContract:
@@ -49,6 +51,18 @@ class OutputContract:
                 raise self._wrong(name, array, sizes)
             if array.shape != shape and not _fits(array.shape, shape):
                 raise self._wrong(name, array, sizes)
+        self._check_share(outputs[MACS_OUTPUT])
+
+    @staticmethod
+    def _check_share(share: Array) -> None:
+        """Refuse a share of work that is none: the answer beside it came from numbers that overflowed."""
+        few = share.tolist() if share.size <= _FEW else [share.min(), share.max()]  # NaN shows in both
+        for value in few:
+            if not 0 <= value <= MAX_FRACTION:
+                raise OutputError(
+                    f"output {MACS_OUTPUT!r}: got {value}, expected 0 to {MAX_FRACTION:g}; the inputs are too large "
+                    "for the network to compute with, or the engine is broken: feed numbers like those of its training"
+                )
 
     @staticmethod
     def _size(size: int | str, sizes: Mapping[str, int]) -> int:

@@ -73,10 +73,9 @@ class SingleSample:
                 self._bindable = False  # an engine does not change its memory: ask once, not at every call
                 return None
             chain = made
-        try:
-            return chain.run(arrays, thresholds)
-        finally:
-            self._idle.append(chain)
+        found = chain.run(arrays, thresholds)
+        self._idle.append(chain)  # after an exception it is dropped: nothing says how it is left
+        return found
 
 
 class _Chain:

@@ -19,6 +19,8 @@ _FARTHER = 1.1
 """The next look is at so many times the samples."""
 _KEPT = 2_000.0
 """Samples from which on older ones count half: what is said is about the latest."""
+_KINDS = 20
+"""Per dense work: calls whose expected work differs by a twentieth of it are of different kinds."""
 _ERRORS = 3.0
 _LEAST_SCATTER = 0.1
 """Standard deviation of a sample's share that is assumed at least: a few alike do not show how others scatter."""
@@ -27,17 +29,20 @@ _TOLERATED = 0.02
 
 
 class SoftBudgetCheck:
-    """The excess over the expected work, over the latest samples of one model; any number of threads may use it."""
+    """The excess over the expected work, over the latest samples of one model; any number of threads may use it.
+
+    Calls that expect about the same work are looked at together, and no others: what obeys one budget says nothing
+    of another.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.reset()
+        self._excesses: dict[int, _Excess] = {}
 
     def reset(self) -> None:
         """The budget was changed."""
-        self._samples, self._excess, self._squares, self._expected = 0.0, 0.0, 0.0, 0.0
-        self._next_look = _LEAST_SAMPLES
-        self._text: str | None = None
+        with self._lock:
+            self._excesses.clear()
 
     def observe(self, expected: float, done: Array) -> str | None:
         """Take in a call under a soft budget of work.
@@ -47,8 +52,8 @@ class SoftBudgetCheck:
             done: share of it that each sample took, float32 [B].
 
         Returns:
-            What to say to the user, if by the latest look calls take clearly more than was expected. Looks become
-            rarer as there is more to look at: a call costs next to nothing.
+            What to say to the user, if by the latest look such calls take clearly more than was expected. Looks
+            become rarer as there is more to look at: a call costs next to nothing.
         """
         count = done.size
         if count == 1:
@@ -57,26 +62,41 @@ class SoftBudgetCheck:
         else:
             differences = done - np.float32(expected)
             excess, squares = float(differences.sum()), float(np.dot(differences, differences))
-        if not math.isfinite(squares):
-            return self._text  # a call whose work is no number would be in every mean from now on
         with self._lock:
-            self._samples += count
-            self._excess += excess
-            self._squares += squares
-            self._expected += count * expected
-            if self._samples >= self._next_look:
-                self._look()
-            return self._text
+            found = self._excesses.get(int(expected * _KINDS))
+            if found is None:
+                found = self._excesses[int(expected * _KINDS)] = _Excess()
+            if math.isfinite(squares):  # a call whose work is no number would be in every mean from now on
+                found.add(count, excess, squares, count * expected)
+            return found.text
+
+
+class _Excess:
+    """Sums over the samples of one kind of calls, and what the latest look at them says."""
+
+    def __init__(self) -> None:
+        self._samples, self._excess, self._squares, self._expected = 0.0, 0.0, 0.0, 0.0
+        self._next_look = _LEAST_SAMPLES
+        self.text: str | None = None
+
+    def add(self, count: int, excess: float, squares: float, expected: float) -> None:
+        """Take in so many samples' sums."""
+        self._samples += count
+        self._excess += excess
+        self._squares += squares
+        self._expected += expected
+        if self._samples >= self._next_look:
+            self._look()
 
     def _look(self) -> None:
         samples = self._samples
         mean, expected = self._excess / samples, self._expected / samples
         scatter = math.sqrt(max(self._squares / samples - mean * mean, 0.0))
         error = max(scatter, _LEAST_SCATTER) / math.sqrt(samples)
-        self._text = None
+        self.text = None
         if mean > _TOLERATED * (1 + expected) + _ERRORS * error:
-            self._text = (
-                f"calls under soft budgets take {expected + mean:.4g} of the dense work on average over the last "
+            self.text = (
+                f"calls under this soft budget take {expected + mean:.4g} of the dense work on average over the last "
                 f"{samples:.0f} samples, expected {expected:.4g} as calibrated: these inputs are not like the "
                 "calibration data; run `adaptrt calibrate` with data like these, or ask for less"
             )

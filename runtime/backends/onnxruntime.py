@@ -9,6 +9,7 @@ from typing import Any
 
 from adaptrt.runtime.backends import Array, Bound, Provider, Settings, StageProgram, Value, check_threads
 from adaptrt.runtime.bundle_schema import TensorSpec
+from adaptrt.runtime.device.forked import in_forked_children
 from adaptrt.runtime.errors import BackendError, one_line
 
 _CPU = "CPUExecutionProvider"
@@ -172,6 +173,8 @@ def _shares_memory(runtime: ModuleType) -> bool:
     So one's tensors go where the other's were. With an arena each, a batch of 64 takes 5% longer, its
     tensors never being in the caches.
     """
+    if _forked:
+        return False  # one that is inherited may be locked by a thread that is gone
     kind = runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
     try:
         memory = runtime.OrtMemoryInfo("Cpu", kind, 0, runtime.OrtMemType.DEFAULT)
@@ -179,6 +182,18 @@ def _shares_memory(runtime: ModuleType) -> bool:
     except Exception:  # as above; some builds have no arenas
         return False
     return True
+
+
+_forked = False
+
+
+def _begin_in_child() -> None:
+    global _forked
+    _forked = True
+    _shares_memory.cache_clear()
+
+
+in_forked_children(_begin_in_child)
 
 
 def _check_providers(runtime: ModuleType, providers: Sequence[Provider] | None) -> list[Any]:

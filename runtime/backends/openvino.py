@@ -18,6 +18,7 @@ from adaptrt.runtime.errors import BackendError, one_line
 
 _DEVICE = "CPU"
 _TELEMETRY = "openvino_telemetry"
+_importing = threading.Lock()
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _USUAL = Settings()
 
@@ -225,18 +226,24 @@ def import_openvino() -> ModuleType:
     Raises:
         BackendError: it is not installed, or broken.
     """
-    hidden = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == _TELEMETRY}
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    except Exception as error:  # it raises whatever its own imports do
-        raise BackendError(
-            f"openvino cannot be imported ({one_line(error)}), expected it beside adaptrt; install adaptrt[openvino]"
-        ) from None
-    finally:
-        del sys.modules[_TELEMETRY]
-        sys.modules.update(hidden)
-    return openvino  # type: ignore[no-any-return]
+    with _importing:
+        if "openvino" in sys.modules:
+            import openvino
+
+            return openvino  # type: ignore[no-any-return]
+        hidden = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == _TELEMETRY}
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+        try:
+            import openvino
+        except Exception as error:  # it raises whatever its own imports do
+            raise BackendError(
+                f"openvino cannot be imported ({one_line(error)}), expected it beside adaptrt; "
+                "install adaptrt[openvino]"
+            ) from None
+        finally:
+            sys.modules.pop(_TELEMETRY, None)
+            sys.modules.update(hidden)
+        return openvino  # type: ignore[no-any-return]
 
 
 _cores: dict[ModuleType, Any] = {}
@@ -252,7 +259,8 @@ def _core(runtime: ModuleType) -> Any:
 
 def _begin_in_child() -> None:
     """A forked child needs one of its own, and must not end the one that it inherits."""
-    global _inherited
+    global _inherited, _importing
+    _importing = threading.Lock()
     _inherited = _inherited or bool(_cores)
     keep_for_ever(*_cores.values())
     _cores.clear()

@@ -17,7 +17,10 @@ from adaptrt.runtime.errors import BudgetError, one_line
 CACHE_VARIABLE = "ADAPTRT_CACHE"
 _LARGEST = 1_000_000  # bytes
 _REMEDY = f"set {CACHE_VARIABLE} to a folder that can be written"
-_NO_FOLDER = f"got no folder for caches (there is no home folder), so profiles are not kept; {_REMEDY}"
+_NO_FOLDER = (
+    f"got no folder for caches ({CACHE_VARIABLE} or the home folder is missing, or names no folder), so profiles "
+    f"are not kept; {_REMEDY}"
+)
 
 
 class _Version(msgspec.Struct):
@@ -33,14 +36,20 @@ def cache_folder() -> Path | None:
     """
     try:
         if named := os.environ.get(CACHE_VARIABLE):
-            return Path(named).expanduser().absolute() / "profiles"
+            folder = Path(named)
+            if folder.parts[0].startswith("~"):
+                folder = folder.expanduser()
+                if not Path(os.environ.get("HOME", "/")).is_absolute():
+                    return None  # what the home folder is then no two libraries agree on
+            return folder.absolute() / "profiles"
         from platformdirs import user_cache_path
 
         folder = user_cache_path("adaptrt")
     except (RuntimeError, KeyError, OSError):  # pathlib's and platformdirs' for an unknown user
         return None
     # Some versions leave a ~ as it is, or take an empty home for the root of the file system.
-    known = folder.is_absolute() and not any(part.startswith("~") for part in folder.parts) and len(folder.parts) > 3
+    root = os.environ.get("HOME") == "" and folder.parent == Path("/.cache")
+    known = folder.is_absolute() and not any(part.startswith("~") for part in folder.parts) and not root
     return folder / "profiles" if known else None
 
 

@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 # ONNX Runtime from 1.29 on starts a thread at import that collects and sends usage data, writes into the home
 # folder, and keeps forked processes from ending. It reads this when it is imported, and nothing later stops it.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ["ORT_DISABLE_TELEMETRY"] = os.environ.get("ORT_DISABLE_TELEMETRY") or "1"
 
 
 class AdaptrtError(Exception):

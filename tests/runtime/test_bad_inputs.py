@@ -79,6 +79,10 @@ BAD: dict[str, tuple[Callable[[Inputs], Any], str]] = {
     "one word, no array at all": (swap("words", lambda _: np.int64(3)), "got numpy.int64, expected a numpy array"),
     "masked words": (swap("words", masked), "'words': got a masked array, expected a plain one int64"),
     "a masked mask": (swap("mask", masked), "'mask': got a masked array"),
+    "a mask that is a view of 255": (
+        swap("mask", lambda a: np.where(a, 255, 0).astype(np.uint8).view(bool)),
+        r"'mask': got a boolean whose byte is 255 at \[0, 0\], expected 0 or 1; .*x.view\(np.uint8\) != 0",
+    ),
     "a mask of numbers": (swap("mask", lambda a: a.astype(np.int64)), r"got int64 .* expected bool"),
     "NaN": (put("style", np.nan, 1, 0), r"'style': got nan at \[1, 0\], expected finite numbers"),
     "infinity": (put("style", np.inf, 2, 1), r"got inf at \[2, 1\], expected finite numbers"),

@@ -120,6 +120,12 @@ WRONG = {
         ),
         r"exit_thresholds -1\.0, expected 0",
     ),
+    "a threshold beyond float32": (
+        lambda b: b["curve"][0]["knobs"].update(exit_thresholds=[1e39, 0]), r"exit_thresholds 1e\+39, expected",
+    ),
+    "a minimum beyond float32": (
+        lambda b: knob(b, "exit_thresholds").update(minimum=-1e39), "-1e\\+39, expected a number that float32 can hold",
+    ),
     "infinity where there is none": (lambda b: knob(b, "price").update(maximum=None), "Expected `float`, got `null`"),
     "infinity of another knob": (lambda b: b["curve"][0]["knobs"].update(price=None), "Expected `float"),
     "infinity in the middle of nowhere": (lambda b: b["dense"].update(macs=None), "Expected `int`"),

@@ -57,6 +57,14 @@ def test_work_that_is_no_number_is_left_out(odd):
     assert said(shares, 0.3)[-1] is not None and said(shares, 0.3, batch=4)[-1] is not None
 
 
+def test_one_budget_says_nothing_of_another():
+    check = SoftBudgetCheck()
+    for _ in range(40):
+        over = check.observe(0.5, np.full(8, 0.6, np.float32))
+        obeyed = check.observe(0.37, np.full(16, 0.37, np.float32))
+    assert obeyed is None and "take 0.6 of the dense work" in over and "expected 0.5" in over
+
+
 def test_less_work_is_no_matter():
     assert set(said(np.full(100, 0.1))) == {None}
 

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import adaptrt
-from adaptrt.runtime import BackendError, load
+from adaptrt.runtime import BackendError, Budget, load
 from adaptrt.runtime.device.processors import Processors, check_startable, cpu_quota, granted_processors
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
@@ -102,6 +103,13 @@ def test_a_model_takes_what_is_granted(monkeypatch):
     assert model.backend.session.get_session_options().intra_op_num_threads == 3
     assert model._key(1).threads == 3
     assert load(TINY, threads=2).backend.session.get_session_options().intra_op_num_threads == 2
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADAPTRT_CACHE", str(tmp_path))
+    model = load(TINY, threads=np.int64(1))
+    model.run({"x": np.ones((1, 4), np.float32)}, budget=Budget.latency(50.0))
+    assert type(model._key(1).threads) is int
 
 
 def test_a_profile_holds_for_what_was_granted(monkeypatch):
