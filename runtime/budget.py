@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Literal
 
-from adaptrt.runtime.errors import BudgetError
+from adaptrt.runtime.errors import BudgetError, shown
 
 _UNITS = {
     "fraction": "a share of the dense model's work",
@@ -161,6 +161,9 @@ def _amount(kind: str, value: object) -> float:
 
 
 def _percentile(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0.5 <= float(value) <= 0.999:
-        raise BudgetError(f"got percentile={value!r}; expected a share of the calls from 0.5 to 0.999, such as 0.95")
-    return float(value)
+    usable = isinstance(value, Real) and not isinstance(value, bool)
+    if not usable or not 0.5 <= value <= 0.999:  # type: ignore[operator]
+        raise BudgetError(
+            f"got percentile={shown(value)}; expected a share of the calls from 0.5 to 0.999, such as 0.95"
+        )
+    return float(value)  # type: ignore[arg-type]

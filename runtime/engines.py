@@ -18,7 +18,7 @@ from adaptrt.runtime.control.stage_times import Deadline, StageTimes
 from adaptrt.runtime.decisions import DecisionRecorder
 from adaptrt.runtime.device.forked import in_forked_children, keep_for_ever
 from adaptrt.runtime.empty_batch import outputs_of_empty_batch
-from adaptrt.runtime.errors import BackendError, BudgetError, OutputError
+from adaptrt.runtime.errors import BackendError, BudgetError, OutputError, one_line, shown
 from adaptrt.runtime.outputs import OutputContract
 from adaptrt.runtime.stage_validation import batch_axis
 from adaptrt.runtime.stages import StageSequence
@@ -26,6 +26,7 @@ from adaptrt.runtime.stages import StageSequence
 Array = np.ndarray[Any, Any]
 Reload = Callable[[], Sequence[Backend]]
 
+_LONGEST_MS = 1e15
 _STAGE_RUNS = 16
 """What a first estimate of the stages' times is made from."""
 
@@ -94,6 +95,10 @@ class Engines:
         except OutputError:
             self._recover()
             raise
+        except MemoryError as error:
+            raise BackendError(
+                f"memory ran out between the stages of {self._bundle.name!r} ({one_line(error)}); feed a smaller batch"
+            ) from error
         return outputs, exits
 
     def run_all(self, feeds: Mapping[str, Array], sizes: dict[str, int]) -> list[dict[str, Array]]:
@@ -141,8 +146,9 @@ class Engines:
         Raises:
             BudgetError: it is no finite number above 0, or there is one stage only.
         """
-        if isinstance(milliseconds, bool) or not isinstance(milliseconds, Real) or not 0 < milliseconds < math.inf:
-            raise BudgetError(f"got deadline_ms={milliseconds!r}, expected milliseconds, a finite number above 0")
+        usable = isinstance(milliseconds, Real) and not isinstance(milliseconds, bool)
+        if not usable or not 0 < milliseconds < _LONGEST_MS:
+            raise BudgetError(f"got deadline_ms={shown(milliseconds)}, expected milliseconds, a finite number above 0")
         if len(self.backends) == 1:
             raise BudgetError(
                 f"got a deadline, but bundle {self._bundle.name!r} has no exits to answer early at; use "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import threading
@@ -270,9 +271,18 @@ in_forked_children(_begin_in_child)
 
 
 def _infer(request: Any) -> None:
-    """Run a request, without the copy of every output that ``infer`` makes."""
-    request.start_async()
-    request.wait()
+    """Run a request, without the copy of every output that ``infer`` makes.
+
+    Whatever a signal handler raises on the way, the request is over when this ends: it reads and writes memory that its
+    owner lets go of then.
+    """
+    try:
+        request.start_async()
+        request.wait()
+    except BaseException:
+        with contextlib.suppress(Exception):
+            request.wait()
+        raise
 
 
 def _shareable(array: Array) -> Array:

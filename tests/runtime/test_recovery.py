@@ -67,6 +67,53 @@ def test_memory_ran_out_twenty_times(tiny, backend):
     assert (done.returncode, done.stdout) == (0, "recovered 20\n"), done.stderr[-2000:]
 
 
+INTERRUPTED = """
+import random, signal, sys, time
+import numpy as np
+from adaptrt.runtime import load
+class Interrupt(BaseException): pass
+def handler(*_): raise Interrupt
+folder, backend = sys.argv[1:]
+model = load(folder, threads=1, backend=backend)
+generator = np.random.default_rng(0)
+inputs = [{"x": generator.standard_normal((rows, 6)).astype(np.float32),
+           "hint": generator.standard_normal((rows, 2)).astype(np.float32),
+           "scale": np.ones(1, np.float32)} for rows in (1, 1, 5)]
+expected = [model.run(each).outputs["logits"] for each in inputs]
+signal.signal(signal.SIGALRM, handler)
+begun = time.perf_counter(); model.run(inputs[0]); usual = time.perf_counter() - begun
+interrupted = 0
+for number in range(1500):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 1.5 * usual))
+        try:
+            model.run(inputs[number % 3])
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except Interrupt:
+        interrupted += 1
+    try:
+        found = model.run(inputs[(number + 1) % 3]).outputs["logits"]
+    except Interrupt:
+        continue
+    assert np.allclose(found, expected[(number + 1) % 3], atol=1e-5), number
+print("fine" if interrupted > 100 else f"only {interrupted} interrupts")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="timers interrupt as Linux does")
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_the_call_after_an_interrupted_one_is_answered(exits, backend):
+    """A handler's exception may come anywhere: nothing that is still written to may be let go of, or used again."""
+    if backend == "openvino":
+        require_openvino()
+        prepare(exits)
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONOPTIMIZE": ""}
+    command = [sys.executable, "-c", INTERRUPTED, str(exits), backend]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr[-2000:]
+
+
 def test_tensorrt_drops_what_a_failure_left(engines, trt, x):
     model = load(engines, backend="tensorrt")
     expected = model.run({"x": x})
