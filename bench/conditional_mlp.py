@@ -20,10 +20,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from rich.table import Table
 
-from adaptrt.bench.console import json_option, run_command, show, show_progress
-from adaptrt.bench.interleave import Case, Spread, interleave, runs_per_turn
-from adaptrt.bench.machine import describe_machine, describe_source
-from adaptrt.bench.session_process import Array, SessionProcess
+from adaptrt.bench.reports.console import json_option, run_command, show, show_progress
+from adaptrt.bench.timing.interleave import Case, Spread, interleave, runs_per_turn
+from adaptrt.bench.timing.machine import describe_machine, describe_source
+from adaptrt.bench.timing.session_process import Array, SessionProcess
 from adaptrt.ops import CONDITIONAL_MLP, DOMAIN, OPSET_VERSION
 from adaptrt.ops.record import IR_VERSION, ONNX_OPSET
 

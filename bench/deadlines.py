@@ -12,12 +12,12 @@ import click
 import numpy as np
 from rich.table import Table
 
-from adaptrt.bench.console import json_option, run_command, show, show_progress
 from adaptrt.bench.errors import BenchError
-from adaptrt.bench.machine import describe_machine, describe_source
-from adaptrt.bench.samples import batches_of, find_samples
+from adaptrt.bench.reports.console import json_option, run_command, show, show_progress
+from adaptrt.bench.timing.machine import describe_machine, describe_source
+from adaptrt.bench.timing.samples import batches_of, find_samples
 from adaptrt.runtime import AdaptiveModel, Budget, load
-from adaptrt.runtime.bundle import read_bundle
+from adaptrt.runtime.bundle.bundle_file import read_bundle
 
 MISS_LIMIT = 0.01
 CALLS = 2_000

@@ -16,17 +16,17 @@ import onnx
 from rich.console import Group
 from rich.table import Table
 
-from adaptrt.bench.console import json_option, run_command, show, show_progress
 from adaptrt.bench.errors import BenchError
-from adaptrt.bench.exit_latency import BATCHES, BUDGETS, Result, measure, require_exits
-from adaptrt.bench.interleave import Spread
-from adaptrt.export.graph_files import save_unsplit
-from adaptrt.export.scale_metadata import read_price_scales
-from adaptrt.models.data import Split, load_data
+from adaptrt.bench.reports.console import json_option, run_command, show, show_progress
+from adaptrt.bench.timing.exit_latency import BATCHES, BUDGETS, Result, measure, require_exits
+from adaptrt.bench.timing.interleave import Spread
+from adaptrt.export.graph.scale_metadata import read_price_scales
+from adaptrt.export.graph.stage_files import save_unsplit
+from adaptrt.models.data.split import Split, load_data
 from adaptrt.models.encoder import Encoder
 from adaptrt.models.network import Network
 from adaptrt.models.registry import load_model
-from adaptrt.runtime.bundle import read_bundle
+from adaptrt.runtime.bundle.bundle_file import read_bundle
 
 
 def tabulate(result: Result) -> Group:

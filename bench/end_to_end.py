@@ -23,16 +23,16 @@ import torch
 from rich.progress import Progress
 from rich.table import Table
 
-from adaptrt.bench.console import json_option, run_command, show, show_progress
-from adaptrt.bench.interleave import Case, Spread, interleave
-from adaptrt.bench.machine import describe_machine, describe_source
-from adaptrt.bench.session_process import Array, SessionProcess
-from adaptrt.export.bodies import attach_bodies
-from adaptrt.export.saved_graph import save_graph
-from adaptrt.export.teacher_forcing import force_decisions
-from adaptrt.export.trace import trace_dense, trace_stage
-from adaptrt.models.acm import ACMConfig
-from adaptrt.models.vit import ViT, ViTConfig
+from adaptrt.bench.reports.console import json_option, run_command, show, show_progress
+from adaptrt.bench.timing.interleave import Case, Spread, interleave
+from adaptrt.bench.timing.machine import describe_machine, describe_source
+from adaptrt.bench.timing.session_process import Array, SessionProcess
+from adaptrt.export.graph.bodies import attach_bodies
+from adaptrt.export.graph.saved_graph import save_graph
+from adaptrt.export.graph.trace import trace_dense, trace_stage
+from adaptrt.export.parity.teacher_forcing import force_decisions
+from adaptrt.models.adapters.vit import ViT, ViTConfig
+from adaptrt.models.families.acm import ACMConfig
 
 DENSE = "dense"
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)

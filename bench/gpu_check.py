@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptrt import AdaptrtError, write_atomically
-from adaptrt.bench.machine import describe_source
+from adaptrt.bench.timing.machine import describe_source
 
 if TYPE_CHECKING:
-    from adaptrt.bench.gpu_reference import Check, Sizes
-    from adaptrt.bench.gpu_time import MLPShape, Rates, Row, Timer
+    from adaptrt.bench.gpu.reference import Check, Sizes
+    from adaptrt.bench.gpu.time import MLPShape, Rates, Row, Timer
     from adaptrt.plugins_trt.launch import Choose
 
 _ROUNDS = 100
@@ -68,7 +68,8 @@ def run(plan: Plan, described: dict[str, Any], choose: Choose, say: Callable[[st
         choose: Gives the configuration of each kernel.
         say: Takes lines for the user.
     """
-    from adaptrt.bench import gpu_reference, gpu_time
+    from adaptrt.bench.gpu import reference as gpu_reference
+    from adaptrt.bench.gpu import time as gpu_time
 
     checked = []
     for check in gpu_reference.checks(plan.cases, plan.device, choose):
@@ -181,7 +182,8 @@ def _engine_said(plan: Plan) -> str:
 
     import torch
 
-    from adaptrt.bench import gpu_engine, gpu_time
+    from adaptrt.bench.gpu import engine as gpu_engine
+    from adaptrt.bench.gpu import time as gpu_time
 
     tokens = max(plan.tokens)
     module, built, said = gpu_engine.build_here(plan.shape, tokens)
@@ -223,7 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if reason:
         print(f"error: {reason}", file=sys.stderr)
         return _CANNOT
-    from adaptrt.bench import gpu_reference, gpu_time, gpu_tune
+    from adaptrt.bench.gpu import reference as gpu_reference
+    from adaptrt.bench.gpu import time as gpu_time
+    from adaptrt.bench.gpu import tune as gpu_tune
     from adaptrt.plugins_trt.launch import choose_configuration
 
     timer = gpu_time.cuda_timer(options.rounds)

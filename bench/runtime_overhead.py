@@ -20,11 +20,11 @@ import click
 import numpy as np
 from rich.table import Table
 
-from adaptrt.bench import tiny_bundle
-from adaptrt.bench.console import run_command, show, show_progress
 from adaptrt.bench.errors import BenchError
-from adaptrt.bench.interleave import Spread
-from adaptrt.bench.machine import describe_machine, describe_source
+from adaptrt.bench.reports.console import run_command, show, show_progress
+from adaptrt.bench.timing import tiny_bundle
+from adaptrt.bench.timing.interleave import Spread
+from adaptrt.bench.timing.machine import describe_machine, describe_source
 from adaptrt.runtime import AdaptiveModel, Budget, Bundle, load
 from adaptrt.runtime.backends.onnxruntime import OnnxRuntimeBackend
 

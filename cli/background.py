@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from adaptrt.cli.errors import CommandError
 
 if TYPE_CHECKING:
-    from adaptrt.runtime.bundle import ImagePreprocessing
+    from adaptrt.runtime.bundle.bundle_file import ImagePreprocessing
 
 _NAMED = {"black": (0, 0, 0), "white": (255, 255, 255)}
 

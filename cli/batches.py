@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from adaptrt.runtime.bundle_schema import MACS_OUTPUT
+from adaptrt.runtime.bundle.schema import MACS_OUTPUT
 from adaptrt.runtime.errors import InputError
 from adaptrt.runtime.inputs import InputContract
 
 if TYPE_CHECKING:
     from adaptrt.runtime import AdaptiveModel, Budget, Bundle, Decisions, Result
-    from adaptrt.runtime.bundle import KnobValue, TensorSpec
+    from adaptrt.runtime.bundle.bundle_file import KnobValue, TensorSpec
 
 Array = npt.NDArray[Any]
 

@@ -14,7 +14,7 @@ from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from adaptrt.bench.bundle_latency import BundleLatency
+    from adaptrt.bench.timing.bundle_latency import BundleLatency
 
 _EXAMPLES = """
 adaptrt bench build/digits
@@ -63,11 +63,11 @@ def bench(
     """
     if no_plot and plot is not None:
         raise click.UsageError("got --plot and --no-plot, expected one of them; leave one out")
-    from adaptrt.bench.bundle_latency import measure_bundle, write_json
-    from adaptrt.bench.engine_choice import EngineChoice
+    from adaptrt.bench.timing.bundle_latency import measure_bundle, write_json
+    from adaptrt.bench.timing.engine_choice import EngineChoice
     from adaptrt.cli.output import check_output_file, note, plain, show, show_json
     from adaptrt.cli.progress import steps_shown
-    from adaptrt.runtime.bundle import read_bundle
+    from adaptrt.runtime.bundle.bundle_file import read_bundle
 
     keep_on_interrupt("nothing was written, earlier results are as they were")
     content = read_bundle(bundle, verify_hashes=False)  # names a wrong folder before its outputs do
@@ -99,7 +99,7 @@ def bench(
         )
     write_json(result, numbers)
     if not no_plot:
-        from adaptrt.bench.frontier_plot import plot_frontier
+        from adaptrt.bench.reports.frontier_plot import plot_frontier
 
         plot_frontier(result, picture)
     if as_json:

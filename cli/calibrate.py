@@ -11,8 +11,8 @@ from adaptrt.cli.errors import CommandError
 from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
 
 if TYPE_CHECKING:
-    from adaptrt.models.data import DataSplits
-    from adaptrt.runtime.bundle import Bundle
+    from adaptrt.models.data.split import DataSplits
+    from adaptrt.runtime.bundle.bundle_file import Bundle
 
 _EXAMPLES = """
 adaptrt calibrate build/digits --data digits
@@ -51,13 +51,13 @@ def calibrate(bundle: Path, data: str | None, points: int, evaluations: int, as_
     they leave are spent on combinations of prices. Interrupted, run it again: finished passes are kept.
     """
     from adaptrt.cli import output
-    from adaptrt.runtime.bundle import read_bundle
+    from adaptrt.runtime.bundle.bundle_file import read_bundle
 
     keep_on_interrupt("the bundle is as it was")
     content = read_bundle(bundle)
     from adaptrt.cli.progress import steps_shown
-    from adaptrt.export.calibrate import calibrate_bundle, has_combinations
-    from adaptrt.models.data import load_data
+    from adaptrt.export.calibration.calibrate import calibrate_bundle, has_combinations
+    from adaptrt.models.data.split import load_data
 
     splits = recorded_data(bundle, content) if data is None else load_data(data)
     if has_combinations(content):
@@ -80,8 +80,8 @@ def recorded_data(folder: Path, bundle: Bundle) -> DataSplits:
     Raises:
         CommandError: It names none, or data of a file, of which a bundle keeps no more than the name.
     """
-    from adaptrt.export.calibrate import describe
-    from adaptrt.models.data import DATA_SETS
+    from adaptrt.export.calibration.calibrate import describe
+    from adaptrt.models.data.split import DATA_SETS
 
     name = bundle.data.get("name")
     if not isinstance(name, str):

@@ -12,13 +12,13 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 
-from adaptrt.bench.pictures import GREY, new_figure, save_picture
+from adaptrt.bench.reports.pictures import GREY, new_figure, save_picture
 from adaptrt.cli.errors import CommandError
 from adaptrt.cli.tables import changed_knobs, knob_text, percent
 
 if TYPE_CHECKING:
     from adaptrt.cli.batches import Predictions
-    from adaptrt.runtime.bundle import Bundle, ImagePreprocessing
+    from adaptrt.runtime.bundle.bundle_file import Bundle, ImagePreprocessing
 
 Array = npt.NDArray[Any]
 

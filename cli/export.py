@@ -52,7 +52,7 @@ def export(
         raise click.UsageError("got --evaluations and --no-calibrate, expected one of them; leave one out")
     from adaptrt.export.exporter import export_bundle
     from adaptrt.export.staging import check_replaceable
-    from adaptrt.models.data import load_data
+    from adaptrt.models.data.split import load_data
     from adaptrt.models.registry import load_model
 
     keep_on_interrupt("no bundle was written, one that was there is as it was")

@@ -15,7 +15,7 @@ from adaptrt.cli.background import Background, LaidOver, declared_background
 from adaptrt.cli.errors import CommandError, one_line
 
 if TYPE_CHECKING:
-    from adaptrt.runtime.bundle import ImagePreprocessing, TensorSpec
+    from adaptrt.runtime.bundle.bundle_file import ImagePreprocessing, TensorSpec
 
 _MODES = {1: "L", 3: "RGB"}
 """Pillow's name of an image with that many channels."""

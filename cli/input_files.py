@@ -14,7 +14,7 @@ from adaptrt.cli.errors import CommandError, one_line
 
 if TYPE_CHECKING:
     from adaptrt.cli.background import Background, LaidOver
-    from adaptrt.runtime.bundle import TensorSpec
+    from adaptrt.runtime.bundle.bundle_file import TensorSpec
 
 Array = npt.NDArray[Any]
 

@@ -13,8 +13,8 @@ from adaptrt.cli.verb import PATH, Verb, json_option
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from adaptrt.runtime.bundle import Bundle
-    from adaptrt.runtime.engine_files import EngineSet
+    from adaptrt.runtime.bundle.bundle_file import Bundle
+    from adaptrt.runtime.bundle.engine_files import EngineSet
 
 _EXAMPLES = """
 adaptrt inspect build/digits
@@ -32,7 +32,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     `adaptrt build` made of it are listed, with what stands against using them.
     """
     from adaptrt.cli import output
-    from adaptrt.runtime.bundle import read_bundle
+    from adaptrt.runtime.bundle.bundle_file import read_bundle
 
     content = read_bundle(bundle)
     sizes = _sizes(bundle, content)
@@ -73,7 +73,7 @@ def _sizes(folder: Path, bundle: Bundle) -> dict[str, int]:
 
 def _engines(folder: Path, bundle: Bundle) -> dict[str, tuple[EngineSet | None, str | None]]:
     """What was built, by folder: its content, and what is wrong with it."""
-    from adaptrt.runtime.engine_files import PRECISIONS, TARGETS, check_source, engine_folder, read_engines
+    from adaptrt.runtime.bundle.engine_files import PRECISIONS, TARGETS, check_source, engine_folder, read_engines
     from adaptrt.runtime.errors import BundleError
 
     found: dict[str, tuple[EngineSet | None, str | None]] = {}
@@ -112,7 +112,7 @@ def _engines_table(engines: dict[str, tuple[EngineSet | None, str | None]]) -> T
 
 def _tensors(bundle: Bundle) -> Table:
     from adaptrt.cli import tables
-    from adaptrt.runtime.bundle_schema import THRESHOLDS_KNOB
+    from adaptrt.runtime.bundle.schema import THRESHOLDS_KNOB
 
     made = tables.table("Tensors", "<kind", "<name", "<dtype", "<shape", "<<remarks")
     for kind, specs in (("input", bundle.inputs), ("output", bundle.outputs)):
@@ -164,7 +164,7 @@ def _files(bundle: Bundle, sizes: dict[str, int]) -> Table:
 
 def _facts(bundle: Bundle) -> Table:
     from adaptrt.cli import tables
-    from adaptrt.runtime.bundle_schema import SNAPPING_SETTING
+    from adaptrt.runtime.bundle.schema import SNAPPING_SETTING
 
     made = tables.table("Facts", "<fact", "<value")
     made.add_row("dense MACs per sample", f"{bundle.dense.macs:,} ({tables.count(bundle.dense.macs)})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from adaptrt.runtime.budget import PHYSICAL
+from adaptrt.runtime.control.budget import PHYSICAL
 
 if TYPE_CHECKING:
     from adaptrt.runtime import AdaptiveModel, Budget

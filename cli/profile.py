@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.table import Table
 
-    from adaptrt.runtime.bundle import Bundle
-    from adaptrt.runtime.control.profile import Profile
+    from adaptrt.runtime.bundle.bundle_file import Bundle
+    from adaptrt.runtime.device.profile import Profile
 
 _EXAMPLES = """
 adaptrt profile build/digits
@@ -58,7 +58,7 @@ def profile(
     """
     from adaptrt.cli.output import check_output_file, plain, show, show_json
     from adaptrt.cli.progress import steps_shown
-    from adaptrt.runtime.control.profile_cache import ProfileCache
+    from adaptrt.runtime.device.profile_cache import ProfileCache
 
     if seconds != seconds:
         raise click.UsageError("got --seconds nan, expected 0.1 to 3600; give a number")
@@ -73,7 +73,7 @@ def profile(
         found = model.profile(inputs, seconds=seconds, progress=lambda share: progress("profiling", share), cache=cache)
     kept, _ = cache.load(found.key)
     if plot is not None:
-        from adaptrt.bench.profile_plot import plot_profile
+        from adaptrt.bench.reports.profile_plot import plot_profile
 
         plot_profile(found, plot)
     file = None if kept is None else str(cache.path(found.key))
@@ -101,10 +101,10 @@ def find_inputs(folder: Path, bundle: Bundle, batch: int, source: Path | None) -
     """
     import numpy as np
 
-    from adaptrt.bench.samples import draw_inputs
+    from adaptrt.bench.timing.samples import draw_inputs
     from adaptrt.cli.batches import check_samples
     from adaptrt.cli.input_files import read_inputs
-    from adaptrt.export.reference import GOLDEN_FILE, read_golden
+    from adaptrt.export.parity.reference import GOLDEN_FILE, read_golden
 
     if source is not None:
         arrays = read_inputs([source], bundle.inputs)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from adaptrt.cli.interrupts import stop_if_interrupted
 
 if TYPE_CHECKING:
-    from adaptrt.models.phase import Progress as TrainingProgress
+    from adaptrt.models.training.phase import Progress as TrainingProgress
 
 _LOG_SECONDS = 30.0
 """In a log a line follows the last one no sooner, unless something else begins."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from adaptrt.cli.batches import Predictions
     from adaptrt.runtime import AdaptiveModel, Budget
-    from adaptrt.runtime.bundle import Bundle, KnobValue
+    from adaptrt.runtime.bundle.bundle_file import Bundle, KnobValue
 
 _EXAMPLES = """
 adaptrt run build/digits seven.png --budget 50%
@@ -113,7 +113,7 @@ def run(
     from adaptrt.cli.output import check_output_file, note, show_json
     from adaptrt.cli.preparation import prepare
     from adaptrt.runtime import Budget
-    from adaptrt.runtime.budget import PHYSICAL
+    from adaptrt.runtime.control.budget import PHYSICAL
 
     if output is not None:
         check_output_file(output, (".npz",), inputs=inputs)

@@ -10,10 +10,10 @@ from rich import box
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from adaptrt.export.parity import ParityRow
+    from adaptrt.export.parity.comparison import ParityRow
+    from adaptrt.export.parity.verify_backend import BackendReport
     from adaptrt.export.targets.build import BuildReport
-    from adaptrt.export.verify_backend import BackendReport
-    from adaptrt.runtime.bundle import CurvePoint, Knob, KnobValue
+    from adaptrt.runtime.bundle.bundle_file import CurvePoint, Knob, KnobValue
 
 FRONTIER = "*"
 """Marks a point that no other beats on the calibration data; held-out numbers beside it may say otherwise."""

@@ -17,7 +17,7 @@ from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from adaptrt.models.recipe import Recipe
+    from adaptrt.models.training.recipe import Recipe
 
 LOG = "train_log.json"
 
@@ -104,10 +104,10 @@ def _run(recipe: Recipe, precision: str, weights: Path, checkpoints: Path) -> di
     from adaptrt.cli.output import note
     from adaptrt.cli.progress import training_shown
     from adaptrt.cli.train_log import EpochHistory, describe_run, encode_log, evaluate
-    from adaptrt.models.data import load_data
+    from adaptrt.models.data.split import load_data
     from adaptrt.models.folder import load_folder, save_model
-    from adaptrt.models.precision import choose_precision, keep_choice
-    from adaptrt.models.train import train as run_recipe
+    from adaptrt.models.training.precision import choose_precision, keep_choice
+    from adaptrt.models.training.train import train as run_recipe
 
     data = load_data(recipe.data)
     assert data.train is not None

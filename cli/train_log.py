@@ -16,11 +16,11 @@ import torch
 
 import adaptrt
 from adaptrt.cli.output import note, plain
-from adaptrt.models.data import DataSplits, Split
+from adaptrt.models.data.split import DataSplits, Split
 from adaptrt.models.folder import LoadedModel
 from adaptrt.models.network import Network
-from adaptrt.models.phase import Progress
-from adaptrt.models.recipe import Recipe
+from adaptrt.models.training.phase import Progress
+from adaptrt.models.training.recipe import Recipe
 
 _PRICES = 11
 _BATCH = 256

@@ -30,7 +30,7 @@ def verify(bundle: Path, backend: str, precision: str | None, plugin_library: Pa
     from adaptrt.cli import output
 
     if (backend, precision, plugin_library) != ("onnxruntime", None, None):
-        from adaptrt.export.verify_backend import verify_backend
+        from adaptrt.export.parity.verify_backend import verify_backend
 
         checked = verify_backend(bundle, backend, precision=precision, plugin_library=plugin_library)
         if as_json:
@@ -40,7 +40,7 @@ def verify(bundle: Path, backend: str, precision: str | None, plugin_library: Pa
 
         output.show(tables.backend_table(checked), f"{bundle} computes what torch computed on {checked.backend}")
         return
-    from adaptrt.export.verify import verify_bundle
+    from adaptrt.export.parity.verify import verify_bundle
 
     report = verify_bundle(bundle)
     if as_json:

@@ -1,6 +1,6 @@
 """Writes ``docs/bundle.schema.json``, the JSON Schema of ``bundle.json``, from the code that reads it.
 
-Keys and types are those of the structs in ``adaptrt.runtime.bundle_schema``, descriptions their docstrings'.
+Keys and types are those of the structs in ``adaptrt.runtime.bundle.schema``, descriptions their docstrings'.
 
 Run it after a change to the bundle's schema, from the repository's folder: ``python docs/make_schema.py``.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from adaptrt.runtime.bundle_schema import FORMAT_VERSION, Bundle
+from adaptrt.runtime.bundle.schema import FORMAT_VERSION, Bundle
 
 SCHEMA = Path(__file__).parent / "bundle.schema.json"
 

@@ -13,24 +13,24 @@ import numpy as np
 import torch
 
 import adaptrt
-from adaptrt.export.calibrate import POINTS, Progress, calibrated, untold
+from adaptrt.export.calibration.calibrate import POINTS, Progress, calibrated, untold
+from adaptrt.export.calibration.family_scales import fit_family_scales
+from adaptrt.export.calibration.stage_records import split_feeds
 from adaptrt.export.errors import ExportError
-from adaptrt.export.family_scales import fit_family_scales
-from adaptrt.export.graph_files import save_stages, trace_stages
-from adaptrt.export.graph_macs import check_dense_macs, check_work
-from adaptrt.export.parity import ParityReport
-from adaptrt.export.parity_check import check_parity, golden_samples, parity_inputs, parity_settings, run_written
-from adaptrt.export.reference import GOLDEN_FILE, encode_golden, run_reference
-from adaptrt.export.saved_graph import save_graph
-from adaptrt.export.stage_records import split_feeds
+from adaptrt.export.graph.saved_graph import save_graph
+from adaptrt.export.graph.stage_files import save_stages, trace_stages
+from adaptrt.export.graph.trace import TracedStage, trace_dense
+from adaptrt.export.parity.check import check_parity, golden_samples, parity_inputs, parity_settings, run_written
+from adaptrt.export.parity.comparison import ParityReport
+from adaptrt.export.parity.graph_macs import check_dense_macs, check_work
+from adaptrt.export.parity.reference import GOLDEN_FILE, encode_golden, run_reference
 from adaptrt.export.staging import check_replaceable, staged_folder, write_file
-from adaptrt.export.trace import TracedStage, trace_dense
-from adaptrt.models.data import DataSplits
+from adaptrt.models.adapters.vit import ViT
+from adaptrt.models.data.split import DataSplits
 from adaptrt.models.encoder import Encoder
 from adaptrt.models.folder import LoadedModel
 from adaptrt.models.network import Network
-from adaptrt.models.vit import ViT
-from adaptrt.runtime.bundle import (
+from adaptrt.runtime.bundle.bundle_file import (
     BUNDLE_FILE,
     FORMAT_VERSION,
     Axis,
@@ -43,7 +43,7 @@ from adaptrt.runtime.bundle import (
     TensorSpec,
     encode_bundle,
 )
-from adaptrt.runtime.bundle_schema import THRESHOLDS_KNOB
+from adaptrt.runtime.bundle.schema import THRESHOLDS_KNOB
 
 DENSE_FILE = "dense.onnx"
 COUNTED_SAMPLES = 8

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from adaptrt import write_atomically
-from adaptrt.export.calibration_journal import JOURNAL_FILE
+from adaptrt.export.calibration.journal import JOURNAL_FILE
 from adaptrt.export.errors import ExportError
-from adaptrt.export.reference import GOLDEN_FILE
-from adaptrt.runtime.bundle import BUNDLE_FILE
-from adaptrt.runtime.engine_files import ENGINES
+from adaptrt.export.parity.reference import GOLDEN_FILE
+from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE
+from adaptrt.runtime.bundle.engine_files import ENGINES
 
 _OURS = (BUNDLE_FILE, GOLDEN_FILE, JOURNAL_FILE, "bench.json", "frontier.*", "*.onnx", "*.onnx.data", ENGINES)
 """What a bundle's folder holds that an export, a calibration, a benchmark or a build of engines wrote."""

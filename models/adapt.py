@@ -8,12 +8,12 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from adaptrt.models.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
 from adaptrt.models.block import Block, DenseFFN, DenseProjections
-from adaptrt.models.conditional_mlp import ConditionalLinear, ConditionalMLP
 from adaptrt.models.encoder import Encoder
-from adaptrt.models.exit_head import ExitConfig
-from adaptrt.models.token_pruning import PruningConfig
+from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
+from adaptrt.models.families.exit_head import ExitConfig
+from adaptrt.models.families.token_pruning import PruningConfig
+from adaptrt.models.symbolic.conditional_mlp import ConditionalLinear, ConditionalMLP
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 

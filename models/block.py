@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adaptrt.models.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
-from adaptrt.models.exit_head import ExitConfig
-from adaptrt.models.gate import ArgmaxGate, Decision, PriceGate
-from adaptrt.models.token_merging import MergingSelector
-from adaptrt.models.token_pruning import FixedCountSelector, PriceSelector, PruningConfig
+from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
+from adaptrt.models.families.exit_head import ExitConfig
+from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
+from adaptrt.models.families.token_merging import MergingSelector
+from adaptrt.models.families.token_pruning import FixedCountSelector, PriceSelector, PruningConfig
 from adaptrt.models.tokens import Attention, Selection, Tokens
 
 MASKED = -1e9

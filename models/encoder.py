@@ -10,13 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adaptrt.models.acm import AdaptiveFFN, AdaptiveProjections
 from adaptrt.models.block import Block, EncoderConfig, Prices
-from adaptrt.models.exit_head import ExitConfig, ExitHead
-from adaptrt.models.gate import ArgmaxGate, Decision, PriceGate
+from adaptrt.models.families.acm import AdaptiveFFN, AdaptiveProjections
+from adaptrt.models.families.exit_head import ExitConfig, ExitHead
+from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
+from adaptrt.models.families.price_scale import PriceScale
 from adaptrt.models.macs import Layer
 from adaptrt.models.network import CarriedSpec, KnobSpec, Network, StageOutput, TensorSpec
-from adaptrt.models.price_scale import PriceScale
 from adaptrt.models.tokens import Selection, Tokens
 from adaptrt.models.work import WorkCount
 

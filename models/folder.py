@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from adaptrt import AdaptrtError, write_atomically
+from adaptrt.models.adapters.resnet import ResNet, ResNetConfig
+from adaptrt.models.adapters.text_encoder import TextEncoder, TextEncoderConfig
+from adaptrt.models.adapters.vit import ViT, ViTConfig
 from adaptrt.models.network import Network
-from adaptrt.models.resnet import ResNet, ResNetConfig
-from adaptrt.models.text_encoder import TextEncoder, TextEncoderConfig
-from adaptrt.models.vit import ViT, ViTConfig
 
 CONFIG, ADAPTIVE, DENSE = "config.json", "model.safetensors", "dense.safetensors"
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from adaptrt.models.exit_head import ExitConfig
-from adaptrt.models.gate import Decision
+from adaptrt.models.families.exit_head import ExitConfig
+from adaptrt.models.families.gate import Decision
 from adaptrt.models.tokens import Selection
 
 Axis = int | str
@@ -89,7 +89,7 @@ class Network(nn.Module, abc.ABC):
 
     @property
     def exit_criterion(self) -> str | None:
-        """How confidence is computed (see ``adaptrt.models.exit_head``); None with one stage."""
+        """How confidence is computed (see ``adaptrt.models.families.exit_head``); None with one stage."""
         return None if self.exits is None else self.exits.criterion
 
     @property

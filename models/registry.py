@@ -5,13 +5,13 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from adaptrt.models.acm import ACMConfig
-from adaptrt.models.augment import Augmentation
-from adaptrt.models.exit_head import ExitConfig
+from adaptrt.models.adapters.vit import ViTConfig
+from adaptrt.models.families.acm import ACMConfig
+from adaptrt.models.families.exit_head import ExitConfig
+from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.folder import LoadedModel, ModelFolderError, load_folder
-from adaptrt.models.recipe import Recipe
-from adaptrt.models.token_pruning import PruningConfig
-from adaptrt.models.vit import ViTConfig
+from adaptrt.models.training.augment import Augmentation
+from adaptrt.models.training.recipe import Recipe
 
 _FASHION = Recipe(
     data="fashion",

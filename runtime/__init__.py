@@ -5,9 +5,9 @@
 Budget(kind='fraction', value=0.5, hard=False)
 """
 
-from adaptrt.runtime.budget import Budget
-from adaptrt.runtime.bundle import Bundle
-from adaptrt.runtime.chains import OperatingPoint
+from adaptrt.runtime.bundle.bundle_file import Bundle
+from adaptrt.runtime.control.budget import Budget
+from adaptrt.runtime.control.chains import OperatingPoint
 from adaptrt.runtime.decisions import Decisions
 from adaptrt.runtime.errors import BackendError, BudgetError, BundleError, InputError, TelemetryError
 from adaptrt.runtime.loading import load

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.bundle_schema import VALID_CARRY, Carry
+from adaptrt.runtime.bundle.schema import VALID_CARRY, Carry
 
 Array = np.ndarray[Any, Any]
 

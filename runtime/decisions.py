@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.bundle_schema import Bundle
+from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.errors import BackendError, InputError
 
 Array = np.ndarray[Any, Any]

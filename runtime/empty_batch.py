@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.bundle_schema import Bundle
+from adaptrt.runtime.bundle.schema import Bundle
 
 Array = np.ndarray[Any, Any]
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from adaptrt.runtime.backends import Backend
-from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, Bundle
-from adaptrt.runtime.control.stage_times import Deadline, StageTimes
+from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, Bundle
+from adaptrt.runtime.bundle.stage_validation import batch_axis
 from adaptrt.runtime.decisions import DecisionRecorder
 from adaptrt.runtime.device.forked import in_forked_children, keep_for_ever
+from adaptrt.runtime.device.stage_times import Deadline, StageTimes
 from adaptrt.runtime.empty_batch import outputs_of_empty_batch
 from adaptrt.runtime.errors import BackendError, BudgetError, OutputError, one_line, shown
 from adaptrt.runtime.outputs import OutputContract
-from adaptrt.runtime.stage_validation import batch_axis
 from adaptrt.runtime.stages import StageSequence
 
 Array = np.ndarray[Any, Any]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.bundle_schema import Axis, Knob, KnobValue, TensorSpec
+from adaptrt.runtime.bundle.schema import Axis, Knob, KnobValue, TensorSpec
 from adaptrt.runtime.errors import InputError, shown
 
 Array = np.ndarray[Any, Any]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from adaptrt.runtime import bundle_files
 from adaptrt.runtime.backends import Backend, Provider, Settings, check_threads
 from adaptrt.runtime.backends.selection import check_backend, create_backends
-from adaptrt.runtime.bundle import read_bundle
+from adaptrt.runtime.bundle import bundle_files
+from adaptrt.runtime.bundle.bundle_file import read_bundle
 from adaptrt.runtime.device.processors import granted_processors
 from adaptrt.runtime.errors import BackendError
 from adaptrt.runtime.model import AdaptiveModel

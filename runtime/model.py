@@ -12,23 +12,23 @@ import numpy as np
 
 from adaptrt import AdaptrtWarning
 from adaptrt.runtime.backends import Backend
-from adaptrt.runtime.budget import PHYSICAL, Budget
-from adaptrt.runtime.bundle_schema import MACS_OUTPUT, Bundle, KnobValue
-from adaptrt.runtime.chains import OperatingPoint, copy_knobs
-from adaptrt.runtime.control.call_energy import CallEnergy
-from adaptrt.runtime.control.device_budgets import DeviceBudgets
-from adaptrt.runtime.control.profile import DeviceKey, Profile
-from adaptrt.runtime.control.profile_cache import ProfileCache
+from adaptrt.runtime.bundle.schema import MACS_OUTPUT, Bundle, KnobValue
+from adaptrt.runtime.control.budget import PHYSICAL, Budget
+from adaptrt.runtime.control.chains import OperatingPoint, copy_knobs
 from adaptrt.runtime.decisions import DecisionRecorder
+from adaptrt.runtime.device.call_energy import CallEnergy
+from adaptrt.runtime.device.device_budgets import DeviceBudgets
 from adaptrt.runtime.device.forked import keep_for_ever
+from adaptrt.runtime.device.profile import DeviceKey, Profile
+from adaptrt.runtime.device.profile_cache import ProfileCache
+from adaptrt.runtime.device.profiling import device_key, measure
 from adaptrt.runtime.engines import Engines, Reload
 from adaptrt.runtime.errors import InputError, NotShareable
 from adaptrt.runtime.inputs import InputContract
-from adaptrt.runtime.metrics import CallMetrics
 from adaptrt.runtime.plan import Plan, Planner
-from adaptrt.runtime.profiling import device_key, measure
 from adaptrt.runtime.result import Result
 from adaptrt.runtime.telemetry import Reading, Telemetry
+from adaptrt.runtime.telemetry.metrics import CallMetrics
 from adaptrt.runtime.telemetry.prometheus import MetricsCollector, MetricsServer
 from adaptrt.runtime.work_check import SoftBudgetCheck
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.bundle_schema import MACS_OUTPUT, TensorSpec
-from adaptrt.runtime.curve_validation import MAX_FRACTION
+from adaptrt.runtime.bundle.curve_validation import MAX_FRACTION
+from adaptrt.runtime.bundle.schema import MACS_OUTPUT, TensorSpec
 from adaptrt.runtime.errors import OutputError
 
 Array = np.ndarray[Any, Any]

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.budget import Budget
-from adaptrt.runtime.bundle_schema import THRESHOLDS_KNOB, Bundle, KnobValue
-from adaptrt.runtime.chains import OperatingPoint
+from adaptrt.runtime.bundle.schema import THRESHOLDS_KNOB, Bundle, KnobValue
+from adaptrt.runtime.control.budget import Budget
+from adaptrt.runtime.control.chains import OperatingPoint
+from adaptrt.runtime.control.operating_point import BudgetSolver
 from adaptrt.runtime.errors import BudgetError
 from adaptrt.runtime.inputs import knob_arrays
-from adaptrt.runtime.operating_point import BudgetSolver
 
 _PLANS_KEPT = 512
 """Enough for every budget an app switches between; a controller that never repeats one stays bounded."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.budget import Budget
-from adaptrt.runtime.bundle_schema import KnobValue
+from adaptrt.runtime.bundle.schema import KnobValue
+from adaptrt.runtime.control.budget import Budget
 from adaptrt.runtime.decisions import Decisions
 from adaptrt.runtime.telemetry.reading import Reading
 

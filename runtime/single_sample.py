@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from adaptrt.runtime.backends import Backend, Bound
-from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, Bundle, TensorSpec
+from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, Bundle, TensorSpec
 
 Array = np.ndarray[Any, Any]
 

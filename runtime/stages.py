@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from adaptrt.runtime.backends import Backend, Value
-from adaptrt.runtime.bundle_schema import CONFIDENCE_OUTPUT, Bundle, Carry
+from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, Bundle, Carry
 from adaptrt.runtime.compaction import Compaction
-from adaptrt.runtime.control.stage_times import Deadline
 from adaptrt.runtime.decisions import DecisionRecorder
+from adaptrt.runtime.device.stage_times import Deadline
 from adaptrt.runtime.errors import OutputError
 from adaptrt.runtime.single_sample import SingleSample
 

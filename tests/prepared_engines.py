@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from adaptrt.runtime.bundle import read_bundle
-from adaptrt.runtime.engine_files import (
+from adaptrt.runtime.bundle.bundle_file import read_bundle
+from adaptrt.runtime.bundle.engine_files import (
     ENGINE_FILE,
     FORMAT_VERSION,
     EngineFile,

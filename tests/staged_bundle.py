@@ -19,7 +19,7 @@ import onnx
 from onnx import numpy_helper, parser
 
 from adaptrt.runtime import load
-from adaptrt.runtime.bundle import (
+from adaptrt.runtime.bundle.bundle_file import (
     FORMAT_VERSION,
     Axis,
     Bundle,

@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from adaptrt.runtime import bundle_schema
+from adaptrt.runtime.bundle import schema
 
 DOCS = Path(__file__).parents[1] / "docs"
 FIXTURES = Path(__file__).parent / "runtime" / "fixtures"
 STRUCTS = [
     value
-    for value in vars(bundle_schema).values()
-    if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == bundle_schema.__name__
+    for value in vars(schema).values()
+    if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == schema.__name__
 ]
 
 

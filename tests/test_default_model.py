@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from adaptrt.export.exporter import ExportReport, export_bundle
-from adaptrt.export.parity import TIE
-from adaptrt.export.reference import run_reference
-from adaptrt.models.data import DataSplits, load_data
+from adaptrt.export.parity.comparison import TIE
+from adaptrt.export.parity.reference import run_reference
+from adaptrt.models.data.split import DataSplits, load_data
 from adaptrt.models.registry import load_model, weights_folder
 from adaptrt.runtime import Budget, load
 

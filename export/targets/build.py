@@ -12,9 +12,9 @@ import msgspec
 import onnx
 
 from adaptrt import AdaptrtError
+from adaptrt.export.calibration.evaluations import Progress, untold
 from adaptrt.export.errors import ExportError
-from adaptrt.export.evaluations import Progress, untold
-from adaptrt.export.saved_graph import save_graph, sha256_of
+from adaptrt.export.graph.saved_graph import save_graph, sha256_of
 from adaptrt.export.staging import staged_folder, write_file
 from adaptrt.export.targets.device import device_architecture
 from adaptrt.export.targets.engine_builder import EngineApi, build_engine, find_engine_api
@@ -29,9 +29,8 @@ from adaptrt.export.targets.profiles import DEFAULT_BATCH, InputRange, SizeRange
 from adaptrt.export.targets.quality import QualityReport, compare_quality, require_quality
 from adaptrt.export.targets.source import read_stages
 from adaptrt.export.targets.trtexec import trtexec_command, trtexec_script
-from adaptrt.runtime.bundle import read_bundle
-from adaptrt.runtime.bundle_schema import Bundle
-from adaptrt.runtime.engine_files import (
+from adaptrt.runtime.bundle.bundle_file import read_bundle
+from adaptrt.runtime.bundle.engine_files import (
     ENGINE_FILE,
     ENGINES,
     FORMAT_VERSION,
@@ -44,6 +43,7 @@ from adaptrt.runtime.engine_files import (
     engine_folder,
     read_engines,
 )
+from adaptrt.runtime.bundle.schema import Bundle
 
 MAX_QUALITY_DROP = 0.01
 TRTEXEC_SCRIPT = "trtexec.sh"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
-from adaptrt.export.bodies import PLUGIN_ATTRIBUTES
 from adaptrt.export.errors import ExportError
+from adaptrt.export.graph.bodies import PLUGIN_ATTRIBUTES
 from adaptrt.export.targets.strip import left_to_plugins
 from adaptrt.ops import CONDITIONAL_MLP, DOMAIN
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import onnx
 
 from adaptrt.export.errors import ExportError
-from adaptrt.export.reference import GOLDEN_FILE, read_golden
+from adaptrt.export.parity.reference import GOLDEN_FILE, read_golden
 from adaptrt.ops import SEGMENT_REDUCE, SELECT_TOKENS
-from adaptrt.runtime.bundle_schema import Bundle
+from adaptrt.runtime.bundle.schema import Bundle
 
 Shape = tuple[int, ...]
 _LARGEST = 2**20

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from adaptrt.export.calibration.exit_thresholds import exits_taken
 from adaptrt.export.errors import ExportError
-from adaptrt.export.exit_thresholds import exits_taken
-from adaptrt.export.parity import TIE
-from adaptrt.export.reference import GOLDEN_FILE, Reference, StageValues, read_golden
-from adaptrt.export.stage_graphs import GraphRun, StageFile, StageGraphs
-from adaptrt.runtime.bundle_schema import Bundle
+from adaptrt.export.parity.comparison import TIE
+from adaptrt.export.parity.reference import GOLDEN_FILE, Reference, StageValues, read_golden
+from adaptrt.export.parity.stage_graphs import GraphRun, StageFile, StageGraphs
+from adaptrt.runtime.bundle.schema import Bundle
 
 Array = npt.NDArray[Any]
 

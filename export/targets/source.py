@@ -7,10 +7,10 @@ from pathlib import Path
 
 import onnx
 
-from adaptrt.export.bodies import adaptive_nodes, attach_bodies
 from adaptrt.export.errors import ExportError
+from adaptrt.export.graph.bodies import adaptive_nodes, attach_bodies
 from adaptrt.ops import DOMAIN, OPSET_VERSION, RECORDS
-from adaptrt.runtime.bundle_schema import Bundle
+from adaptrt.runtime.bundle.schema import Bundle
 
 
 def read_stages(folder: Path, bundle: Bundle) -> list[onnx.ModelProto]:

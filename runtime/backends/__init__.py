@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from adaptrt.runtime.bundle_schema import TensorSpec
+from adaptrt.runtime.bundle.schema import TensorSpec
 from adaptrt.runtime.device.processors import check_startable
 from adaptrt.runtime.errors import BackendError
 

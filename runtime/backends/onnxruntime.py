@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from adaptrt.runtime.backends import Array, Bound, Provider, Settings, StageProgram, Value, check_threads
-from adaptrt.runtime.bundle_schema import TensorSpec
+from adaptrt.runtime.bundle.schema import TensorSpec
 from adaptrt.runtime.device.forked import in_forked_children
 from adaptrt.runtime.errors import BackendError, one_line
 

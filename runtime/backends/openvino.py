@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from adaptrt.runtime.backends import Array, Bound, Settings, StageProgram, Value, check_threads
-from adaptrt.runtime.bundle_schema import TensorSpec
+from adaptrt.runtime.bundle.schema import TensorSpec
 from adaptrt.runtime.device.forked import in_forked_children, keep_for_ever
 from adaptrt.runtime.errors import BackendError, one_line
 
@@ -252,7 +252,7 @@ _inherited = False
 
 
 def _core(runtime: ModuleType) -> Any:
-    """One per process: it finds and loads the devices' plugins."""
+    """One per process: it finds and loads the devices' plugins. Not by several threads at once."""
     if runtime not in _cores:
         _cores[runtime] = runtime.Core()
     return _cores[runtime]

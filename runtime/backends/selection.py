@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adaptrt import AdaptrtError
-from adaptrt.runtime import bundle_files
 from adaptrt.runtime.backends import Backend, Settings, StageProgram
-from adaptrt.runtime.bundle_schema import Bundle
-from adaptrt.runtime.engine_files import (
+from adaptrt.runtime.backends.stage_interface import check_interfaces
+from adaptrt.runtime.bundle import bundle_files
+from adaptrt.runtime.bundle.engine_files import (
     EngineSet,
     build_command,
     check_source,
@@ -19,8 +19,8 @@ from adaptrt.runtime.engine_files import (
     read_engines,
     read_prepared,
 )
+from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.errors import BackendError, BundleError
-from adaptrt.runtime.stage_interface import check_interfaces
 
 AUTO = "auto"
 _Made = tuple[str, list[Backend]]

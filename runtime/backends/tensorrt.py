@@ -23,7 +23,7 @@ from adaptrt.runtime.backends.tensorrt_execution import (
     Recording,
 )
 from adaptrt.runtime.backends.tensorrt_runtime import SAID_NOTHING, TensorRTRuntime
-from adaptrt.runtime.bundle_schema import TensorSpec
+from adaptrt.runtime.bundle.schema import TensorSpec
 from adaptrt.runtime.errors import BackendError, one_line
 
 _DTYPES = {

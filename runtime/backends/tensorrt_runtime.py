@@ -11,7 +11,7 @@ from typing import Any
 
 from adaptrt.runtime.backends import StageProgram
 from adaptrt.runtime.backends.cuda import CudaDevice
-from adaptrt.runtime.engine_files import EngineSet, build_command
+from adaptrt.runtime.bundle.engine_files import EngineSet, build_command
 from adaptrt.runtime.errors import BackendError, one_line
 
 SAID_NOTHING = "it logged nothing"

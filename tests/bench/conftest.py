@@ -12,12 +12,12 @@ import onnx.parser
 import pytest
 import torch
 
-from adaptrt.bench.session_process import SessionProcess
+from adaptrt.bench.timing.session_process import SessionProcess
 from adaptrt.export.exporter import export_bundle
-from adaptrt.models.acm import ACMConfig
-from adaptrt.models.data import DataSplits, Split
+from adaptrt.models.adapters.vit import ViT, ViTConfig
+from adaptrt.models.data.split import DataSplits, Split
+from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.folder import LoadedModel
-from adaptrt.models.vit import ViT, ViTConfig
 from tests.staged_bundle import write_staged
 
 DOUBLING = """

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from adaptrt.bench.contention import Contention
-from adaptrt.bench.control_machine import controller_cost
-from adaptrt.bench.control_rivals import RIVALS
-from adaptrt.bench.control_simulation import (
+from adaptrt.bench.control.contention import Contention
+from adaptrt.bench.control.on_machine import controller_cost
+from adaptrt.bench.control.rivals import RIVALS
+from adaptrt.bench.control.simulation import (
     DEVICE,
     LAG_LIMIT,
     MISS_LIMIT,
@@ -25,7 +25,7 @@ from adaptrt.bench.control_simulation import (
     rows_of,
     simulate,
 )
-from adaptrt.bench.control_traces import FORGIVEN, TRACES, contention, spikes, steady, step, workload
+from adaptrt.bench.control.traces import FORGIVEN, TRACES, contention, spikes, steady, step, workload
 from adaptrt.bench.deadlines import measure
 from adaptrt.bench.errors import BenchError
 from tests.runtime.conftest import TINY
@@ -84,7 +84,7 @@ def test_work_is_part_of_a_trace() -> None:
 
 def test_command_writes_json_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTRT_CACHE", str(tmp_path))
-    main = importlib.import_module("adaptrt.bench.control").main
+    main = importlib.import_module("adaptrt.bench.control.simulated_targets").main
     options = ["--seeds", "1", "--plot", tmp_path / "a.png", "--json", tmp_path / "a.json", "--threads", "1"]
     options += ["--bundle", TINY, "--seconds", "0.5", "--machine-plot", tmp_path / "b.svg"]
     done = CliRunner().invoke(main, [str(option) for option in options], catch_exceptions=False)

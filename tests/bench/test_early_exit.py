@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from adaptrt.bench.errors import BenchError
-from adaptrt.bench.exit_latency import EXIT_LIMIT, SPLIT_LIMIT, Result, measure
-from adaptrt.models.data import DataSplits, Split
+from adaptrt.bench.timing.exit_latency import EXIT_LIMIT, SPLIT_LIMIT, Result, measure
+from adaptrt.models.data.split import DataSplits, Split
 from adaptrt.runtime import load
-from adaptrt.runtime.bundle import BUNDLE_FILE, encode_bundle, read_bundle
+from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, encode_bundle, read_bundle
 from tests.staged_bundle import images, write_staged, write_unsplit
 
 IMAGES = 70

@@ -25,7 +25,7 @@ from adaptrt.bench.end_to_end import (
     turns,
     write_graphs,
 )
-from adaptrt.models.vit import ViT
+from adaptrt.models.adapters.vit import ViT
 
 BATCH = 3
 

@@ -13,9 +13,13 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed: install adaptrt[kernels]")
 
-from adaptrt.bench import gpu_check, gpu_engine, gpu_reference, gpu_time, gpu_tune
-from adaptrt.bench.gpu_reference import TINY_CASES, Check, Sizes
-from adaptrt.bench.gpu_time import Call, Milliseconds, MLPShape, Rates
+from adaptrt.bench import gpu_check
+from adaptrt.bench.gpu import engine as gpu_engine
+from adaptrt.bench.gpu import reference as gpu_reference
+from adaptrt.bench.gpu import time as gpu_time
+from adaptrt.bench.gpu import tune as gpu_tune
+from adaptrt.bench.gpu.reference import TINY_CASES, Check, Sizes
+from adaptrt.bench.gpu.time import Call, Milliseconds, MLPShape, Rates
 from adaptrt.plugins_trt import launch
 from adaptrt.plugins_trt.kernels.configurations import CANDIDATES
 from tests.ops.kernels import DEVICE
@@ -178,7 +182,11 @@ class Refuse:
         if name.partition('.')[0] in {'onnx', 'onnxruntime', 'rich', 'click', 'msgspec', 'PIL', 'matplotlib'}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Refuse())
-from adaptrt.bench import gpu_check, gpu_engine, gpu_reference, gpu_time, gpu_tune
+from adaptrt.bench import gpu_check
+from adaptrt.bench.gpu import engine as gpu_engine
+from adaptrt.bench.gpu import reference as gpu_reference
+from adaptrt.bench.gpu import time as gpu_time
+from adaptrt.bench.gpu import tune as gpu_tune
 print(gpu_check.missing())
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

@@ -20,10 +20,10 @@ import torch
 from click.testing import CliRunner, Result
 
 from adaptrt.cli.group import adaptrt
-from adaptrt.models.acm import ACMConfig
+from adaptrt.models.adapters.vit import ViT, ViTConfig
+from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.folder import save_model
-from adaptrt.models.recipe import Recipe
-from adaptrt.models.vit import ViT, ViTConfig
+from adaptrt.models.training.recipe import Recipe
 from tests.staged_bundle import write_staged
 
 TINY = ViTConfig(width=32, depth=2, heads=2, ffn_width=64, acm=ACMConfig(learners=2))
@@ -46,7 +46,7 @@ def no_width(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_full_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training that a test forgot to shrink fails at once, instead of running for hours."""
-    module = importlib.import_module("adaptrt.models.train")
+    module = importlib.import_module("adaptrt.models.training.train")
     train = module.train
 
     def short(recipe: Recipe, *args: Any) -> Any:

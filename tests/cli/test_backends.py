@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from adaptrt.runtime.engine_files import ENGINE_FILE, encode_engines, read_engines
+from adaptrt.runtime.bundle.engine_files import ENGINE_FILE, encode_engines, read_engines
 from tests.prepared_engines import prepare, require_openvino
 
 require_openvino()
@@ -87,7 +87,7 @@ def test_verify_finds_nothing_to_compare_with(refused, prepared):
 
 def test_verify_in_half_precision_counts_predictions():
     from adaptrt.export.errors import ParityError
-    from adaptrt.export.verify_backend import BackendReport, BackendRow
+    from adaptrt.export.parity.verify_backend import BackendReport, BackendRow
 
     def report(agreeing, exact):
         return BackendReport("openvino", "", exact, [BackendRow({"price": [0.5]}, 200, 100, 0.1, agreeing)])

@@ -83,7 +83,7 @@ def test_interrupted(cli, contents, bundle, monkeypatch):
     def interrupt(*_args, **_settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("adaptrt.bench.bundle_latency"), "measure_bundle", interrupt)
+    monkeypatch.setattr(importlib.import_module("adaptrt.bench.timing.bundle_latency"), "measure_bundle", interrupt)
     before = contents(bundle)
     result = cli("bench", bundle, *QUICK)
     assert result.exit_code == 130 and "nothing was written" in result.stderr

@@ -11,7 +11,7 @@ from click.testing import Result
 
 from adaptrt.export.errors import ExportError
 from adaptrt.export.staging import check_replaceable
-from adaptrt.runtime.engine_files import ENGINES, read_engines
+from adaptrt.runtime.bundle.engine_files import ENGINES, read_engines
 
 Cli = Callable[..., Result]
 Refused = Callable[..., str]

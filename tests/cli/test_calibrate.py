@@ -75,7 +75,7 @@ def test_too_few_evaluations(refused, contents, staged):
 
 def test_an_interrupted_search_goes_on(cli, contents, staged, monkeypatch):
     folder, data = staged
-    evaluations = importlib.import_module("adaptrt.export.evaluations")
+    evaluations = importlib.import_module("adaptrt.export.calibration.evaluations")
     record, made = evaluations.record_stages, []
 
     def interrupt(*args):
@@ -131,7 +131,7 @@ def test_interrupted(cli, contents, bundle, monkeypatch):
     def interrupt(*_args, **_settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("adaptrt.export.calibrate"), "measure", interrupt)
+    monkeypatch.setattr(importlib.import_module("adaptrt.export.calibration.calibrate"), "measure", interrupt)
     before = contents(bundle)
     result = cli("calibrate", bundle)
     assert result.exit_code == 130

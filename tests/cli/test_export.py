@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adaptrt.models.folder import save_model
-from adaptrt.runtime.bundle import read_bundle
+from adaptrt.runtime.bundle.bundle_file import read_bundle
 
 
 def test_json(exported):
@@ -58,7 +58,7 @@ def test_curve_table(exported):
 def test_parity_table_names_what_differs():
     """Several knobs are one column: those that vary, if they are on; a confidence has its own error."""
     from adaptrt.cli.tables import parity_table
-    from adaptrt.export.parity import ParityRow
+    from adaptrt.export.parity.comparison import ParityRow
 
     def row(confidence_error=0.0, **knobs):
         return ParityRow(knobs, 2, 4, 100, 0, 1, 1e-6, confidence_error, 1e-8, 1.0, 0, 1e-6)
@@ -153,7 +153,7 @@ def traced(monkeypatch, exported):
     """Tracing gives the graphs that were exported before, to save its time."""
     import onnx
 
-    from adaptrt.export.trace import TracedStage
+    from adaptrt.export.graph.trace import TracedStage
 
     folder = exported[0]
     bundle = read_bundle(folder)
@@ -184,7 +184,7 @@ def test_interrupted(cli, contents, model_folder, bundle, monkeypatch):
     def interrupt(*_args, **_settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("adaptrt.export.calibrate"), "measure", interrupt)
+    monkeypatch.setattr(importlib.import_module("adaptrt.export.calibration.calibrate"), "measure", interrupt)
     before = contents(bundle.parent)
     result = cli("export", model_folder, "--output", bundle)
     assert result.exit_code == 130

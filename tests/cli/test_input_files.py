@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from adaptrt.cli.errors import CommandError
 from adaptrt.cli.input_files import read_inputs
-from adaptrt.runtime.bundle import TensorSpec
+from adaptrt.runtime.bundle.bundle_file import TensorSpec
 
 X = TensorSpec("x", "float32", ["batch", 2])
 Y = TensorSpec("y", "float32", ["batch"])

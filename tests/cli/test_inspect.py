@@ -60,7 +60,7 @@ def test_several_stages(cli, staged):
 
 def test_the_frontier_alone(staged):
     from adaptrt.cli.tables import curve_table
-    from adaptrt.runtime.bundle import read_bundle
+    from adaptrt.runtime.bundle.bundle_file import read_bundle
 
     curve = read_bundle(staged).curve
     every, marked = curve_table(curve, None, 1000), curve_table(curve, None, 1000, frontier_only=True)

@@ -54,7 +54,7 @@ def test_who_handles_the_signal_goes_on_doing_so():
 
 
 def test_an_error_that_a_library_makes_of_it_is_an_interrupt(cli, bundle, monkeypatch):
-    import adaptrt.export.verify as verify
+    import adaptrt.export.parity.verify as verify
 
     def library(*_args, **_settings):
         try:
@@ -72,7 +72,7 @@ def test_an_error_that_a_library_makes_of_it_is_an_interrupt(cli, bundle, monkey
 def test_a_job_in_the_background_is_not_interrupted(python, main_code, ignored):
     code = f"""
 import signal
-import adaptrt.runtime.bundle as bundle
+import adaptrt.runtime.bundle.bundle_file as bundle
 read = bundle.read_bundle
 
 def read_interrupted(*args, **settings):

@@ -10,7 +10,7 @@ import pytest
 from adaptrt.cli.errors import CommandError
 from adaptrt.cli.output import check_output_file, plain
 from adaptrt.cli.tables import count, percent, quality, size
-from adaptrt.runtime.bundle import Knob
+from adaptrt.runtime.bundle.bundle_file import Knob
 
 
 @dataclasses.dataclass

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from adaptrt.cli.progress import steps_shown, training_shown
-from adaptrt.models.phase import Progress
+from adaptrt.models.training.phase import Progress
 
 
 @pytest.fixture(params=["terminal", "log"])

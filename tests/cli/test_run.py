@@ -8,7 +8,7 @@ from PIL import Image
 
 from adaptrt.cli.input_files import read_inputs
 from adaptrt.runtime import Budget, load
-from adaptrt.runtime.bundle import read_bundle
+from adaptrt.runtime.bundle.bundle_file import read_bundle
 from tests.staged_bundle import images
 
 

@@ -8,13 +8,13 @@ import pytest
 
 from adaptrt.cli.train import scaled
 from adaptrt.cli.train_log import EpochHistory, encode_log
-from adaptrt.models.acm import ACMConfig
-from adaptrt.models.data import DataSplits, Split
+from adaptrt.models.adapters.vit import ViTConfig
+from adaptrt.models.data.split import DataSplits, Split
+from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.folder import load_folder
-from adaptrt.models.phase import Progress
-from adaptrt.models.precision import PrecisionChoice
-from adaptrt.models.recipe import Recipe
-from adaptrt.models.vit import ViTConfig
+from adaptrt.models.training.phase import Progress
+from adaptrt.models.training.precision import PrecisionChoice
+from adaptrt.models.training.recipe import Recipe
 
 RECIPE = Recipe(
     vit=ViTConfig(width=16, depth=1, heads=1, ffn_width=32),
@@ -39,9 +39,9 @@ def tiny_recipe(monkeypatch):
     """The ready model is a tiny one, its data a few images of noise."""
     monkeypatch.setitem(importlib.import_module("adaptrt.models.registry").RECIPES, "digits", RECIPE)
     data = DataSplits("digits", calibration=_split(20, 1), test=_split(20, 2), train=_split(48, 0))
-    monkeypatch.setitem(importlib.import_module("adaptrt.models.data").DATA_SETS, "digits", lambda: data)
+    monkeypatch.setitem(importlib.import_module("adaptrt.models.data.split").DATA_SETS, "digits", lambda: data)
     choice = PrecisionChoice("float32", "as tests have it")
-    monkeypatch.setattr("adaptrt.models.precision.precision_of_this_machine", lambda: choice)
+    monkeypatch.setattr("adaptrt.models.training.precision.precision_of_this_machine", lambda: choice)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def interrupt_after(monkeypatch):
     """Ctrl-C after a number of checkpoints."""
 
     def arrange(checkpoints):
-        phase = importlib.import_module("adaptrt.models.phase")
+        phase = importlib.import_module("adaptrt.models.training.phase")
         save, left = phase._save, [checkpoints]
 
         def interrupted_save(*args):
@@ -94,7 +94,7 @@ def test_what_is_evaluated_is_what_was_saved(cli, tmp_path):
     assert cli("train", *_folders(tmp_path)).exit_code == 0
     saved = load_folder(tmp_path / "weights", "x")
     assert saved.data_name == "digits" and saved.dense is not None
-    test = importlib.import_module("adaptrt.models.data").load_data("digits").test
+    test = importlib.import_module("adaptrt.models.data.split").load_data("digits").test
     with torch.no_grad():
         logits = saved.dense(torch.from_numpy(test.inputs)).logits
     accuracy = float((logits.argmax(1).numpy() == test.labels).mean())
@@ -163,7 +163,7 @@ def test_bad_arguments(refused, tmp_path):
 def test_no_space_left(cli, tmp_path, monkeypatch):
     import errno
 
-    phase = importlib.import_module("adaptrt.models.phase")
+    phase = importlib.import_module("adaptrt.models.training.phase")
 
     def full(*_args):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -229,7 +229,7 @@ def measured(monkeypatch):
 
     def say(precision, reason, speedup=None):
         choice = PrecisionChoice(precision, reason, speedup)
-        monkeypatch.setattr("adaptrt.models.precision.precision_of_this_machine", lambda: choice)
+        monkeypatch.setattr("adaptrt.models.training.precision.precision_of_this_machine", lambda: choice)
 
     return say
 

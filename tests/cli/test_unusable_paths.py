@@ -85,7 +85,7 @@ def test_what_no_verb_foresaw(refused, monkeypatch, name):
     def fail(*_args, **_settings):
         raise PermissionError(errno.EACCES, "Permission denied", name)
 
-    monkeypatch.setattr(importlib.import_module("adaptrt.runtime.bundle"), "read_bundle", fail)
+    monkeypatch.setattr(importlib.import_module("adaptrt.runtime.bundle.bundle_file"), "read_bundle", fail)
     line = refused("inspect", "x")
     assert line.startswith("error: cannot use '/locked/a") and "Permission denied" in line
     assert len(line) < 500

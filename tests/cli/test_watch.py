@@ -22,7 +22,7 @@ from tests.runtime.conftest import FIXTURES, TINY
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTRT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("adaptrt.runtime.profiling.SECONDS", 0.05)
+    monkeypatch.setattr("adaptrt.runtime.device.profiling.SECONDS", 0.05)
 
 
 @pytest.fixture

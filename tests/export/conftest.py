@@ -8,11 +8,11 @@ import onnx
 import pytest
 import torch
 
-from adaptrt.export.bodies import attach_bodies
 from adaptrt.export.exporter import ExportReport, export_bundle
-from adaptrt.export.trace import trace
+from adaptrt.export.graph.bodies import attach_bodies
+from adaptrt.export.graph.trace import trace
 from adaptrt.models import ACMConfig, LoadedModel, ViT, ViTConfig
-from adaptrt.models.data import DataSplits, Split
+from adaptrt.models.data.split import DataSplits, Split
 
 SHAPE = ViTConfig(image_size=4, patch_size=2, width=16, depth=2, heads=2, ffn_width=32, classes=3)
 

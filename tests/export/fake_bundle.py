@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.models.data import DataSplits, Split
-from adaptrt.runtime.bundle import FORMAT_VERSION, Axis, Bundle, Carry, Dense, Knob, Stage, TensorSpec
+from adaptrt.models.data.split import DataSplits, Split
+from adaptrt.runtime.bundle.bundle_file import FORMAT_VERSION, Axis, Bundle, Carry, Dense, Knob, Stage, TensorSpec
 
 TOKENS, LEARNERS, CLASSES, GATES = 6, 2, 3, 2
 FULL = TOKENS * LEARNERS

@@ -12,12 +12,13 @@ import numpy as np
 import onnx
 import pytest
 
-from adaptrt.export import exporter, saved_graph, staging
+from adaptrt.export import exporter, staging
 from adaptrt.export.errors import ExportError, ParityError
 from adaptrt.export.exporter import ExportReport, export_bundle
+from adaptrt.export.graph import saved_graph
 from adaptrt.models import LoadedModel, ViT
 from adaptrt.runtime import load
-from adaptrt.runtime.bundle import read_bundle
+from adaptrt.runtime.bundle.bundle_file import read_bundle
 from tests.export.conftest import SHAPE, source, tiny_data
 
 
@@ -186,7 +187,9 @@ def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
 _KILLED = """
 import sys
 from pathlib import Path
-from adaptrt.export import exporter, graph_files, saved_graph, staging
+from adaptrt.export import exporter, staging
+from adaptrt.export.graph import saved_graph
+from adaptrt.export.graph import stage_files as graph_files
 from tests.export.conftest import source, tiny_data
 original = exporter.write_file
 def slow(path, content):

@@ -9,7 +9,7 @@ import torch
 from adaptrt.export import exporter
 from adaptrt.export.errors import ExportError, ParityError
 from adaptrt.export.exporter import export_bundle
-from adaptrt.export.trace import trace
+from adaptrt.export.graph.trace import trace
 from adaptrt.models.work import WorkCount
 from adaptrt.runtime import BundleError
 from tests.export.conftest import source

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from adaptrt.models import ACMConfig, ViT, ViTConfig
-from adaptrt.models.data import DataSplits, Split
+from adaptrt.models.data.split import DataSplits, Split
 
 TINY = ViTConfig(image_size=4, patch_size=2, width=16, depth=2, heads=2, ffn_width=32, classes=3)
 

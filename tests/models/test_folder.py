@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from adaptrt.models import ACMConfig, ModelFolderError, ViT, load_folder, load_model, registry, save_model
-from adaptrt.models.data import DataError, Split, load_data
-from adaptrt.models.exit_head import ExitConfig
+from adaptrt.models.adapters.resnet import ResNet, ResNetConfig, with_exits
+from adaptrt.models.adapters.text_encoder import TextEncoder, TextEncoderConfig
+from adaptrt.models.data.split import DataError, Split, load_data
+from adaptrt.models.families.exit_head import ExitConfig
+from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.folder import ARCHITECTURES, AnyModel
 from adaptrt.models.network import Network
-from adaptrt.models.resnet import ResNet, ResNetConfig, with_exits
-from adaptrt.models.text_encoder import TextEncoder, TextEncoderConfig
-from adaptrt.models.token_pruning import PruningConfig
 from tests.models.conftest import TINY, with_acm
 
 EVERYTHING = {

@@ -132,9 +132,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that an export wrote here, where torch is: the default model, smaller and untrained."""
     import torch
 
-    from adaptrt.models.acm import ACMConfig
+    from adaptrt.models.adapters.vit import ViT, ViTConfig
+    from adaptrt.models.families.acm import ACMConfig
     from adaptrt.models.folder import save_model
-    from adaptrt.models.vit import ViT, ViTConfig
 
     folder = tmp_path_factory.mktemp("exported")
     config = ViTConfig(width=32, depth=2, heads=2, ffn_width=64, acm=ACMConfig(learners=2))

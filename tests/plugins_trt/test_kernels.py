@@ -10,7 +10,7 @@ pytest.importorskip("triton", reason="triton is not installed: install adaptrt[k
 
 import torch
 
-from adaptrt.bench.gpu_reference import TOLERANCES, Sizes, draw_mlp, mlp_reference
+from adaptrt.bench.gpu.reference import TOLERANCES, Sizes, draw_mlp, mlp_reference
 from adaptrt.ops import CONDITIONAL_MLP, SELECT_TOKENS, Case
 from adaptrt.plugins_trt import launch
 from adaptrt.plugins_trt.kernel_records import (

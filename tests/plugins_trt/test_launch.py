@@ -7,7 +7,7 @@ pytest.importorskip("triton", reason="triton is not installed: install adaptrt[k
 
 import torch
 
-from adaptrt.bench.gpu_reference import Sizes, draw_mlp
+from adaptrt.bench.gpu.reference import Sizes, draw_mlp
 from adaptrt.plugins_trt import launch
 from adaptrt.plugins_trt.errors import KernelError
 from adaptrt.plugins_trt.kernel_records import CONDITIONAL_MLP_DOWN, CONDITIONAL_MLP_ORDER, CONDITIONAL_MLP_UP

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from adaptrt.runtime import AdaptiveModel, load
-from adaptrt.runtime.bundle import TensorSpec, read_bundle
+from adaptrt.runtime.bundle.bundle_file import TensorSpec, read_bundle
 from tests.runtime.cuda_stand_in import Cuda
 from tests.runtime.tensorrt_bundles import build
 from tests.runtime.tensorrt_stand_in import TensorRT

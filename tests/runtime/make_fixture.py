@@ -1,6 +1,6 @@
 """Makes ``fixtures/tiny``, the bundle that the runtime's tests run where the onnx package is not installed.
 
-It is the bundle of ``bench/tiny_bundle.py``. Run this after a change to the bundle's schema:
+It is the bundle of ``bench/timing/tiny_bundle.py``. Run this after a change to the bundle's schema:
 ``python tests/runtime/make_fixture.py``.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptrt.bench.tiny_bundle import make, reference
+from adaptrt.bench.timing.tiny_bundle import make, reference
 
 __all__ = ["FOLDER", "make", "reference"]
 

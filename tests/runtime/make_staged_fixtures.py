@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, parser
 
-from adaptrt.runtime.bundle import (
+from adaptrt.runtime.bundle.bundle_file import (
     FORMAT_VERSION,
     Axis,
     Bundle,

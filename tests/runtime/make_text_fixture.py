@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptrt.runtime.bundle import Axis, CurvePoint, Dense, Knob, TensorSpec
+from adaptrt.runtime.bundle.bundle_file import Axis, CurvePoint, Dense, Knob, TensorSpec
 from tests.runtime.make_staged_fixtures import FIXTURES, f32, make_model, write
 
 _TEXTS = """(int64[batch, length] words, bool[batch, length] mask, float[batch, 2] style, float[1] price)

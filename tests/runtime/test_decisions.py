@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adaptrt.runtime import AdaptiveModel, BackendError, InputError, load
-from adaptrt.runtime.bundle import Bundle, Dense, Stage, TensorSpec
+from adaptrt.runtime.bundle.bundle_file import Bundle, Dense, Stage, TensorSpec
 from adaptrt.runtime.decisions import DecisionRecorder
 from tests.runtime import staged_reference as reference
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from adaptrt.runtime import BackendError, Budget, BudgetError, InputError
-from adaptrt.runtime.bundle import Knob
+from adaptrt.runtime.bundle.bundle_file import Knob
 from adaptrt.runtime.inputs import knob_arrays
 
 F32 = np.zeros((2, 4), np.float32)

@@ -14,7 +14,7 @@ import pytest
 
 from adaptrt.runtime import BackendError, Budget, BundleError, load
 from adaptrt.runtime.backends import onnxruntime as onnxruntime_backend
-from adaptrt.runtime.external_data import external_locations
+from adaptrt.runtime.bundle.external_data import external_locations
 
 onnx = pytest.importorskip("onnx", reason="builds models with the onnx package, which is not installed here")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

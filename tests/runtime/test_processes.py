@@ -18,8 +18,8 @@ import pytest
 import adaptrt
 from adaptrt import AdaptrtError, AdaptrtWarning
 from adaptrt.runtime import AdaptiveModel, BackendError, Budget, load
-from adaptrt.runtime.bundle import read_bundle
-from adaptrt.runtime.control.profile_cache import cache_folder
+from adaptrt.runtime.bundle.bundle_file import read_bundle
+from adaptrt.runtime.device.profile_cache import cache_folder
 from tests.prepared_engines import prepare, require_openvino
 from tests.runtime.conftest import RecordingBackend
 
@@ -204,7 +204,11 @@ import importlib
 for module in sys.argv[1:]:
     importlib.import_module(module)
 """
-    modules = ["adaptrt.bench.session_worker", "adaptrt.export.calibrate", "adaptrt.export.stage_graphs"]
+    modules = [
+        "adaptrt.bench.timing.session_worker",
+        "adaptrt.export.calibration.calibrate",
+        "adaptrt.export.parity.stage_graphs",
+    ]
     for module in modules:
         if module != modules[0]:
             pytest.importorskip("torch", reason="export takes torch, which is not installed")
@@ -219,7 +223,7 @@ pwd.getpwuid = pwd.getpwnam = unknown
 import numpy as np
 from adaptrt import AdaptrtWarning
 from adaptrt.runtime import Budget, load
-from adaptrt.runtime.control import profile
+from adaptrt.runtime.device import profile
 profile._ROUNDS = (2, 2); profile._PAUSES = 1; profile._PAUSE_S = 0.01
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -362,7 +366,7 @@ def test_a_profile_that_cannot_be_kept_says_why(monkeypatch, tmp_path):
 
 
 def test_a_full_disk_is_the_reason_that_is_given(monkeypatch, tmp_path):
-    from adaptrt.runtime.control import profile_cache
+    from adaptrt.runtime.device import profile_cache
 
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from adaptrt.runtime import BackendError, load
-from adaptrt.runtime.bundle import read_bundle
+from adaptrt.runtime.bundle.bundle_file import read_bundle
+from adaptrt.runtime.bundle.stage_validation import batch_axis
 from adaptrt.runtime.single_sample import SingleSample
-from adaptrt.runtime.stage_validation import batch_axis
 from tests.runtime.conftest import FIXTURES
 from tests.runtime.test_stages import exits_inputs, rows
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptrt.runtime import AdaptiveModel, BackendError
-from adaptrt.runtime.bundle import Bundle, Carry, Dense, Knob, Stage, TensorSpec
+from adaptrt.runtime.bundle.bundle_file import Bundle, Carry, Dense, Knob, Stage, TensorSpec
 from adaptrt.runtime.compaction import Compaction
 
 IDS = 12

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adaptrt.runtime import BundleError, load
-from adaptrt.runtime.bundle import CurvePoint, encode_bundle, read_bundle
-from adaptrt.runtime.model_metadata import metadata_props
+from adaptrt.runtime.bundle.bundle_file import CurvePoint, encode_bundle, read_bundle
+from adaptrt.runtime.bundle.model_metadata import metadata_props
+from tests.runtime.bundle.test_bundle import leaves, refused
+from tests.runtime.bundle.test_external_data import message
 from tests.runtime.conftest import FIXTURES
-from tests.runtime.test_bundle import leaves, refused
-from tests.runtime.test_external_data import message
 
 
 def carry(content, number=0):

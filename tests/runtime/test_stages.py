@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptrt.runtime import BackendError, Budget, BudgetError, InputError, load
-from adaptrt.runtime.bundle import read_bundle
+from adaptrt.runtime.bundle.bundle_file import read_bundle
 from tests.runtime import staged_reference as reference
 from tests.runtime.conftest import FIXTURES
 

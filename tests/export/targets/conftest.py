@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from adaptrt.export.evaluations import untold
+from adaptrt.export.calibration.evaluations import untold
 from adaptrt.export.exporter import describe_bundle
-from adaptrt.export.graph_files import save_stages, trace_stages
-from adaptrt.export.parity_check import parity_inputs, parity_settings
-from adaptrt.export.reference import GOLDEN_FILE, encode_golden, run_reference
+from adaptrt.export.graph.stage_files import save_stages, trace_stages
+from adaptrt.export.parity.check import parity_inputs, parity_settings
+from adaptrt.export.parity.reference import GOLDEN_FILE, encode_golden, run_reference
 from adaptrt.models import ACMConfig, LoadedModel, ViT
-from adaptrt.models.exit_head import ExitConfig
+from adaptrt.models.adapters.text_encoder import TextEncoder
+from adaptrt.models.families.exit_head import ExitConfig
+from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.network import Network
-from adaptrt.models.text_encoder import TextEncoder
-from adaptrt.models.token_pruning import PruningConfig
-from adaptrt.runtime.bundle import BUNDLE_FILE, Dense, encode_bundle
-from tests.export.test_families import ACM, SHAPE
-from tests.models.test_resnet import TINY as RESNET
-from tests.models.test_resnet import trained_like
-from tests.models.test_text_encoder import TINY as TEXT
+from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Dense, encode_bundle
+from tests.export.parity.test_families import ACM, SHAPE
+from tests.models.adapters.test_resnet import TINY as RESNET
+from tests.models.adapters.test_resnet import trained_like
+from tests.models.adapters.test_text_encoder import TINY as TEXT
 
 SHALLOW = dataclasses.replace(SHAPE, depth=2)
 SAMPLES = 24

@@ -16,8 +16,8 @@ from adaptrt.export.targets.inline import inlined
 from adaptrt.export.targets.openvino_check import OpenVinoSession, require_agreement
 from adaptrt.export.targets.quality import compare_quality
 from adaptrt.export.targets.source import read_stages
-from adaptrt.runtime.bundle import read_bundle
-from adaptrt.runtime.engine_files import engine_folder, read_engines
+from adaptrt.runtime.bundle.bundle_file import read_bundle
+from adaptrt.runtime.bundle.engine_files import engine_folder, read_engines
 from tests.export.targets.conftest import MAKERS
 from tests.prepared_engines import require_openvino
 

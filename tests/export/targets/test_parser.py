@@ -12,7 +12,7 @@ import pytest
 
 from adaptrt.export.targets.prepare import prepare
 from adaptrt.export.targets.source import read_stages
-from adaptrt.runtime.bundle import read_bundle
+from adaptrt.runtime.bundle.bundle_file import read_bundle
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
 Bundles = Callable[[str], Path]

@@ -19,7 +19,7 @@ from adaptrt.export.targets.rounding import rounded
 from adaptrt.export.targets.source import read_stages, refresh_bodies
 from adaptrt.export.targets.tensor_types import FLOAT, FLOAT16, element_types, infer_types
 from adaptrt.ops import CONDITIONAL_MLP, DOMAIN
-from adaptrt.runtime.bundle import read_bundle
+from adaptrt.runtime.bundle.bundle_file import read_bundle
 from tests.export.targets.conftest import MAKERS
 from tests.ops.implementations import graph_of
 

@@ -15,8 +15,8 @@ from adaptrt.export.targets.build import BuildSettings, build_target
 from adaptrt.export.targets.prepare import Prepared, prepare
 from adaptrt.export.targets.quality import QualityReport, QualityRow, compare_quality, require_quality
 from adaptrt.export.targets.source import read_stages
-from adaptrt.runtime.bundle import read_bundle
-from adaptrt.runtime.engine_files import ENGINES
+from adaptrt.runtime.bundle.bundle_file import read_bundle
+from adaptrt.runtime.bundle.engine_files import ENGINES
 
 Bundles = Callable[[str], Path]
 

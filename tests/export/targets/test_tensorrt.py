@@ -17,7 +17,7 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.targets import build as build_module
 from adaptrt.export.targets.build import BuildSettings, build_target
 from adaptrt.export.targets.engine_builder import EngineApi
-from adaptrt.runtime.engine_files import ENGINES
+from adaptrt.runtime.bundle.engine_files import ENGINES
 
 Bundles = Callable[[str], Path]
 TENSORRT = BuildSettings("tensorrt", max_quality_drop=0.1)

@@ -18,8 +18,8 @@ from adaptrt.export.targets.engine_builder import build_engine, find_engine_api
 from adaptrt.export.targets.prepare import prepare
 from adaptrt.export.targets.profiles import SizeRange, stage_profiles
 from adaptrt.export.targets.source import read_stages
-from adaptrt.runtime.bundle import BUNDLE_FILE, read_bundle
-from adaptrt.runtime.engine_files import ENGINE_FILE, ENGINES, engine_folder, read_engines
+from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, read_bundle
+from adaptrt.runtime.bundle.engine_files import ENGINE_FILE, ENGINES, engine_folder, read_engines
 from tests.export.targets.conftest import MAKERS
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
@@ -184,7 +184,7 @@ def test_a_refused_graph_is_one_line(tmp_path: Path) -> None:
 
 
 def test_weights_beside_the_graph(copied: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adaptrt.export.saved_graph.EXTERNAL_DATA_FROM", 0)
+    monkeypatch.setattr("adaptrt.export.graph.saved_graph.EXTERNAL_DATA_FROM", 0)
     report = build_target(copied("combined"), RTX)
     for number, stage in enumerate(report.engines.stages):
         assert [data.file for data in stage.external_data] == [f"stage{number}.onnx.data"]

@@ -113,7 +113,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path, monkeypatch):
 
 
 def test_a_profile_holds_for_what_was_granted(monkeypatch):
-    from adaptrt.runtime import profiling
+    from adaptrt.runtime.device import profiling
 
     keys = set()
     model = load(TINY, threads=1)

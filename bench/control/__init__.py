@@ -1,0 +1,1 @@
+"""Targets in milliseconds held while the device changes."""

@@ -1,0 +1,1 @@
+"""The families of adaptive networks beside each other."""

@@ -1,0 +1,1 @@
+"""The kernels on a CUDA device: right, fast, with which tiles."""

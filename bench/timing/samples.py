@@ -1,0 +1,90 @@
+"""The inputs that a bundle is timed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from adaptrt.bench.errors import BenchError
+from adaptrt.bench.timing.session_process import Array
+from adaptrt.export.parity.reference import GOLDEN_FILE, read_golden
+from adaptrt.runtime.bundle.bundle_file import Bundle, TensorSpec
+from adaptrt.runtime.bundle.stage_validation import batch_axis
+
+_NOISE = 64  # samples
+
+
+def find_samples(folder: Path, bundle: Bundle, inputs: Array | None) -> tuple[Array, str]:
+    """Samples to feed to a bundle of one input, ``[samples, ...]``, and where they come from.
+
+    Args:
+        folder: The bundle's.
+        bundle: Its content.
+        inputs: Samples that were given; None takes those in ``golden.npz``, or noise.
+
+    Returns:
+        The samples, and "given", "golden" or "random".
+
+    Raises:
+        BenchError: They do not fit the input, or there are none and noise cannot be made for it.
+        ExportError: ``golden.npz`` is damaged.
+    """
+    spec = bundle.inputs[0]
+    if inputs is not None:
+        return _checked(np.asarray(inputs), spec), "given"
+    golden = folder / GOLDEN_FILE
+    if golden.is_file():
+        kept = read_golden(golden)[0].inputs
+        if spec.name not in kept:
+            raise BenchError(
+                f"{golden} has inputs {sorted(kept)}, expected {spec.name!r}; export the bundle again, or give inputs"
+            )
+        return _checked(kept[spec.name], spec), "golden"
+    sizes = [size for size in spec.shape[1:] if isinstance(size, int)]
+    if len(sizes) != len(spec.shape) - 1 or np.dtype(spec.dtype).kind != "f":
+        raise BenchError(
+            f"cannot make noise for input {spec.name!r} ({spec.dtype} {spec.shape}) of {bundle.name!r}; give inputs"
+        )
+    return np.random.default_rng(0).random((_NOISE, *sizes)).astype(spec.dtype), "random"
+
+
+def draw_inputs(bundle: Bundle, batch: int) -> dict[str, Array]:
+    """Noise for every input of a bundle, within the limits it declares; masks are all true, axes at their longest."""
+    generator, arrays, counted = np.random.default_rng(0), {}, batch_axis(bundle)
+    for spec in bundle.inputs:
+        dtype = np.dtype(spec.dtype)
+        sizes = [batch if size == counted else size for size in spec.shape]
+        shape = [bundle.axes[size].longest or batch if isinstance(size, str) else size for size in sizes]
+        if dtype.kind == "b":
+            arrays[spec.name] = np.ones(shape, dtype)
+        elif spec.minimum is not None and spec.maximum is not None:
+            arrays[spec.name] = generator.integers(spec.minimum, spec.maximum, shape, dtype, endpoint=True)
+        else:
+            arrays[spec.name] = generator.random(shape).astype(dtype)
+    return arrays
+
+
+def batches_of(samples: Array, batch: int, most: int) -> list[Array]:
+    """Divide samples into batches: as many as hold ``most`` samples or fewer, but one at least.
+
+    They are spread over all samples, which may be sorted by class, and repeated where there are too few.
+    """
+    count = max(1, most // batch)
+    have, wanted = len(samples), count * batch
+    picked = np.arange(wanted) * have // wanted if have >= wanted else np.arange(wanted) % have
+    return list(samples[picked].reshape(count, batch, *samples.shape[1:]))
+
+
+def _checked(samples: Array, spec: TensorSpec) -> Array:
+    fits = samples.ndim == len(spec.shape) and len(samples) > 0 and samples.dtype == np.dtype(spec.dtype)
+    if not fits or any(
+        isinstance(size, int) and size != got for size, got in zip(spec.shape[1:], samples.shape[1:], strict=True)
+    ):
+        raise BenchError(
+            f"got inputs {samples.dtype} {list(samples.shape)}, expected at least one sample of "
+            f"{spec.name!r}: {spec.dtype} {spec.shape}; give others"
+        )
+    if samples.dtype.kind == "f" and not np.isfinite(samples).all():
+        raise BenchError(f"got inputs with NaN or infinity for {spec.name!r}, expected finite numbers; give others")
+    return samples

@@ -1,0 +1,1 @@
+"""From data to the curve, the frontier and the exit thresholds of a bundle."""

@@ -1,0 +1,269 @@
+"""Sweep a bundle's knobs over calibration data into a curve, mark its frontier, report quality on a third split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from adaptrt.export.calibration.combinations import Point, search
+from adaptrt.export.calibration.evaluations import Evaluations, Progress, untold
+from adaptrt.export.calibration.frontier import mark_frontier, spread_prices
+from adaptrt.export.calibration.journal import JOURNAL_FILE, Journal, calibration_key
+from adaptrt.export.calibration.stage_records import BATCH, StagedModel, paired_error, require_classes, split_feeds
+from adaptrt.export.errors import CalibrationError
+from adaptrt.export.staging import write_file
+from adaptrt.runtime import load
+from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, CurvePoint, Knob, encode_bundle
+from adaptrt.runtime.bundle.schema import PRICE_KNOB
+from adaptrt.runtime.model import AdaptiveModel
+
+if TYPE_CHECKING:
+    from adaptrt.models.data.split import DataSplits, Split
+
+__all__ = [
+    "EVALUATIONS",
+    "POINTS",
+    "Progress",
+    "calibrate_bundle",
+    "calibrated",
+    "describe",
+    "has_combinations",
+    "mark_frontier",
+    "measure",
+    "price_knob",
+    "spread_prices",
+    "sweep",
+    "untold",
+]
+
+POINTS = 25
+EVALUATIONS = 120
+
+
+def calibrate_bundle(
+    folder: Path,
+    data: DataSplits,
+    *,
+    points: int = POINTS,
+    evaluations: int | None = None,
+    progress: Progress | None = None,
+) -> list[CurvePoint]:
+    """Calibrate a bundle and write the curve into its ``bundle.json``, atomically.
+
+    Where there is more to combine than one price, every finished pass is kept in a journal in the
+    bundle's folder: interrupted and called again, the calibration goes on where it was, and ends with
+    the curve that it would have had. The journal is removed at the end.
+
+    Args:
+        folder: The bundle.
+        data: Labelled data; knobs and frontier come from ``calibration``, the reported quality and
+            cost from ``test``.
+        points: Points of the curve, of each chain where there are several; at least 2.
+        evaluations: Passes over the calibration data at most, ``EVALUATIONS`` unless told; a bundle of
+            one stage and with no knob but a price takes ``points``.
+        progress: Told how far the calibration is.
+
+    Raises:
+        CalibrationError: The data does not fit the bundle's inputs, ``points`` is below 2, or
+            ``evaluations`` too few for the bundle's chains.
+        BundleError: The bundle is damaged.
+        ExportError: The bundle's folder cannot be written.
+    """
+    journal = folder / JOURNAL_FILE
+    bundle = calibrated(
+        folder, data, points=points, evaluations=evaluations, progress=progress or untold, journal=journal
+    )
+    write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
+    journal.unlink(missing_ok=True)
+    return bundle.curve
+
+
+def calibrated(
+    folder: Path,
+    data: DataSplits,
+    *,
+    points: int = POINTS,
+    evaluations: int | None = None,
+    progress: Progress = untold,
+    journal: Path | None = None,
+) -> Bundle:
+    """Calibrate a bundle and give what its ``bundle.json`` is to say; it is not written.
+
+    Arguments and errors are those of ``calibrate_bundle``.
+
+    Args:
+        folder: The bundle.
+        data: Labelled data.
+        points: Points per chain.
+        evaluations: Passes at most; None for the default.
+        progress: Told how far the calibration is.
+        journal: File to keep finished passes in, and to go on from; None keeps none. It stays where it
+            is, for the caller to remove once the result is safe.
+    """
+    if points < 2:
+        raise CalibrationError(f"got {points} points, expected at least 2")
+    model = load(folder)
+    about = describe(data)
+    if not has_combinations(model.bundle):
+        curve = sweep(model, data, points=points, progress=progress)
+    else:
+        for split in (data.calibration, data.test):
+            split_feeds(model.bundle.inputs, split)
+        limit = EVALUATIONS if evaluations is None else evaluations
+        curve, done = _searched(model, data, points, limit, progress, journal)
+        about["evaluations"] = done
+    dense = msgspec.structs.replace(model.bundle.dense, quality=_dense_accuracy(folder, model.bundle, data.test))
+    return msgspec.structs.replace(model.bundle, curve=curve, dense=dense, quality_metric="accuracy", data=about)
+
+
+def has_combinations(bundle: Bundle) -> bool:
+    """Whether a bundle has more to calibrate than one price."""
+    return len(bundle.stages) > 1 or not {knob.name for knob in bundle.knobs} <= {PRICE_KNOB}
+
+
+def describe(data: DataSplits) -> dict[str, object]:
+    """What ``bundle.json`` says of the data it was calibrated on."""
+    return {"name": data.name, "calibration": len(data.calibration), "test": len(data.test)}
+
+
+def sweep(model: AdaptiveModel, data: DataSplits, *, points: int, progress: Progress) -> list[CurvePoint]:
+    """Measure cost and quality over the price, dearest point last."""
+    knob = price_knob(model.bundle)
+    measured: dict[float, Measured] = {}
+
+    def fraction(price: float) -> float:
+        measured[price] = measure(model, data.calibration, price)
+        progress("calibrating", len(measured) / (2 * points))
+        return measured[price].cost
+
+    prices = spread_prices(fraction, knob.minimum, knob.maximum, points)
+    prices.sort(key=lambda price: (measured[price].cost, -price))
+    marks = mark_frontier([measured[p].cost for p in prices], [measured[p].quality for p in prices])
+    dearest = measured[prices[-1]]
+    curve = []
+    for index, (price, on_frontier) in enumerate(zip(prices, marks, strict=True)):
+        held_out = measure(model, data.test, price)
+        progress("measuring quality on held-out data", 0.5 + (index + 1) / (2 * len(prices)))
+        curve.append(
+            CurvePoint(
+                knobs={"price": price},
+                macs_fraction=held_out.cost,
+                quality=held_out.quality,
+                frontier=on_frontier,
+                calibration_macs_fraction=measured[price].cost,
+                calibration_quality=measured[price].quality,
+                calibration_error=measured[price].error_against(dearest),
+            )
+        )
+    return curve
+
+
+def price_knob(bundle: Bundle) -> Knob:
+    """The price among a bundle's knobs.
+
+    Raises:
+        CalibrationError: It has none.
+    """
+    for knob in bundle.knobs:
+        if knob.name == "price":
+            return knob
+    raise CalibrationError(f"bundle {bundle.name!r} has no price, expected a knob of that name; nothing to calibrate")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a split costs and gives at one price.
+
+    Attributes:
+        cost: Mean share of the dense model's work.
+        correct: Which samples are right, bool ``[n]``.
+    """
+
+    cost: float
+    correct: npt.NDArray[np.bool_]
+
+    @property
+    def quality(self) -> float:
+        """Share of samples that are right."""
+        return int(self.correct.sum()) / len(self.correct)
+
+    def error_against(self, other: Measured) -> float:
+        """Standard error of the difference between the two qualities, sample by sample."""
+        return paired_error(self.correct, other.correct)
+
+
+def measure(model: AdaptiveModel, split: Split, price: float) -> Measured:
+    """Mean share of work and accuracy over a split, at one price."""
+    feeds = split_feeds(model.bundle.inputs, split)
+    spent, correct = 0.0, []
+    for start in range(0, len(split), BATCH):
+        rows = slice(start, start + BATCH)
+        result = model.run({name: array[rows] for name, array in feeds.items()}, knobs={"price": price})
+        require_classes(result.outputs["logits"], split.labels[rows])
+        spent += float(result.macs_fraction.sum(dtype=np.float64))
+        correct.append(result.outputs["logits"].argmax(1) == split.labels[rows])
+    return Measured(spent / len(split), np.concatenate(correct))
+
+
+def _searched(
+    model: StagedModel, data: DataSplits, points: int, limit: int, progress: Progress, journal: Path | None
+) -> tuple[list[CurvePoint], int]:
+    """The curve of a bundle with several knobs, and the passes over calibration data that it took."""
+    with Journal(journal, calibration_key(model.bundle, data)) as kept:
+        evaluations = Evaluations(model, data, limit=limit, journal=kept, progress=progress)
+        found = search(evaluations, points=points)
+        curve = _held_out(evaluations, found)
+    progress(f"calibrated in {evaluations.done} passes", 1.0)
+    return curve, evaluations.done
+
+
+def _held_out(evaluations: Evaluations, points: Sequence[Point]) -> list[CurvePoint]:
+    """Measure on the test split what calibration data chose, and mark both frontiers: the soft and the hard one."""
+    marked: dict[int, bool] = {}
+    errors: dict[int, float] = {}
+    for hard in (False, True):
+        places = [place for place, point in enumerate(points) if point.hard is hard]
+        outcomes = [points[place].outcome for place in places]
+        marks = mark_frontier([own.cost for own in outcomes], [own.quality for own in outcomes])
+        marked.update(zip(places, marks, strict=True))
+        if outcomes:
+            dearest = max(outcomes, key=lambda own: own.cost)
+            errors.update((place, own.error_against(dearest)) for place, own in zip(places, outcomes, strict=True))
+    passes = len({repr(point.passed) for point in points})
+    curve = []
+    for place, point in enumerate(points):
+        outcome = evaluations.held_out(point.passed, passes).outcome(point.thresholds)
+        curve.append(
+            CurvePoint(
+                knobs=point.knobs,
+                macs_fraction=outcome.cost,
+                quality=outcome.quality,
+                frontier=marked[place],
+                calibration_quality=point.outcome.quality,
+                calibration_macs_fraction=point.outcome.cost,
+                setting=point.setting,
+                hard=point.hard,
+                calibration_error=errors[place],
+            )
+        )
+    return curve
+
+
+def _dense_accuracy(folder: Path, bundle: Bundle, split: Split) -> float | None:
+    """Accuracy of the dense model that the bundle carries for comparison; None if it carries none."""
+    if bundle.dense.file is None or not (folder / bundle.dense.file).is_file():
+        return None
+    session = onnxruntime.InferenceSession(str(folder / bundle.dense.file), providers=["CPUExecutionProvider"])
+    feeds, correct = split_feeds(bundle.inputs, split), 0
+    for start in range(0, len(split), BATCH):
+        rows = slice(start, start + BATCH)
+        (logits,) = session.run(["logits"], {name: array[rows] for name, array in feeds.items()})
+        correct += int((np.asarray(logits).argmax(1) == split.labels[rows]).sum())
+    return correct / len(split)

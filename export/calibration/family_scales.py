@@ -1,0 +1,67 @@
+"""Fit the price scales of a model with several families, on its own graphs with raw prices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from adaptrt.export.calibration.evaluations import Progress
+from adaptrt.export.calibration.price_scale import sweep_family
+from adaptrt.export.graph.stage_files import save_stages, trace_stages
+from adaptrt.export.staging import write_file
+from adaptrt.models.data.split import DataSplits
+from adaptrt.models.encoder import Encoder
+from adaptrt.models.families.price_scale import PriceScale
+from adaptrt.models.folder import LoadedModel
+from adaptrt.runtime import load
+from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, Dense, encode_bundle
+
+SWEEP_POINTS = 13
+SWEEP_SAMPLES = 2_000
+
+
+def fit_family_scales(
+    source: LoadedModel,
+    scratch: Path,
+    data: DataSplits,
+    *,
+    describe: Callable[..., Bundle],
+    progress: Progress,
+) -> None:
+    """Give a model the scales by which one price steers all its families.
+
+    ACMs and token selections each have a price of their own making. Each is swept alone on calibration
+    data, and mapped to the reduction of the loss that a share of the dense work buys there. A model with
+    a single family keeps its own price.
+
+    Args:
+        source: Its model is changed in place: ``price_scales`` are set.
+        scratch: Folder for the graphs with raw prices.
+        data: Its calibration part is swept, 2,000 samples at most.
+        describe: Gives ``bundle.json``'s content for traced stages.
+        progress: Told what is being done.
+    """
+    model = source.model
+    if not isinstance(model, Encoder):
+        return
+    families = [model.config.acm is not None, model.prunes_by_price, model.config.exits is not None]
+    if sum(families) < 2 or not any(families[:2]):
+        return
+    model.clear_price_scales()
+    stages, ops = trace_stages(model, debug=False, progress=lambda what, share: progress(f"{what}, raw prices", share))
+    dense = Dense(macs=model.dense_macs(), parameters=1)
+    bundle = describe(source, stages, save_stages(stages, scratch), ops, dense)
+    write_file(scratch / BUNDLE_FILE, encode_bundle(bundle))
+    running = load(scratch)
+    split = data.calibration.part(slice(SWEEP_SAMPLES))
+    scales: dict[str, PriceScale] = {}
+    both = families[0] and families[1]
+    for family, present in zip(("acm", "tokens"), families, strict=False):
+        if not present:
+            continue
+        progress(f"sweeping {family} alone", 0.5 * len(scales))
+        knob = "token_price" if both and family == "tokens" else "price"
+        off = {"token_price": 0.0} if both and family == "acm" else {"price": 0.0} if both else {}
+        found = sweep_family(running, split, knob, off=off, points=SWEEP_POINTS).scale()
+        scales[family] = PriceScale(found.prices, found.values)
+    model.set_price_scales(scales)

@@ -1,0 +1,210 @@
+"""What every stage says of every sample, recorded in one pass; all exit thresholds are then judged in numpy.
+
+A sample's result never depends on its batch-mates, so where it would have left under any thresholds, at
+which cost and with which prediction, follows from one run in which nobody leaves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from adaptrt.export.calibration.exit_thresholds import exits_taken
+from adaptrt.export.errors import CalibrationError
+from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, Bundle, KnobValue
+
+if TYPE_CHECKING:
+    from adaptrt.models.data.split import Split
+
+Array = npt.NDArray[Any]
+Knobs = dict[str, KnobValue]
+"""Values to feed, by knob: one number, or a list of as many as the knob has."""
+
+BATCH = 64
+
+
+class StagedModel(Protocol):
+    """What calibration needs of a loaded bundle; ``adaptrt.runtime.AdaptiveModel`` is one."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """What ``bundle.json`` says."""
+        ...
+
+    def run(self, inputs: Mapping[str, Array], *, knobs: Any = None, decisions: bool = False) -> Any:
+        """Run a batch; see ``AdaptiveModel.run``."""
+        ...
+
+    def run_stages(self, inputs: Mapping[str, Array], *, knobs: Any = None) -> list[dict[str, Array]]:
+        """Run every stage on all samples; see ``AdaptiveModel.run_stages``."""
+        ...
+
+
+class InputSpec(Protocol):
+    """What is said of an input, by a network or by a bundle."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """As numpy calls it."""
+        ...
+
+    @property
+    def shape(self) -> Sequence[int | str]:
+        """Sizes, and names of those that vary."""
+        ...
+
+
+@dataclass(frozen=True)
+class StageRecords:
+    """What the stages said of n samples when nobody left.
+
+    Attributes:
+        confidence: float32 ``[stages, n]``; NaN in a bundle of one stage, which has none.
+        correct: Whether the stage's prediction is the label, bool ``[stages, n]``.
+        loss: Cross-entropy of the label in nats, float32 ``[stages, n]``, computed in float64.
+        macs_fraction: Share of the dense model's work up to the stage, float32 ``[stages, n]``.
+    """
+
+    confidence: npt.NDArray[np.float32]
+    correct: npt.NDArray[np.bool_]
+    loss: npt.NDArray[np.float32]
+    macs_fraction: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        shapes = {array.shape for array in (self.confidence, self.correct, self.loss, self.macs_fraction)}
+        if len(shapes) != 1 or self.confidence.ndim != 2 or not self.confidence.size:
+            raise ValueError(f"got records of shapes {sorted(shapes)}, expected one shape [stages, samples]")
+
+    @property
+    def stages(self) -> int:
+        """Number of stages."""
+        return len(self.confidence)
+
+    def outcome(self, thresholds: Sequence[float] | Array | None = None) -> Outcome:
+        """What the samples cost and give under exit thresholds ``[stages - 1]``; None: nobody leaves early."""
+        samples = np.arange(self.confidence.shape[1])
+        if thresholds is None:
+            exits = np.full(len(samples), self.stages - 1)
+        else:
+            exits = exits_taken(self.confidence, np.asarray(thresholds, np.float32))
+        return Outcome(
+            cost=float(self.macs_fraction[exits, samples].mean(dtype=np.float64)),
+            loss=float(self.loss[exits, samples].mean(dtype=np.float64)),
+            correct=self.correct[exits, samples],
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What samples cost and gave under some knobs.
+
+    Attributes:
+        cost: Mean share of the dense model's work.
+        loss: Mean cross-entropy in nats.
+        correct: Which samples are right, bool ``[n]``.
+    """
+
+    cost: float
+    loss: float
+    correct: npt.NDArray[np.bool_]
+
+    @property
+    def quality(self) -> float:
+        """Share of samples that are right."""
+        return int(self.correct.sum()) / len(self.correct)
+
+    def error_against(self, other: Outcome) -> float:
+        """Standard error of the difference between the two qualities, sample by sample."""
+        return paired_error(self.correct, other.correct)
+
+
+def paired_error(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+    """Standard error of the difference between two qualities over the same samples: which are right, ``[n]`` each."""
+    difference = one.astype(np.float64) - other
+    return float(difference.std() / math.sqrt(len(difference)))
+
+
+def record_stages(model: StagedModel, split: Split, knobs: Knobs) -> StageRecords:
+    """Run a bundle over a split once, exits off, in batches of ``BATCH``.
+
+    Raises:
+        CalibrationError: The split's inputs or labels do not fit the bundle, or its logits are no classes.
+        InputError: A knob does not take its value.
+    """
+    feeds = split_feeds(model.bundle.inputs, split)
+    batches: list[list[tuple[Array, ...]]] = []
+    for start in range(0, len(split), BATCH):
+        rows = slice(start, start + BATCH)
+        stages = model.run_stages({name: array[rows] for name, array in feeds.items()}, knobs=knobs)
+        batches.append([_judged(stage, split.labels[rows]) for stage in stages])
+    columns = [
+        np.stack([np.concatenate([batch[stage][part] for batch in batches]) for stage in range(len(batches[0]))])
+        for part in range(4)
+    ]
+    return StageRecords(*columns)
+
+
+def split_feeds(specs: Sequence[InputSpec], split: Split) -> dict[str, Array]:
+    """A split's inputs as a bundle takes them: by name, whole numbers converted where it computes in fractions.
+
+    Raises:
+        CalibrationError: Names, shapes or types do not fit.
+    """
+    given = split.named(specs[0].name)
+    if sorted(given) != sorted(spec.name for spec in specs):
+        raise CalibrationError(
+            f"got data for {', '.join(given)}, expected it for the inputs {', '.join(spec.name for spec in specs)}; "
+            f"give an array for each, such as calibration_{specs[-1].name} in an .npz file"
+        )
+    feeds = {}
+    for spec in specs:
+        array = given[spec.name]
+        if len(array.shape) != len(spec.shape) or any(
+            isinstance(size, int) and size != got for size, got in zip(spec.shape, array.shape, strict=True)
+        ):
+            raise CalibrationError(
+                f"got inputs of shape {list(array.shape)}, expected {spec.shape} as input {spec.name}; give data of "
+                "that shape"
+            )
+        if not np.can_cast(array.dtype, spec.dtype, casting="same_kind"):
+            raise CalibrationError(
+                f"got {array.dtype} data, expected {spec.dtype} as input {spec.name}; give data of that type"
+            )
+        feeds[spec.name] = array.astype(spec.dtype, copy=False)
+    return feeds
+
+
+def require_classes(logits: Array, labels: npt.NDArray[np.int64]) -> None:
+    """Check that logits have a class for every label.
+
+    Raises:
+        CalibrationError: They do not.
+    """
+    if logits.ndim != 2 or labels.max(initial=0) >= logits.shape[1]:
+        raise CalibrationError(
+            f"got labels up to {labels.max(initial=0)} for logits of shape {list(logits.shape)}, expected logits "
+            "[batch, classes] with a class for every label; give data with the model's labels"
+        )
+
+
+def _judged(stage: Mapping[str, Array], labels: npt.NDArray[np.int64]) -> tuple[Array, ...]:
+    """Confidence, correctness, loss and work of one batch at one stage, each ``[B]``."""
+    logits = stage["logits"]
+    require_classes(logits, labels)
+    if not np.isfinite(logits).all():
+        raise CalibrationError("got logits that are NaN or infinite, expected finite ones; mend the model")
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    loss = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
+    confidence = stage.get(CONFIDENCE_OUTPUT, np.full(len(labels), np.nan))
+    macs = stage[MACS_OUTPUT].astype(np.float32)
+    return confidence.astype(np.float32), logits.argmax(axis=1) == labels, loss.astype(np.float32), macs

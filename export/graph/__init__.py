@@ -1,0 +1,1 @@
+"""Torch network to ONNX graphs, one per stage."""

@@ -1,0 +1,47 @@
+"""The price scales of a network in the metadata of its graphs, where a comparison finds them exactly as fitted.
+
+In the graph itself they are constants that the exporter's optimiser folds and shares between families.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import onnx
+from torch import nn
+
+from adaptrt.export.errors import ExportError
+from adaptrt.models.encoder import Encoder
+from adaptrt.models.families.price_scale import PriceScale
+
+SCALES_METADATA = "adaptrt.price_scales"
+
+
+class _Knots(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    prices: list[float]
+    values: list[float]
+
+
+def scale_metadata(model: nn.Module) -> dict[str, str]:
+    """The entry that says how a network's prices are mapped, by family; none where it maps none."""
+    scales = model.price_scales.items() if isinstance(model, Encoder) else ()
+    knots = {f: _Knots(list(s.prices), list(s.values)) for f, s in scales if isinstance(s, PriceScale)}
+    return {SCALES_METADATA: msgspec.json.encode(knots).decode()} if knots else {}
+
+
+def read_price_scales(graph: onnx.ModelProto) -> dict[str, PriceScale]:
+    """The scales by family that an exported stage maps its prices by; none where it maps none.
+
+    Raises:
+        ExportError: The entry cannot be read.
+    """
+    for entry in graph.metadata_props:
+        if entry.key == SCALES_METADATA:
+            try:
+                found = msgspec.json.decode(entry.value, type=dict[str, _Knots])
+                return {family: PriceScale(knots.prices, knots.values) for family, knots in found.items()}
+            except (msgspec.MsgspecError, ValueError) as error:
+                raise ExportError(
+                    f"got a graph whose metadata {SCALES_METADATA} cannot be read ({error}), expected price scales; "
+                    "export the model again"
+                ) from None
+    return {}

@@ -1,0 +1,241 @@
+"""Torch network to ONNX graphs with ``adaptrt`` nodes, one per stage; bodies are attached in ``bodies.py``."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from adaptrt.export.errors import ExportError
+from adaptrt.export.graph.kept_tokens import resolve_kept
+from adaptrt.export.graph.scale_metadata import scale_metadata
+from adaptrt.export.parity.stage_graphs import StageFile
+from adaptrt.models.families.gate import Decision
+from adaptrt.models.network import Network, StageOutput, TensorSpec
+from adaptrt.ops.record import IR_VERSION, ONNX_OPSET
+from adaptrt.runtime.bundle.schema import STAGE_METADATA, Carry
+
+_EXAMPLE_SIZES = {"batch": 3, "tokens": 7}
+"""A dynamic dimension whose example size is 0 or 1 would be frozen; different ones cannot be confused."""
+_EXAMPLE_KEPT = (5, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
+
+
+@dataclass(frozen=True)
+class TracedStage(StageFile):
+    """One stage as a graph; bodies are in it once ``attach_bodies`` has run.
+
+    Attributes:
+        name: Of the head at its end.
+        classes: Of its logits.
+    """
+
+    name: str
+    classes: int
+
+
+class _Stage(nn.Module):
+    """One stage with a graph's flat inputs and outputs."""
+
+    def __init__(self, model: Network, stage: int, inputs: Sequence[str], knobs: Sequence[str], debug: bool) -> None:
+        super().__init__()
+        self.model, self.stage, self.debug = model, stage, debug
+        self.input_names, self.knob_names = list(inputs), list(knobs)
+        self.last = stage == len(model.stage_names) - 1
+
+    def named(self, tensors: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Tensor]]:
+        """The stage's inputs and its knobs by name, and what stands for the numbers of tokens kept."""
+        first, second = len(self.input_names), len(self.input_names) + len(self.knob_names)
+        inputs = dict(zip(self.input_names, tensors[:first], strict=True))
+        return inputs, dict(zip(self.knob_names, tensors[first:second], strict=True)), list(tensors[second:])
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs, knobs, kept = self.named(tensors)
+        out = self.model.run_stage(self.stage, inputs, knobs, kept)
+        results = [out.logits, out.macs_fraction]
+        if out.confidence is not None and not self.last:
+            results.append(out.confidence)
+        results += out.carried.values()
+        for decision in out.decisions:
+            if isinstance(decision, Decision):
+                results.append(decision.k)
+            elif decision.disclosed:
+                results += [decision.index, decision.count]
+        if self.debug:
+            runs = torch.stack([decision.k for decision in out.decisions if isinstance(decision, Decision)])
+            results.append(runs.reshape(len(runs), out.logits.shape[0], -1).transpose(0, 1))
+        return tuple(results)
+
+
+class _Dense(nn.Module):
+    """A whole network with logits as its only output."""
+
+    def __init__(self, model: Network) -> None:
+        super().__init__()
+        self.model = model
+        self.input_names = [spec.name for spec in model.input_specs()]
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        stages = self.model.run_stages(dict(zip(self.input_names, tensors, strict=True)), {})
+        return stages[-1].logits
+
+
+def trace(model: Network, *, debug: bool = False) -> onnx.ModelProto:
+    """Trace a network of one stage; see ``trace_stage``.
+
+    Raises:
+        ExportError: It has several stages.
+    """
+    if len(model.stage_names) != 1:
+        raise ExportError(f"got a network of {len(model.stage_names)} stages, expected 1; trace them one by one")
+    return trace_stage(model, 0, debug=debug).graph
+
+
+def trace_stage(model: Network, stage: int, *, debug: bool = False) -> TracedStage:
+    """Trace one stage in evaluation mode to ONNX opset 20 with dynamic axes.
+
+    Args:
+        model: The network.
+        stage: Number of the stage.
+        debug: Adds the output ``learners``, int32 ``[B, L, T]``: learners run per gate and token. Only
+            where the network has one stage and prunes no tokens; the outputs ``learners_<gate>`` are
+            there always.
+
+    Returns:
+        A graph with the inputs and knobs that the stage reads; outputs ``logits``, ``macs_fraction``
+        float32 ``[batch]``, ``confidence`` where another stage follows, what it hands on, and its decisions.
+        Nodes of adaptive modules are in the domain ``adaptrt`` and have no bodies yet.
+
+    Raises:
+        ExportError: ``debug`` for a network that has no such output, or logits that are no classes.
+
+    The example's price is the highest one: nothing runs in it. What a graph can do must not depend on
+    what its example did, and an export that lost unused learners would show at once.
+    """
+    stages, selections = len(model.stage_names), [model.selections_in(i) for i in range(len(model.stage_names))]
+    if debug and (stages > 1 or any(selections)):
+        raise ExportError(
+            "got --debug for a network with exits or token selections, expected one without; read its outputs "
+            "learners_<gate> and kept_<selection>, or pass decisions=True to the runtime"
+        )
+    carried = model.carried_specs(stage)
+    specs = [found.tensor for found in carried] if stage else model.input_specs()
+    knobs = [spec for spec in model.knob_specs() if spec.name in model.stage_knobs(stage)]
+    example = model.example_inputs(_EXAMPLE_SIZES["batch"]) if not stage else {s.name: _example(s) for s in specs}
+    dimensions: dict[str, Any] = {}
+    shapes = [_dynamic(spec, dimensions) for spec in specs] + [None] * len(knobs)
+    kept_names = [f"kept_size_{number}" for number in range(selections[stage])]
+    dummies = [torch.zeros(_EXAMPLE_KEPT[number]) for number in range(len(kept_names))]
+    shapes += [{0: torch.export.Dim(name)} for name in kept_names]
+    example_knobs = [torch.full(spec.shape, spec.maximum, dtype=getattr(torch, spec.dtype)) for spec in knobs]
+    module = _Stage(model, stage, [spec.name for spec in specs], [spec.name for spec in knobs], debug)
+    tensors = (*(example[spec.name] for spec in specs), *example_knobs, *dummies)
+    module.eval()
+    with torch.no_grad():
+        inputs, knob_values, _ = module.named(tensors)
+        found = model.run_stage(stage, inputs, knob_values)
+    if found.logits.ndim != 2:
+        raise ExportError(
+            f"got logits of shape {list(found.logits.shape)} in stage {stage}, expected [batch, classes]; a head that "
+            "gives a map is not supported, let it give one score for each class"
+        )
+    decisions = _decision_names(model, stage, found)
+    outputs = ["logits", "macs_fraction"] + ["confidence"] * (not module.last)
+    outputs += [*found.carried, *decisions] + ["learners"] * debug
+    names = [*(spec.name for spec in specs), *(spec.name for spec in knobs), *kept_names]
+    graph = _export(module, tensors, {"tensors": tuple(shapes)}, names, outputs)
+    resolve_kept(graph, kept_names)
+    own = {STAGE_METADATA: f"{stage}/{stages}"} if stages > 1 else {}
+    onnx.helper.set_model_props(graph, own | scale_metadata(model))
+    carry = [Carry(c.tensor.name, c.source, c.tensor.dtype, list(c.tensor.shape)) for c in carried]
+    return TracedStage(graph, carry, decisions, model.stage_names[stage], found.logits.shape[1])
+
+
+def trace_dense(model: Network) -> onnx.ModelProto:
+    """Trace a dense network: its inputs, and ``logits`` as the only output."""
+    specs, example = model.input_specs(), model.example_inputs(_EXAMPLE_SIZES["batch"])
+    dimensions: dict[str, Any] = {}
+    shapes = tuple(_dynamic(spec, dimensions) for spec in specs)
+    names = [spec.name for spec in specs]
+    return _export(_Dense(model), tuple(example[name] for name in names), {"tensors": shapes}, names, ["logits"])
+
+
+def _example(spec: TensorSpec) -> Tensor:
+    """An example of a carried tensor."""
+    shape = [_EXAMPLE_SIZES[size] if isinstance(size, str) else size for size in spec.shape]
+    if spec.dtype == "bool":
+        return torch.ones(shape, dtype=torch.bool)
+    if spec.dtype == "float32":
+        return torch.rand(shape)
+    return torch.zeros(shape, dtype=getattr(torch, spec.dtype))
+
+
+def _dynamic(spec: TensorSpec, dimensions: dict[str, Any]) -> dict[int, Any]:
+    """The dynamic axes of a tensor, one dimension per axis name."""
+    return {
+        axis: dimensions.setdefault(size, torch.export.Dim(size))
+        for axis, size in enumerate(spec.shape)
+        if isinstance(size, str)
+    }
+
+
+def _decision_names(model: Network, stage: int, found: StageOutput) -> list[str]:
+    """Names of the outputs of a stage's decisions, numbered through the whole network."""
+    gates = sum(model.gates_in(earlier) for earlier in range(stage))
+    selections = sum(model.selections_in(earlier) for earlier in range(stage))
+    names = []
+    for decision in found.decisions:
+        if isinstance(decision, Decision):
+            names.append(f"learners_{gates}")
+            gates += 1
+        else:
+            names += [f"kept_{selections}", f"count_{selections}"] if decision.disclosed else []
+            selections += 1
+    return names
+
+
+def _export(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    shapes: dict[str, Any],
+    inputs: list[str],
+    outputs: list[str],
+) -> onnx.ModelProto:
+    module.eval()
+    quiet = logging.getLogger("torch.onnx")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)  # it lists every torchvision op that it could not register
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", "# The axis name", UserWarning)  # axes of one size get one name
+            program = torch.onnx.export(
+                module,
+                example,
+                dynamo=True,
+                opset_version=ONNX_OPSET,
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_shapes=shapes,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        quiet.setLevel(level)
+    assert program is not None
+    graph: onnx.ModelProto = program.model_proto
+    graph.ir_version = IR_VERSION
+    for node in [*graph.graph.node, *graph.graph.initializer, *graph.graph.value_info]:
+        del node.metadata_props[:]  # traces of the source files, machine paths among them
+        node.doc_string = ""
+    for value in [*graph.graph.input, *graph.graph.output]:
+        del value.metadata_props[:]
+    del graph.metadata_props[:]
+    del graph.graph.metadata_props[:]
+    graph.graph.doc_string = ""
+    return graph

@@ -1,0 +1,1 @@
+"""Proof that graphs, bundles and engines compute what torch computed."""

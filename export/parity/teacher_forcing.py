@@ -1,0 +1,97 @@
+"""Graphs whose decisions are inputs: they do what they are told and say what they would have chosen.
+
+One decision that falls the other way in a tie changes the hidden states after it and with them many
+later decisions. So two implementations are compared decision by decision on the same hidden states:
+the reference's decisions are fed, and each gate's and selector's own is read out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import helper
+
+from adaptrt.export.errors import ExportError
+from adaptrt.export.graph.bodies import adaptive_nodes
+from adaptrt.ops import RECORDS
+
+
+def force_decisions(model: onnx.ModelProto, decisions: Sequence[str]) -> onnx.ModelProto:
+    """Copy a stage's graph with inputs that force its decisions and outputs that tell its own.
+
+    For ``learners_<g>``: input ``forced_learners_<g>`` and output ``chosen_learners_<g>``, both int32
+    ``[tokens]``. For ``kept_<s>``: input ``forced_score_<s>`` float32 ``[batch, tokens]``, 1 for tokens
+    that stay and 0 for others; outputs ``chosen_kept_<s>`` and ``chosen_count_<s>`` as the selector's
+    own. ``macs_fraction`` of the copy counts what was forced.
+
+    Args:
+        model: With bodies attached.
+        decisions: Names of the outputs that say what was decided, in order.
+
+    Raises:
+        ExportError: A decision is not found in the graph.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    consumed = {name for node in adaptive_nodes(copy) for name in node.input}
+    # A tensor that is two outputs has one name of its own, and Identity nodes give it the others.
+    copied = {node.output[0]: node.input[0] for node in copy.graph.node if node.op_type == "Identity"}
+    for name in decisions:
+        kind, number = name.rsplit("_", 1)
+        tensor = name
+        while tensor in copied:
+            tensor = copied[tensor]
+        if kind == "learners":
+            if tensor not in consumed:
+                raise ExportError(f"no node takes {name}, expected the learners' op to; export the model again")
+            _force_learners(copy, name, tensor)
+        elif kind == "kept":
+            # Looked up anew: forcing a selection puts copies of all nodes in their place.
+            found = [node for node in copy.graph.node if node.op_type == "SelectTokens" and node.output[1] == tensor]
+            if len(found) != 1:
+                raise ExportError(f"{len(found)} selections give {name}, expected 1; export the model again")
+            _force_selection(copy, found[0], number)
+    return copy
+
+
+def _force_learners(copy: onnx.ModelProto, name: str, tensor: str) -> None:
+    for node in copy.graph.node:
+        for index, fed in enumerate(node.input):
+            if fed == tensor and name not in node.output:
+                node.input[index] = f"forced_{name}"
+    copy.graph.node.append(helper.make_node("Identity", [name], [f"chosen_{name}"]))
+    for values, prefix in ((copy.graph.input, "forced"), (copy.graph.output, "chosen")):
+        values.append(helper.make_tensor_value_info(f"{prefix}_{name}", onnx.TensorProto.INT32, [f"tokens_{name}"]))
+
+
+def _force_selection(copy: onnx.ModelProto, node: onnx.NodeProto, number: str) -> None:
+    names = [spec.name for spec in RECORDS[node.op_type].inputs]
+    own = onnx.NodeProto()
+    own.CopyFrom(node)
+    own.name = f"{node.name}_own"
+    own.output[:] = [f"own_y_{number}", f"chosen_kept_{number}", f"chosen_count_{number}"]
+    score, threshold = names.index("score"), names.index("threshold")
+    half = f"half_{number}"
+    copy.graph.initializer.append(helper.make_tensor(half, onnx.TensorProto.FLOAT, [], [0.5]))
+    size = f"threshold_size_{number}"
+    middle = helper.make_node("Expand", [half, size], [f"forced_threshold_{number}"])
+    shape = helper.make_node("Shape", [node.input[threshold]], [size])
+    node.input[score], node.input[threshold] = f"forced_score_{number}", f"forced_threshold_{number}"
+    place = list(copy.graph.node).index(node)
+    nodes = [*copy.graph.node[:place], shape, middle, *copy.graph.node[place:], own]
+    nodes = [_copied(each) for each in nodes]
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    batch, tokens = "batch", f"tokens_{number}"
+    copy.graph.input.append(
+        helper.make_tensor_value_info(f"forced_score_{number}", onnx.TensorProto.FLOAT, [batch, tokens])
+    )
+    for name, dims in ((f"chosen_kept_{number}", [batch, f"kept_{number}"]), (f"chosen_count_{number}", [batch])):
+        copy.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.INT32, dims))
+
+
+def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    return copy

@@ -1,0 +1,1 @@
+"""One architecture family per file: its inputs, its embedding, its blocks and its head's norm."""

@@ -1,0 +1,125 @@
+"""Adaptive Computation Modules (arXiv 2312.10193): learners with their gate, in FFNs and projections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from adaptrt.models.families.gate import GATES, ArgmaxGate, Decision, PriceGate
+from adaptrt.models.macs import Layer
+from adaptrt.models.symbolic.conditional_mlp import ConditionalLinear, ConditionalMLP
+from adaptrt.models.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class ACMConfig:
+    """How ACMs replace a transformer's layers.
+
+    Attributes:
+        learners: N per module; the FFN's hidden width is divided among them.
+        gate: "price" (one model for all budgets) or "argmax" (the paper's).
+        gate_width: Width of a gate's hidden layer.
+        projections: Whether attention projections become ACMs too. They seldom pay on CPUs.
+    """
+
+    learners: int = 4
+    gate: str = "price"
+    gate_width: int = 16
+    projections: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gate not in GATES:
+            raise ValueError(f"got gate {self.gate!r}, expected one of {', '.join(GATES)}")
+        if type(self.learners) is not int or type(self.gate_width) is not int:
+            raise ValueError(
+                f"got {self.learners!r} learners and gate width {self.gate_width!r}, expected whole numbers"
+            )
+        if self.learners < 1 or self.gate_width < 1:
+            raise ValueError(f"got {self.learners} learners and gate width {self.gate_width}, expected at least 1")
+
+    def projection_rank(self, width: int) -> int:
+        """Rank of one learner of a projection, so that all N cost what the dense projection does."""
+        return width // (2 * self.learners)
+
+
+class AdaptiveFFN(nn.Module):
+    """A feed-forward network as an ACM."""
+
+    def __init__(self, config: ACMConfig, width: int, hidden: int, cost: float) -> None:
+        super().__init__()
+        self.learners = ConditionalMLP(config.learners, width, hidden // config.learners, width)
+        self.gate = GATES[config.gate](width, config.learners, config.gate_width, cost)
+
+    def layer(self, name: str, tokens: int, dense: int) -> Layer:
+        """Count this layer for ``tokens`` tokens."""
+        return Layer(name, dense, self.gate.macs_per_token * tokens, self.learners.macs_per_run)
+
+    def gates(self) -> list[PriceGate | ArgmaxGate]:
+        """The one gate."""
+        return [self.gate]
+
+    def forward(
+        self, x: Tensor, price: Tensor, tokens: Tokens, capacity: Tensor | None = None
+    ) -> tuple[Tensor, Decision]:
+        """``[T, D]``, the price and, perhaps, a capacity -> ``[T, D]`` and what was decided.
+
+        ``tokens`` says which of the T are padding (they run nothing), or absent in training.
+        """
+        decision: Decision = self.gate(x, _per_token(price, tokens), tokens.valid, capacity, tokens.per_sample)
+        if self.training:
+            return self.learners.masked(x, decision.mask), decision._replace(present=_presence(tokens))
+        return self.learners(x, decision.k), decision
+
+
+class AdaptiveProjections(nn.Module):
+    """Attention projections as ACMs: one gate for queries, keys and values, one for the output.
+
+    At least one learner runs in each, as in the paper: attention without queries means nothing.
+    """
+
+    def __init__(self, config: ACMConfig, width: int, qkv_cost: float) -> None:
+        super().__init__()
+        rank = config.projection_rank(width)
+        self.query, self.key, self.value, self.out = (
+            ConditionalLinear(config.learners, width, rank, width) for _ in range(4)
+        )
+        gate = GATES[config.gate]
+        self.qkv_gate = gate(width, config.learners, config.gate_width, qkv_cost, at_least=1)
+        self.out_gate = gate(width, config.learners, config.gate_width, qkv_cost / 3, at_least=1)
+
+    def layers(self, block: str, tokens: int) -> list[Layer]:
+        """Count both parts for ``tokens`` tokens."""
+        run, dense = self.out.macs_per_run, tokens * self.out.width * self.out.out
+        return [
+            Layer(f"{block}.qkv", 3 * dense, self.qkv_gate.macs_per_token * tokens, 3 * run),
+            Layer(f"{block}.out", dense, self.out_gate.macs_per_token * tokens, run),
+        ]
+
+    def gates(self) -> list[PriceGate | ArgmaxGate]:
+        """The gate of queries, keys and values, and that of the output."""
+        return [self.qkv_gate, self.out_gate]
+
+    def project(self, x: Tensor, price: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Decision]:
+        """``[T, D]`` -> queries, keys, values (each ``[T, D]``) and their common decision."""
+        decision: Decision = self.qkv_gate(x, _per_token(price, tokens), tokens.valid)
+        query, key, value = (
+            part.masked(x, decision.mask) if self.training else part(x, decision.k)
+            for part in (self.query, self.key, self.value)
+        )
+        return query, key, value, decision._replace(present=_presence(tokens))
+
+    def output(self, x: Tensor, price: Tensor, tokens: Tokens) -> tuple[Tensor, Decision]:
+        """``[T, D]`` of attended values -> ``[T, D]`` and the decision."""
+        decision: Decision = self.out_gate(x, _per_token(price, tokens), tokens.valid)
+        y = self.out.masked(x, decision.mask) if self.training else self.out(x, decision.k)
+        return y, decision._replace(present=_presence(tokens))
+
+
+def _per_token(price: Tensor, tokens: Tokens) -> Tensor:
+    """In training every sample has a price of its own, ``[B, 1]``: one for each of its tokens."""
+    return price.repeat_interleave(tokens.per_sample, 0) if price.ndim == 2 else price
+
+
+def _presence(tokens: Tokens) -> Tensor | None:
+    return None if tokens.presence is None else tokens.presence.detach().reshape(-1)
