@@ -131,7 +131,7 @@ def parity_table(rows: Sequence[ParityRow]) -> Table:
         made.add_row(
             (knob_text(shown) if shown else "everything runs") if several else f"{row.price:.4f}",
             *(str(row.batch), str(row.samples), str(row.decisions), str(row.flips), str(row.ties)),
-            f"{row.max_logit_error:.1e}",
+            f"{row.max_output_error:.1e}",
             *([f"{row.max_confidence_error:.1e}"] if confidences else []),
             *(f"{row.max_macs_error:.1e}", percent(row.agreeing)),
         )

@@ -227,6 +227,7 @@ class Bundle(msgspec.Struct, frozen=True):
             inputs. None where no decisions are given, or the first are those of a gate in the first
             stage, which tell.
         axes: how long each named axis of the inputs may be, all of them listed.
+        task: what the outputs are for, such as ``classification``; None where nothing is known of them.
     """
 
     format_version: int
@@ -244,3 +245,4 @@ class Bundle(msgspec.Struct, frozen=True):
     exit_criterion: str | None = None
     tokens: int | str | None = None
     axes: dict[str, Axis] = {}
+    task: str | None = None
