@@ -17,7 +17,7 @@ from adaptrt.bench import gpu_check, gpu_engine, gpu_reference, gpu_time, gpu_tu
 from adaptrt.bench.gpu_reference import TINY_CASES, Check, Sizes
 from adaptrt.bench.gpu_time import Call, Milliseconds, MLPShape, Rates
 from adaptrt.plugins_trt import launch
-from adaptrt.plugins_trt.kernels.configurations import CANDIDATES
+from adaptrt.plugins_trt.kernel_records import CONDITIONAL_MLP_DOWN, CONDITIONAL_MLP_UP
 from tests.ops.kernels import DEVICE
 
 SHAPE = MLPShape(width=32, learners=4, hidden=16)
@@ -130,7 +130,8 @@ def test_dense_and_adaptive_compute_the_same() -> None:
 
 
 def test_candidates_are_timed_and_sorted() -> None:
-    few = {op: choices[-2:] for op, choices in CANDIDATES.items()}
+    halves = (CONDITIONAL_MLP_UP, CONDITIONAL_MLP_DOWN)
+    few = {record.op: record.layout.configurations.candidates[-2:] for record in halves}
     found = list(gpu_tune.tune(SHAPE, (20,), (0.5,), timer, DEVICE, few))
     assert [entry["op"] for entry in found] == ["ConditionalMLPUp", "ConditionalMLPDown"]
     assert all(len(entry["ms"]) == 2 for entry in found)

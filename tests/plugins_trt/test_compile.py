@@ -52,7 +52,7 @@ def test_registers_suffice_and_multiplications_are_those_of_tensor_cores(compile
     for kernel in compiled.kernels:
         assert kernel.spill_bytes == 0 and 0 < kernel.registers <= 255 and ".local" not in text(compiled, kernel)
         assert kernel.registers * kernel.threads <= 65536
-        if kernel.op in ("ConditionalMLPUp", "ConditionalMLPDown"):
+        if KERNEL_RECORDS[kernel.op].has_weights:
             assert "mma.sync" in text(compiled, kernel)
             assert kernel.requires == {} or "cp.async" in text(compiled, kernel)
 
@@ -115,7 +115,7 @@ def worker_that_fails(message: str) -> object:
 def test_a_kernel_that_does_not_compile_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "manifest.json").write_text("old")
     monkeypatch.setattr(compilation, "_worker", worker_that_fails("no such instruction"))
-    with pytest.raises(KernelError, match=r"sm_87/conditional_mlp_order.int32.any did not compile: no such instruct"):
+    with pytest.raises(KernelError, match=r"sm_87/ConditionalMLPOrder.int32.any did not compile: no such instruct"):
         compile_kernels(tmp_path, [87], ["float16"], ["ConditionalMLPOrder"])
     assert contents(tmp_path) == {"manifest.json": b"old"}
 

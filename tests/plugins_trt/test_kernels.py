@@ -11,7 +11,7 @@ pytest.importorskip("triton", reason="triton is not installed: install adaptrt[k
 import torch
 
 from adaptrt.bench.gpu_reference import TOLERANCES, Sizes, draw_mlp, mlp_reference
-from adaptrt.ops import CONDITIONAL_MLP, SELECT_TOKENS, Case
+from adaptrt.ops import CONDITIONAL_MLP, RECORDS, SELECT_TOKENS, Case
 from adaptrt.plugins_trt import launch
 from adaptrt.plugins_trt.kernel_records import (
     CONDITIONAL_MLP_DOWN,
@@ -19,7 +19,7 @@ from adaptrt.plugins_trt.kernel_records import (
     CONDITIONAL_MLP_UP,
     KERNEL_RECORDS,
 )
-from adaptrt.plugins_trt.kernels.configurations import FAMILIES, Configuration, configurations
+from adaptrt.plugins_trt.kernels.configurations import FAMILIES, Configuration
 from tests.ops.implementations import assert_close
 from tests.ops.kernels import DEVICE, poisoned, run_kernels
 
@@ -27,10 +27,10 @@ seeds = st.integers(0, 2**32 - 1)
 ONE_OF_EACH_FAMILY = sorted({family: arch for arch, family in FAMILIES.items()}.values())
 TILES = {
     f"{op}-{choice.name}-{'x'.join(map(str, choice.blocks.values()))}": (op, choice)
-    for op in ("ConditionalMLPUp", "ConditionalMLPDown")
+    for op in ("ConditionalMLPUp", "ConditionalSwiGLUUp", "ConditionalMLPDown")
     for arch in ONE_OF_EACH_FAMILY
     for dtype, weights, aligned in (("float16", "float16", True), ("float32", "float32", True), ("float16", "int8", 1))
-    for choice in configurations(op, arch, dtype, weights, aligned=bool(aligned))
+    for choice in KERNEL_RECORDS[op].configurations(arch, dtype, weights, aligned=bool(aligned))
 }
 
 
