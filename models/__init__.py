@@ -2,7 +2,7 @@
 
 from adaptrt.models.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
 from adaptrt.models.adapt import adapt
-from adaptrt.models.conditional_mlp import ConditionalLinear, ConditionalMLP
+from adaptrt.models.conditional_mlp import ConditionalGLU, ConditionalLinear, ConditionalMLP
 from adaptrt.models.folder import LoadedModel, ModelFolderError, load_folder, save_model
 from adaptrt.models.gate import ArgmaxGate, Decision, PriceGate
 from adaptrt.models.recipe import Recipe
@@ -16,6 +16,7 @@ __all__ = [
     "AdaptiveFFN",
     "AdaptiveProjections",
     "ArgmaxGate",
+    "ConditionalGLU",
     "ConditionalLinear",
     "ConditionalMLP",
     "Decision",

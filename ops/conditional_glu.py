@@ -29,6 +29,7 @@ _FIRST_LAYERS = (
     Field("c1", FLOATS, ("N", "h")),
 )
 _INPUTS = (X, K, *_FIRST_LAYERS, W2, B2)
+_BIAS_IN_BODY = "v1_bias"  # bodies of learners call c1 what counts the tokens of the first one
 
 
 def reference(
@@ -81,11 +82,11 @@ def body(activation: Activation, learners: int) -> onnx.FunctionProto:
         [
             linear_text("biased", "w1", "b1"),
             gate,
-            linear_text("gated", "v1", "c1"),
+            linear_text("gated", "v1", _BIAS_IN_BODY),
             "  hidden{n} = Mul (gate{n}, gated{n})",
         ]
     )
-    inputs = ", ".join(field.name for field in _INPUTS)
+    inputs = ", ".join(_BIAS_IN_BODY if field.name == "c1" else field.name for field in _INPUTS)
     return learner_prefix_body(activation.glu, inputs, hidden, learners, constants=activation.constants)
 
 

@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from adaptrt.plugins_trt.kernel_records import KERNEL_RECORDS, VALUES, WEIGHTS
+from adaptrt.plugins_trt.kernel_records import KERNEL_RECORDS, VALUES, WEIGHTS, Grid
 
 REALS = ("float16", "bfloat16", "float32")
 
@@ -44,10 +44,14 @@ def kernel(op: str, arch: int, dtype: str, variant: str = "any", shared: int = 0
         "requires": dict.fromkeys(aligned, 16),
         "at_least": {"T": 512} if variant.endswith("large") else {},
         "arguments": arguments,
-        "grid": [
-            [{"size": factor.size, "per": factor.blocked(_BLOCKS)} for factor in factors] for factors in record.grid
-        ],
+        "grid": [[{"size": f.size, "per": f.blocked(_BLOCKS)} for f in factors] for factors in _spread(record.grid)],
     }
+
+
+def _spread(grid: Grid) -> Grid:
+    """A grid of several factors on one axis as one of two axes, so that both are tried."""
+    first, second, third = grid
+    return grid if second else (first[:1], first[1:], third)
 
 
 def all_kernels() -> list[dict[str, Any]]:
