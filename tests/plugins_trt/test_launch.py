@@ -7,7 +7,8 @@ pytest.importorskip("triton", reason="triton is not installed: install adaptrt[k
 
 import torch
 
-from adaptrt.bench.gpu_reference import Sizes, draw_mlp
+from adaptrt.bench.gpu_reference import Sizes, draw_mlp, mlp_reference
+from adaptrt.ops import ACTIVATIONS, RECORDS
 from adaptrt.plugins_trt import launch
 from adaptrt.plugins_trt.errors import KernelError
 from adaptrt.plugins_trt.kernel_records import (
@@ -59,6 +60,25 @@ def test_a_missing_tensor_is_named() -> None:
     k = tensors()["k"]
     with pytest.raises(KernelError, match="got tensors k, expected k, order, running"):
         launch.launch(CONDITIONAL_MLP_ORDER, {"k": k})
+
+
+def test_ops_by_their_activation() -> None:
+    for row in ACTIVATIONS.values():
+        for name, function in ((row.mlp, launch.conditional_mlp), (row.glu, launch.conditional_glu)):
+            if not name:
+                continue
+            inputs = draw_mlp(SIZES, "float32", "int8", DEVICE, torch.Generator().manual_seed(0), RECORDS[name])
+            got = function(**inputs.tensors, activation=row.name)  # type: ignore[operator]
+            torch.testing.assert_close(got.double(), mlp_reference(inputs), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="got gate 'relu', expected one of gelu, gelu_tanh, silu"):
+        launch.conditional_glu(**inputs.tensors, activation="relu")
+
+
+def test_an_op_without_kernels_is_refused() -> None:
+    with pytest.raises(KernelError, match="got ConditionalLinear, expected an op with kernels"):
+        launch.compute(RECORDS["ConditionalLinear"], {})
+    with pytest.raises(KernelError, match="ConditionalSwiGLU: got no v1, c1, expected all of the op's inputs"):
+        launch.compute(RECORDS["ConditionalSwiGLU"], tensors())
 
 
 def test_limits_are_checked() -> None:
