@@ -33,9 +33,7 @@ def draw_learners_run(case: Case, generator: np.random.Generator) -> Array:
     return generator.integers(-margin, learners + margin, tokens, endpoint=True, dtype=np.int32)
 
 
-def draw_weights(
-    case: Case, generator: np.random.Generator, dtype: str, fields: Sequence[Field]
-) -> dict[str, Array]:
+def draw_weights(case: Case, generator: np.random.Generator, dtype: str, fields: Sequence[Field]) -> dict[str, Array]:
     """Draw learner weights scaled so that outputs have a standard deviation of about one.
 
     Args:

@@ -96,9 +96,7 @@ def linear_text(result: str, weight: str, bias: str = "") -> str:
   {result}{{n}} = Add ({product}{{n}}, {bias}_{{n}})"""
 
 
-def learner_prefix_body(
-    op: str, inputs: str, hidden: str, learners: int, *, constants: str = ""
-) -> onnx.FunctionProto:
+def learner_prefix_body(op: str, inputs: str, hidden: str, learners: int, *, constants: str = "") -> onnx.FunctionProto:
     """Build the body of an op whose token t runs the first ``k[t]`` learners.
 
     Args:

@@ -155,6 +155,11 @@ def compute(
     if missing:
         raise KernelError(f"{op.name}: got no {', '.join(missing)}, expected all of the op's inputs")
     records = KERNEL_RECORDS if RECORDS.get(op.name) is op else kernel_records({op.name: op})
+    known = {argument.name for part in op.parts for argument in records[part.name].arguments if argument.quantised}
+    known |= {field.name for field in op.inputs}
+    if not known.issuperset(inputs):
+        unknown = ", ".join(sorted(set(inputs) - known))
+        raise KernelError(f"{op.name}: got {unknown}, expected some of {', '.join(sorted(known))}")
     given = {**op.attributes, **(attributes or {})}
     numbers = {
         part.name: {attribute.size: _number(op, attribute, given) for attribute in records[part.name].attributes}

@@ -28,8 +28,9 @@ def op_table(records: Mapping[str, OpRecord]) -> list[dict[str, Any]]:
         records: Ops by name; those without parts have no plugin.
 
     Returns:
-        One object a plugin: ``name``, ``version``, ``inputs``, ``outputs`` and ``scratch`` (between its kernels), each
-        a list of tensors with ``name``, ``dtype`` and ``axes`` (an axis "N*h" is a product of sizes), ``attributes``, and ``kernels``, in order.
+        One object a plugin: ``name``, ``version``; ``inputs``, ``outputs`` and ``scratch`` (between its kernels), each
+        a list of tensors with ``name``, ``dtype`` and ``axes`` (an axis "N*h" is a product of sizes); ``attributes``;
+        and ``kernels``, in order.
 
     Raises:
         KernelError: Two ops have different parts of one name, or a part's kernel has no layout.

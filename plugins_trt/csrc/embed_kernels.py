@@ -53,7 +53,7 @@ class EmbedError(Exception):
     """A manifest or a file it names cannot be used; the message is one line."""
 
 
-@lru_cache(maxsize=None)
+@lru_cache
 def read_ops() -> list[dict[str, Any]]:
     """Read what the plugins know of each op, as ``plugins_trt/op_table.py`` wrote it.
 

@@ -91,7 +91,6 @@ def _down(
     return Configuration(name, {**blocks, "GROUP_T": group}, warps, stages, {"T": tokens} if tokens else {})
 
 
-
 @dataclass(frozen=True)
 class Configurations:
     """All configurations of one kernel.
@@ -197,9 +196,7 @@ UP = Configurations(
 )
 GATED_UP = Configurations(
     general=_up("unaligned", _UNALIGNED, 8, 2),
-    families={
-        family: tuple(_half_as_wide(choice) for choice in choices) for family, choices in _UP.items()
-    },
+    families={family: tuple(_half_as_wide(choice) for choice in choices) for family, choices in _UP.items()},
     exact=_up("exact", _EXACT, 8, 2),
     widened=_up("widened", _WIDENED, 8, 3),
     candidates=tuple(_half_as_wide(choice) for choice in UP.candidates),

@@ -16,7 +16,6 @@ pytest.importorskip("triton", reason="triton is not installed: install adaptrt[k
 from adaptrt.bench import gpu_check, gpu_engine, gpu_reference, gpu_time, gpu_tune
 from adaptrt.bench.gpu_reference import TINY_CASES, Check, Sizes
 from adaptrt.bench.gpu_time import Call, Milliseconds, MLPShape, Rates
-from adaptrt.ops import RECORDS
 from adaptrt.plugins_trt import launch
 from adaptrt.plugins_trt.kernel_records import CONDITIONAL_MLP_DOWN, CONDITIONAL_MLP_UP
 from tests.ops.kernels import DEVICE
@@ -48,13 +47,8 @@ def test_every_kernel_dtype_and_kind_of_weights_is_checked(result: gpu_check.Res
     dtypes = ("float32", "float16", "bfloat16")
     assert kinds == {
         ("ConditionalMLPOrder", "int32", "int32"),
-        *(
-            (record.name, dtype, weights)
-            for record in RECORDS.values()
-            if record.parts and "k" in {field.name for field in record.inputs}
-            for dtype in dtypes
-            for weights in (dtype, "int8")
-        ),
+        *((op, dtype, "int8") for op in ("ConditionalMLP", "ConditionalGeGLU") for dtype in dtypes),
+        *((op.name, dtype, dtype) for op in gpu_reference.LEARNER_OPS for dtype in dtypes),
         *(("SelectTokens", dtype, dtype) for dtype in dtypes),
     }
 

@@ -101,7 +101,8 @@ def test_openvino_computes_the_bodies(record: OpRecord) -> None:
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT-RTX is not installed: adaptrt[tensorrt-rtx]"
+    importlib.util.find_spec("tensorrt_rtx_bindings") is None,
+    reason="TensorRT-RTX is not installed: adaptrt[tensorrt-rtx]",
 )
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("record", LEARNERS, ids=lambda record: record.name)
@@ -113,5 +114,9 @@ def test_tensorrts_parser_takes_the_bodies(record: OpRecord, dtype: str) -> None
     builder = trt.Builder(logger)
     network = builder.create_network(0)  # the parser does not keep it alive
     parser = trt.OnnxParser(network, logger)
-    said = [] if parser.parse(model.SerializeToString()) else [parser.get_error(n).desc() for n in range(parser.num_errors)]
+    said = (
+        []
+        if parser.parse(model.SerializeToString())
+        else [parser.get_error(n).desc() for n in range(parser.num_errors)]
+    )
     assert not said and network.num_outputs == 1

@@ -79,6 +79,8 @@ def test_an_op_without_kernels_is_refused() -> None:
         launch.compute(RECORDS["ConditionalLinear"], {})
     with pytest.raises(KernelError, match="ConditionalSwiGLU: got no v1, c1, expected all of the op's inputs"):
         launch.compute(RECORDS["ConditionalSwiGLU"], tensors())
+    with pytest.raises(KernelError, match="ConditionalMLP: got v1, expected some of b1, b2, k, w1, w1_scale, w2"):
+        launch.compute(RECORDS["ConditionalMLP"], {**tensors(), "v1": tensors()["w1"]})
 
 
 def test_limits_are_checked() -> None:

@@ -94,7 +94,9 @@ def cpp_of(folder: Path, records: dict[str, OpRecord]) -> str:
 def test_a_new_op_is_in_the_generated_source(tmp_path: Path) -> None:
     dummy = conditional_mlp(SQUARED_RELU)
     text = cpp_of(tmp_path, {**RECORDS, dummy.name: dummy})
-    assert 'OpContract{"ConditionalMLPDummy", 1, {TensorRule{"x", TypeRule::kReal, {AxisRule{"T"}, AxisRule{"D"}}}' in text
+    assert (
+        'OpContract{"ConditionalMLPDummy", 1, {TensorRule{"x", TypeRule::kReal, {AxisRule{"T"}, AxisRule{"D"}}}' in text
+    )
     assert '{"ConditionalMLPOrder", "ConditionalMLPDummyUp", "ConditionalMLPDown"}' in text
     assert "'ConditionalMLPDummyUp'" in text and "'ConditionalMLPDummy'," not in text
     assert "ConditionalMLPDummy" not in cpp_of(tmp_path, RECORDS)
@@ -102,7 +104,9 @@ def test_a_new_op_is_in_the_generated_source(tmp_path: Path) -> None:
 
 def test_a_missing_table_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "embed_kernels.py").write_text((CSRC / "embed_kernels.py").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps({"format_version": 1, "source_sha256": "0" * 64, "kernels": [{}]}))
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"format_version": 1, "source_sha256": "0" * 64, "kernels": [{}]})
+    )
     words = [sys.executable, "-S", "-I", tmp_path / "embed_kernels.py", tmp_path]
     words += ["--source", tmp_path / "kernels.cpp", "--images", tmp_path / "kernels.bin"]
     manifest = json.loads((tmp_path / "manifest.json").read_text())
