@@ -15,9 +15,20 @@ import numpy as np
 
 from adaptrt.ops.activations import ACTIVATIONS, Activation
 from adaptrt.ops.learner_cases import LEARNER_CASES, draw_learner_inputs
-from adaptrt.ops.learner_parts import B2, FLOATS, W2, K, X, Y, learner_parts, sum_of_learners
+from adaptrt.ops.learner_parts import (
+    AXES,
+    B2,
+    FLOATS,
+    TOLERANCES,
+    W2,
+    K,
+    X,
+    Y,
+    learner_parts,
+    sum_of_learners,
+)
 from adaptrt.ops.learner_prefix import learner_prefix_body, linear_text
-from adaptrt.ops.record import Array, Case, Field, OpRecord, Tolerance
+from adaptrt.ops.record import Array, Case, Field, OpRecord
 
 if TYPE_CHECKING:
     import onnx
@@ -82,7 +93,7 @@ def body(activation: Activation, learners: int) -> onnx.FunctionProto:
         [
             linear_text("biased", "w1", "b1"),
             gate,
-            linear_text("gated", "v1", _BIAS_IN_BODY),
+            linear_text("gated", "v1", _BIAS_IN_BODY, "gated_product"),
             "  hidden{n} = Mul (gate{n}, gated{n})",
         ]
     )
@@ -107,24 +118,14 @@ def conditional_glu(activation: Activation) -> OpRecord:
         name=activation.glu,
         summary=f"y_t = b2 + sum_{{n < k_t}} (g_n * (x_t v1_n + c1_n)) w2_n, "
         f"g_n = {activation.formula.format(z='z_n')}, z_n = x_t w1_n + b1_n",
-        axes={
-            "T": "tokens of the whole batch",
-            "N": "learners",
-            "D": "input width",
-            "h": "hidden width of one learner",
-            "E": "output width",
-        },
+        axes=AXES,
         inputs=_INPUTS,
         outputs=(Y,),
         reference=partial(reference, activation),
         body=partial(body, activation),
         make_inputs=make_inputs,
         cases=LEARNER_CASES,
-        tolerances={
-            "float32": Tolerance(1e-5, 1e-5),
-            "float16": Tolerance(1e-2, 1e-2),
-            "bfloat16": Tolerance(3e-2, 3e-2),
-        },
+        tolerances=TOLERANCES,
         static_axes={"N": "learners"},
         parts=learner_parts(activation.glu, "conditional_glu_up", _FIRST_LAYERS, activation.name),
     )

@@ -11,11 +11,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adaptrt.ops.activations import ACTIVATIONS, Activation
+from adaptrt.ops.activations import ACTIVATIONS, GELU, Activation
 from adaptrt.ops.learner_cases import LEARNER_CASES, draw_learner_inputs
-from adaptrt.ops.learner_parts import B2, FLOATS, W2, K, X, Y, learner_parts, sum_of_learners
+from adaptrt.ops.learner_parts import (
+    AXES,
+    B2,
+    FLOATS,
+    TOLERANCES,
+    W2,
+    K,
+    X,
+    Y,
+    learner_parts,
+    sum_of_learners,
+)
 from adaptrt.ops.learner_prefix import learner_prefix_body, linear_text
-from adaptrt.ops.record import Array, Case, Field, OpRecord, Tolerance
+from adaptrt.ops.record import Array, Case, Field, OpRecord
 
 if TYPE_CHECKING:
     import onnx
@@ -69,24 +80,14 @@ def conditional_mlp(activation: Activation) -> OpRecord:
         name=activation.mlp,
         summary=f"y_t = b2 + sum_{{n < k_t}} a_n w2_n, a_n = {activation.formula.format(z='z_n')}, "
         "z_n = x_t w1_n + b1_n",
-        axes={
-            "T": "tokens of the whole batch",
-            "N": "learners",
-            "D": "input width",
-            "h": "hidden width of one learner",
-            "E": "output width",
-        },
+        axes=AXES,
         inputs=_INPUTS,
         outputs=(Y,),
         reference=partial(reference, activation),
         body=partial(body, activation),
         make_inputs=make_inputs,
         cases=LEARNER_CASES,
-        tolerances={
-            "float32": Tolerance(1e-5, 1e-5),
-            "float16": Tolerance(1e-2, 1e-2),
-            "bfloat16": Tolerance(3e-2, 3e-2),
-        },
+        tolerances=TOLERANCES,
         static_axes={"N": "learners"},
         parts=learner_parts(activation.mlp, "conditional_mlp_up", _FIRST_LAYER, activation.name),
     )
@@ -95,5 +96,5 @@ def conditional_mlp(activation: Activation) -> OpRecord:
 CONDITIONAL_MLPS: tuple[OpRecord, ...] = tuple(conditional_mlp(row) for row in ACTIVATIONS.values())
 """The ops of all activations."""
 
-CONDITIONAL_MLP = CONDITIONAL_MLPS[0]
+CONDITIONAL_MLP = next(record for record in CONDITIONAL_MLPS if record.name == GELU.mlp)
 """The op with the exact GELU."""

@@ -1,4 +1,4 @@
-"""The kernels of ops in which token t runs the first k_t of N learners, and their semantics as a sum in numpy.
+"""What ops share in which token t runs the first k_t of N learners: kernels, fields, the sum over learners in numpy.
 
 Three parts: the tokens ordered by k, each learner's hidden layer for those that run it, and one product with all
 second layers. First and last are the same for every op; the one between them has the op's activation.
@@ -10,9 +10,21 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from adaptrt.ops.record import Array, Field, Part, PartAttribute
+from adaptrt.ops.record import Array, Field, Part, PartAttribute, Tolerance
 
 FLOATS = ("float32", "float16", "bfloat16")
+AXES = {
+    "T": "tokens of the whole batch",
+    "N": "learners",
+    "D": "input width",
+    "h": "hidden width of one learner",
+    "E": "output width",
+}
+TOLERANCES = {
+    "float32": Tolerance(1e-5, 1e-5),
+    "float16": Tolerance(1e-2, 1e-2),
+    "bfloat16": Tolerance(3e-2, 3e-2),
+}
 
 X = Field("x", FLOATS, ("T", "D"))
 K = Field("k", ("int32",), ("T",))

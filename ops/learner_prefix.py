@@ -78,18 +78,18 @@ _RESTORE = """
 # Rows of tokens with k = 0 are not computed: their place is that of the one row holding b2.
 
 
-def linear_text(result: str, weight: str, bias: str = "") -> str:
+def linear_text(result: str, weight: str, bias: str = "", product: str = "product") -> str:
     """ONNX text of ``x{n} @ weight[n]``, plus ``bias[n]`` if there is one, as ``result`` + ``{n}``.
 
     Args:
         result: Name of the result, unique in the body.
         weight: Input ``[N, in, out]``.
         bias: Input ``[N, out]``.
+        product: Name of what the bias is added to, unique in the body.
     """
     if not bias:
         return f"""  {weight}_{{n}} = Gather <axis = 0> ({weight}, index{{n}})
   {result}{{n}} = MatMul (x{{n}}, {weight}_{{n}})"""
-    product = "product" if result == "biased" else f"{result}_product"
     return f"""  {weight}_{{n}} = Gather <axis = 0> ({weight}, index{{n}})
   {bias}_{{n}} = Gather <axis = 0> ({bias}, index{{n}})
   {product}{{n}} = MatMul (x{{n}}, {weight}_{{n}})
