@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
     from adaptrt.models.folder import LoadedModel, ModelFolderError, load_folder, save_model
     from adaptrt.models.registry import RECIPES, load_model
-    from adaptrt.models.symbolic.conditional_mlp import ConditionalLinear, ConditionalMLP
+    from adaptrt.models.symbolic.conditional_mlp import ConditionalGLU, ConditionalLinear, ConditionalMLP
     from adaptrt.models.training.recipe import Recipe
     from adaptrt.models.training.train import train
 
@@ -26,7 +26,7 @@ _PLACES = {
     "families.gate": ("ArgmaxGate", "Decision", "PriceGate"),
     "folder": ("LoadedModel", "ModelFolderError", "load_folder", "save_model"),
     "registry": ("RECIPES", "load_model"),
-    "symbolic.conditional_mlp": ("ConditionalLinear", "ConditionalMLP"),
+    "symbolic.conditional_mlp": ("ConditionalGLU", "ConditionalLinear", "ConditionalMLP"),
     "training.recipe": ("Recipe",),
     "training.train": ("train",),
 }
@@ -38,6 +38,7 @@ __all__ = [
     "AdaptiveFFN",
     "AdaptiveProjections",
     "ArgmaxGate",
+    "ConditionalGLU",
     "ConditionalLinear",
     "ConditionalMLP",
     "Decision",
