@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 
 class Named(Protocol):
@@ -43,6 +44,12 @@ class Table(dict[str, Row]):
         if row.name in self:
             raise ValueError(f"got a second {self.what} {row.name!r}, expected another name; choose one")
         self[row.name] = row
+
+
+def imported(place: str) -> Any:
+    """What ``module:name`` names; rows name code so, which is then imported only where it is used."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def either(names: Iterable[str]) -> str:

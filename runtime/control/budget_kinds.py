@@ -5,7 +5,7 @@ To add one add a row: what it counts by one of the four meters, how it is writte
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from adaptrt.runtime.table import Table
@@ -86,6 +86,7 @@ class BudgetKind:
         percentile: share of the calls that are to stay under it unless told otherwise; 0.0 where it has none.
         gauge: its metric; None where it has no value.
         holds_for, guaranteed, needs: what is promised, for the documentation.
+        physical: whether it depends on the device; its values are above 0 then.
     """
 
     name: str
@@ -105,11 +106,10 @@ class BudgetKind:
     factor: float = 1.0
     percentile: float = 0.0
     gauge: Gauge | None = None
+    physical: bool = field(init=False)
 
-    @property
-    def physical(self) -> bool:
-        """Whether it depends on the device; its values are above 0 then."""
-        return self.meter is not None and self.meter.physical
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "physical", self.meter is not None and self.meter.physical)  # read at every call
 
     @property
     def hard(self) -> bool:
