@@ -42,7 +42,7 @@ def test_the_first_call_profiles_and_the_next_load_does_not(model: AdaptiveModel
     assert len(list(cache.iterdir())) == 1
     assert result.budget == Budget.latency(1000.0) and result.reachable and result.expected > 0
     again = load(FIXTURES / "exits", threads=1)
-    again.profile = None  # type: ignore[method-assign] - not to be called
+    again._device.profile = None  # type: ignore[method-assign] - not to be called
     assert again.run(x, budget=Budget.latency(1000.0)).expected is not None
 
 
