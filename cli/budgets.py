@@ -58,11 +58,11 @@ def budget_forms() -> str:
 
 def _recognised(text: str) -> tuple[BudgetKind, TextForm | None]:
     """The kind that is written so, and which of its forms; None where it is the word."""
-    from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
+    from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, NOTHING
 
     forms = [(form, kind) for kind in BUDGET_KINDS.values() for form in kind.forms]
     for kind in BUDGET_KINDS.values():
-        if kind.meter is None and text.lower() == kind.name:
+        if kind.meter is NOTHING and text.lower() == kind.name:
             return kind, None
     for form, kind in sorted(forms, key=lambda pair: -len(pair[0].suffix)):
         if text.endswith(form.suffix):

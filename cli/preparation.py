@@ -25,7 +25,7 @@ def prepare(model: AdaptiveModel, inputs: Mapping[str, Any], budget: Budget, *, 
         BudgetError: The bundle cannot obey the budget.
         BackendError: The engine failed.
     """
-    if not BUDGET_KINDS[budget.kind].physical:
+    if not BUDGET_KINDS[budget.kind].meter.physical:
         return
     from adaptrt.cli.batches import count_samples, repeated
     from adaptrt.cli.progress import steps_shown

@@ -127,7 +127,7 @@ def run(
     model = open_model(bundle, threads, backend, precision, plugin_library)
     given = read_files(inputs, model.bundle.inputs, ground)
     arrays, laid_over = given.arrays, given.laid_over and given.laid_over.plain()
-    check_samples(model.bundle, arrays, some=watch or BUDGET_KINDS[asked.kind].physical)
+    check_samples(model.bundle, arrays, some=watch or BUDGET_KINDS[asked.kind].meter.physical)
     if watch:
         with contextlib.nullcontext() if metrics_port is None else model.serve_metrics(metrics_port) as server:
             if server is not None:

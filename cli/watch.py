@@ -62,8 +62,7 @@ class Watched:
     def describe(self) -> dict[str, Any]:
         """The numbers as they stand, for JSON and for the table."""
         latest, times = self.latest, np.array(self.milliseconds)
-        meter = BUDGET_KINDS[self.budget.kind].meter
-        counted = meter is not None and meter.per_call and self.calls
+        counted = BUDGET_KINDS[self.budget.kind].meter.per_call and self.calls
         return {
             "budget": str(self.budget),
             "batch": self.batch,

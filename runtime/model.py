@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -25,9 +25,11 @@ from adaptrt.runtime.inputs import InputContract
 from adaptrt.runtime.plan import Plan, Planner
 from adaptrt.runtime.result import Result
 from adaptrt.runtime.telemetry import Reading
-from adaptrt.runtime.telemetry.prometheus import MetricsServer
 from adaptrt.runtime.warn_once import WarnOnce
 from adaptrt.runtime.work_check import SoftBudgetCheck
+
+if TYPE_CHECKING:
+    from adaptrt.runtime.telemetry.prometheus import MetricsServer
 
 Array = np.ndarray[Any, Any]
 
@@ -128,7 +130,7 @@ class AdaptiveModel:
 
     def _plan_for(self, budget: Budget) -> Plan:
         """The plan under a budget; of one that depends on the device, what stands for it until a call."""
-        if isinstance(budget, Budget) and BUDGET_KINDS[budget.kind].physical:
+        if isinstance(budget, Budget) and BUDGET_KINDS[budget.kind].meter.physical:
             return self._device.plan_for(budget)
         return self._planner.for_budget(budget)
 

@@ -95,7 +95,7 @@ class Planner:
 
     def _for_fraction(self, fraction: float, budget: Budget) -> Plan:
         plan = self._cached(Budget.full() if fraction >= self._everything else Budget.fraction(fraction))
-        point, physical = replace(plan.point, reachable=True), BUDGET_KINDS[budget.kind].physical
+        point, physical = replace(plan.point, reachable=True), BUDGET_KINDS[budget.kind].meter.physical
         return replace(plan, budget=budget, point=point, message=None, checked=False, physical=physical)
 
     def for_knobs(self, knobs: Mapping[str, KnobValue], budget: Budget | None) -> Plan:

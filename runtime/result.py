@@ -62,7 +62,7 @@ class Result:
         if self.deadline_met is not None or self.budget is None:
             return self.deadline_met
         kind = BUDGET_KINDS[self.budget.kind]
-        if kind.meter is None or not kind.meter.per_call:
+        if not kind.meter.per_call:
             return None
         measured = self.energy_mj if kind.meter.sensor else self.latency_ms
         return None if measured is None else measured <= self.budget.value * kind.factor

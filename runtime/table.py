@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Named(Protocol):
+        """A record that has a name."""
+
+        @property
+        def name(self) -> str:
+            """As users write it."""
 
 
-class Named(Protocol):
-    """A record that has a name."""
-
-    @property
-    def name(self) -> str:
-        """As users write it."""
-
-
-Row = TypeVar("Row", bound=Named)
+Row = TypeVar("Row", bound="Named")
 
 
 class Table(dict[str, Row]):

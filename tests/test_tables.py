@@ -13,7 +13,7 @@ import pytest
 
 from adaptrt.runtime.backends.backend_table import AUTO, BACKENDS, DEFAULT_BACKEND, BackendRecord, in_order
 from adaptrt.runtime.bundle.target_table import TARGETS
-from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, WORK
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, NOTHING, WORK
 from adaptrt.runtime.table import Table, either, imported
 from tests.added_rows import SECONDS, TARGET, added, backend
 
@@ -181,7 +181,7 @@ def test_rows_agree() -> None:
     suffixes = [form.suffix for kind in BUDGET_KINDS.values() for form in kind.forms]
     assert len(set(suffixes)) == len(suffixes)
     for kind in BUDGET_KINDS.values():
-        assert bool(kind.forms) == bool(kind.gauge) == (kind.meter is not None)
+        assert bool(kind.forms) == bool(kind.gauge) == (kind.meter is not NOTHING)
         assert bool(kind.shown_hard) == (kind.meter is WORK)
         assert kind.percentile == 0 or f"{kind.percentile:.0%}" in kind.holds_for or kind.percentile == 0.5
 
@@ -204,7 +204,7 @@ def test_probing_imports_nothing() -> None:
     record: BackendRecord = BACKENDS[DEFAULT_BACKEND]
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     assert record.installed and re.match(r"\d+\.\d+", record.installed_version() or "")
-    missing = BackendRecord(**{**vars(record), "modules": ("no_such_engine",), "extras": ()})
+    missing = record._replace(modules=("no_such_engine",), extras=())
     assert not missing.installed and missing.installed_version() is None and missing.install == "install it"
 
 

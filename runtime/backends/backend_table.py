@@ -7,42 +7,42 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from adaptrt.runtime.table import Table, imported
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from adaptrt.runtime.backends import Backend, Settings
     from adaptrt.runtime.bundle.schema import Bundle
+
+    class Loader(Protocol):
+        """Hands the stages of a bundle to an engine."""
+
+        def __call__(
+            self, record: BackendRecord, root: Path, bundle: Bundle, settings: Settings
+        ) -> tuple[str, list[Backend]]:
+            """The precision that is computed in, and an engine for each stage.
+
+            Args:
+                record: the backend's row.
+                root: the bundle's folder.
+                bundle: its content, already checked.
+                settings: how to run.
+
+            Raises:
+                BundleError: files are missing or damaged, or are not what ``bundle.json`` says.
+                BackendError: a package is missing, or the engine refuses the graph or the settings.
+            """
+
 
 AUTO = "auto"
 """What stands for the first backend that can run a bundle here."""
 
 
-class Loader(Protocol):
-    """Hands the stages of a bundle to an engine."""
-
-    def __call__(
-        self, record: BackendRecord, root: Path, bundle: Bundle, settings: Settings
-    ) -> tuple[str, list[Backend]]:
-        """The precision that is computed in, and an engine for each stage.
-
-        Args:
-            record: the backend's row.
-            root: the bundle's folder.
-            bundle: its content, already checked.
-            settings: how to run.
-
-        Raises:
-            BundleError: files are missing or damaged, or are not what ``bundle.json`` says.
-            BackendError: a package is missing, or the engine refuses the graph or the settings.
-        """
-
-
-@dataclass(frozen=True)
-class BackendRecord:
+class BackendRecord(NamedTuple):
     """One backend.
 
     Attributes:
@@ -103,7 +103,7 @@ class BackendRecord:
 
     def load(self, root: Path, bundle: Bundle, settings: Settings) -> tuple[str, list[Backend]]:
         """As ``Loader``, which is imported now."""
-        return cast(Loader, imported(self.loader))(self, root, bundle, settings)
+        return cast("Loader", imported(self.loader))(self, root, bundle, settings)
 
 
 _HERE = "adaptrt.runtime.backends"

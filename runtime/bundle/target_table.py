@@ -5,13 +5,12 @@ To add one add a row; ``builder`` says where the code is that builds for it, whi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from adaptrt.runtime.table import Table
 
 
-@dataclass(frozen=True)
-class TargetRecord:
+class TargetRecord(NamedTuple):
     """What a bundle can be built for.
 
     Attributes:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from numbers import Real
 
-from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, BudgetKind
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, NOTHING, BudgetKind
 from adaptrt.runtime.errors import BudgetError, shown
 
 
@@ -38,13 +38,13 @@ class Budget:
         kind = BUDGET_KINDS.get(self.kind) if isinstance(self.kind, str) else None
         if kind is None:
             raise BudgetError(f"got a budget of kind {self.kind!r}; expected {', '.join(BUDGET_KINDS)}")
-        if kind.meter is None:
+        if kind.meter is NOTHING:
             object.__setattr__(self, "value", 0.0)
             object.__setattr__(self, "hard", False)
             object.__setattr__(self, "percentile", 0.0)
             return
         object.__setattr__(self, "value", _amount(kind, self.value))
-        if kind.physical and self.hard:
+        if kind.meter.physical and self.hard:
             raise BudgetError(
                 f"got a hard budget of kind {self.kind!r}; expected hard=False: a device promises nothing"
             )
@@ -127,7 +127,7 @@ class Budget:
 
 
 def _amount(kind: BudgetKind, value: object) -> float:
-    least = "above 0" if kind.physical else "of at least 0"
+    least = "above 0" if kind.meter.physical else "of at least 0"
     problem = f"got a budget of {value!r}; expected {kind.counts}, a finite number {least}"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise BudgetError(f"{problem}, such as {kind.call}")
@@ -135,7 +135,7 @@ def _amount(kind: BudgetKind, value: object) -> float:
         amount = float(value)
     except OverflowError:
         raise BudgetError(problem) from None
-    if not math.isfinite(amount) or amount < 0 or (kind.physical and amount == 0):
+    if not math.isfinite(amount) or amount < 0 or (kind.meter.physical and amount == 0):
         raise BudgetError(problem)
     return amount + 0.0  # -0.0 becomes 0.0
 

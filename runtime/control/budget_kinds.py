@@ -5,7 +5,7 @@ To add one add a row: what it counts by one of the four meters, how it is writte
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from adaptrt.runtime.table import Table
@@ -13,12 +13,12 @@ from adaptrt.runtime.table import Table
 
 @dataclass(frozen=True, eq=False)
 class Meter:
-    """What is measured to hold a budget; one of the four below.
+    """What is measured to hold a budget; one of those below.
 
     Attributes:
         name: in a word.
         unit: of what a call takes, ``ms`` or ``mJ``; empty for work, which is a share of the dense model's.
-        physical: whether it depends on the device, so that it is held by feedback from a profile.
+        physical: whether it depends on the device, so that it is held by feedback from a profile; above 0 then.
         sensor: whether it takes a sensor of power or energy.
         per_call: whether each call keeps such a budget or misses it.
     """
@@ -30,6 +30,8 @@ class Meter:
     per_call: bool
 
 
+NOTHING = Meter("nothing", "", physical=False, sensor=False, per_call=False)
+"""Of what has no value: everything runs."""
 WORK = Meter("work", "", physical=False, sensor=False, per_call=False)
 TIME = Meter("time", "ms", physical=True, sensor=False, per_call=True)
 ENERGY = Meter("energy", "mJ", physical=True, sensor=True, per_call=True)
@@ -66,16 +68,15 @@ class Gauge(NamedTuple):
     factor: float = 1.0
 
 
-@dataclass(frozen=True)
-class BudgetKind:
+class BudgetKind(NamedTuple):
     """One kind of budget.
 
     Attributes:
         name: as ``Budget.kind`` has it.
         counts: what its value counts, with the unit.
-        meter: what is measured to hold it; None where it has no value and everything runs.
+        meter: what is measured to hold it.
         call: how to make one in Python.
-        forms: how it is written on the command line; without a meter the word is ``name``.
+        forms: how it is written on the command line; where it has no value the word is ``name``.
         short: what it is called in a list of what a command takes.
         written: the same with examples.
         metavar: in the usage of a command.
@@ -86,12 +87,11 @@ class BudgetKind:
         percentile: share of the calls that are to stay under it unless told otherwise; 0.0 where it has none.
         gauge: its metric; None where it has no value.
         holds_for, guaranteed, needs: what is promised, for the documentation.
-        physical: whether it depends on the device; its values are above 0 then.
     """
 
     name: str
     counts: str
-    meter: Meter | None
+    meter: Meter
     call: str
     forms: tuple[TextForm, ...]
     short: str
@@ -106,10 +106,6 @@ class BudgetKind:
     factor: float = 1.0
     percentile: float = 0.0
     gauge: Gauge | None = None
-    physical: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "physical", self.meter is not None and self.meter.physical)  # read at every call
 
     @property
     def hard(self) -> bool:
@@ -211,7 +207,7 @@ BUDGET_KINDS = Table(
         BudgetKind(
             name="full",
             counts="nothing",
-            meter=None,
+            meter=NOTHING,
             call="Budget.full()",
             forms=(),
             short="full",

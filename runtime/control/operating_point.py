@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from adaptrt.runtime.bundle.schema import PRICE_KNOB, SNAPPING_SETTING, Bundle, CurvePoint, Knob
 from adaptrt.runtime.control.budget import Budget
-from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, NOTHING
 from adaptrt.runtime.control.chains import (
     Calibrated,
     Canonical,
@@ -58,7 +58,7 @@ class BudgetSolver:
             BudgetError: the bundle has no points of the budget's kind, and it is not ``Budget.full()``.
         """
         kind = BUDGET_KINDS[budget.kind]
-        if kind.meter is None:
+        if kind.meter is NOTHING:
             return self._full
         calibrated = self._hard if budget.hard else self._soft
         if not calibrated:

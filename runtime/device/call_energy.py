@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, NOTHING
 from adaptrt.runtime.errors import BudgetError
 from adaptrt.runtime.table import either
 from adaptrt.runtime.telemetry import Telemetry
@@ -63,5 +63,5 @@ class CallEnergy:
 
 def _without_sensor() -> list[str]:
     """How to make the budgets that need no sensor, those of the device first."""
-    kinds = [kind for kind in BUDGET_KINDS.values() if kind.meter is not None and not kind.meter.sensor]
-    return [kind.call for kind in sorted(kinds, key=lambda kind: not kind.physical)]
+    kinds = [kind for kind in BUDGET_KINDS.values() if kind.meter is not NOTHING and not kind.meter.sensor]
+    return [kind.call for kind in sorted(kinds, key=lambda kind: not kind.meter.physical)]

@@ -291,5 +291,4 @@ class DeviceBudgets:
 def _metered(budget: Budget) -> tuple[Meter, float]:
     """The meter of a budget that depends on the device, and its value in milliseconds, millijoules or watts."""
     kind = BUDGET_KINDS[budget.kind]
-    assert kind.meter is not None
     return kind.meter, budget.value * kind.factor

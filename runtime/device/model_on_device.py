@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.control.budget import Budget
@@ -18,9 +19,11 @@ from adaptrt.runtime.device.profiling import RunAt, device_key, measure
 from adaptrt.runtime.engines import Engines
 from adaptrt.runtime.plan import Plan, Planner
 from adaptrt.runtime.telemetry import Reading, Telemetry
-from adaptrt.runtime.telemetry.metrics import CallMetrics
-from adaptrt.runtime.telemetry.prometheus import MetricsCollector, MetricsServer
 from adaptrt.runtime.warn_once import WarnOnce
+
+if TYPE_CHECKING:
+    from adaptrt.runtime.telemetry.metrics import CallMetrics
+    from adaptrt.runtime.telemetry.prometheus import MetricsServer
 
 Progress = Callable[[float], None]
 
@@ -97,9 +100,7 @@ class ModelOnDevice:
             BudgetError: the bundle has no curve.
             BackendError: an engine failed while it was profiled.
         """
-        meter = BUDGET_KINDS[budget.kind].meter
-        assert meter is not None
-        self.budgets.prepare(meter, samples, self._profiler(run, progress))
+        self.budgets.prepare(BUDGET_KINDS[budget.kind].meter, samples, self._profiler(run, progress))
 
     def profile(
         self,
@@ -155,6 +156,9 @@ class ModelOnDevice:
         Raises:
             TelemetryError: adaptrt[telemetry] is not installed, or the port cannot be had.
         """
+        from adaptrt.runtime.telemetry.metrics import CallMetrics
+        from adaptrt.runtime.telemetry.prometheus import MetricsCollector, MetricsServer
+
         self.telemetry()
         assert self.sensors is not None
         metrics = self.metrics or CallMetrics()
@@ -176,8 +180,7 @@ class ModelOnDevice:
 
     def _find_energy(self, budget: Budget) -> None:
         """Have what tells the energy of calls, if the budget is about it."""
-        meter = BUDGET_KINDS[budget.kind].meter
-        if meter is not None and meter.sensor:
+        if BUDGET_KINDS[budget.kind].meter.sensor:
             self._energy()
 
     def _energy(self) -> CallEnergy:
