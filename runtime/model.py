@@ -12,7 +12,6 @@ import numpy as np
 from adaptrt.runtime.backends import Backend
 from adaptrt.runtime.bundle.schema import MACS_OUTPUT, Bundle, KnobValue
 from adaptrt.runtime.control.budget import Budget
-from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
 from adaptrt.runtime.control.chains import OperatingPoint, copy_knobs
 from adaptrt.runtime.decisions import DecisionRecorder
 from adaptrt.runtime.device.forked import keep_for_ever
@@ -130,9 +129,10 @@ class AdaptiveModel:
 
     def _plan_for(self, budget: Budget) -> Plan:
         """The plan under a budget; of one that depends on the device, what stands for it until a call."""
-        if isinstance(budget, Budget) and BUDGET_KINDS[budget.kind].meter.physical:
-            return self._device.plan_for(budget)
-        return self._planner.for_budget(budget)
+        plan = self._planner.for_budget(budget)
+        if plan.physical:
+            self._device.find_energy(budget)
+        return plan
 
     def operating_point(self, budget: Budget | None = None) -> OperatingPoint:
         """What a call under ``budget`` (None: the model's own) would run, and what to expect of it.
@@ -208,6 +208,7 @@ class AdaptiveModel:
                 self._warn("soft budget exceeded", excess)
                 message = message or excess
         device = self._device
+        reading = None if device.sensors is None else device.telemetry()
         result = Result(
             outputs,
             macs_fraction,
@@ -221,9 +222,9 @@ class AdaptiveModel:
             None if ticket is None else ticket.expected,
             None if deadline_ms is None else (perf_counter() - entry) * 1e3 <= deadline_ms,
             spent,
-            None if device.sensors is None else device.telemetry(),
+            reading,
         )
-        if device.metrics is not None:
+        if reading is not None and device.metrics is not None:
             device.metrics.observe(result)
         return result
 

@@ -60,7 +60,7 @@ class Planner:
         self._everything = self._solver.solve(Budget.full()).macs_fraction
 
     def for_budget(self, budget: Budget) -> Plan:
-        """The plan that obeys a budget.
+        """The plan that obeys a budget; of one that depends on the device what stands for it until a call: everything.
 
         Raises:
             BudgetError: it is no ``Budget``, or the bundle has no curve to solve it with.
@@ -112,6 +112,9 @@ class Planner:
         return self._plan(None, OperatingPoint(values, math.nan, None), arrays, None)
 
     def _solve(self, budget: Budget) -> Plan:
+        if BUDGET_KINDS[budget.kind].meter.physical:
+            _, full = self.shares
+            return self._for_fraction(full, budget)
         point = self._solver.solve(budget)
         message = None
         if not point.reachable:

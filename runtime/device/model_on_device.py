@@ -17,7 +17,7 @@ from adaptrt.runtime.device.profile import DeviceKey, Profile
 from adaptrt.runtime.device.profile_cache import ProfileCache
 from adaptrt.runtime.device.profiling import RunAt, device_key, measure
 from adaptrt.runtime.engines import Engines
-from adaptrt.runtime.plan import Plan, Planner
+from adaptrt.runtime.plan import Planner
 from adaptrt.runtime.telemetry import Reading, Telemetry
 from adaptrt.runtime.warn_once import WarnOnce
 
@@ -47,7 +47,7 @@ class ModelOnDevice:
     Attributes:
         budgets: those that depend on the device.
         sensors: read for results; None until somebody asked for them.
-        metrics: of the calls; None until they are served.
+        metrics: of the calls; None until they are served, which takes sensors.
     """
 
     def __init__(self, bundle: Bundle, planner: Planner, engines: Engines, threads: int | None, warn: WarnOnce) -> None:
@@ -63,15 +63,14 @@ class ModelOnDevice:
         self.sensors, self.metrics = None, None
         self.budgets = self.budgets.afresh()
 
-    def plan_for(self, budget: Budget) -> Plan:
-        """What stands for a budget that depends on the device until a call: everything.
+    def find_energy(self, budget: Budget) -> None:
+        """Have what tells the energy of calls, if the budget is about it.
 
         Raises:
-            BudgetError: the bundle has no curve, or no sensor tells the energy that the budget is about.
+            BudgetError: no sensor tells it.
         """
-        self._find_energy(budget)
-        _, full = self._planner.shares
-        return self._planner.for_fraction(full, budget, reachable=True, message=None)
+        if BUDGET_KINDS[budget.kind].meter.sensor:
+            self._energy()
 
     def begin(self, budget: Budget, samples: int, run: RunAt, *, own: bool) -> Ticket:
         """Choose what a call runs under a budget that depends on the device.
@@ -86,7 +85,7 @@ class ModelOnDevice:
             BudgetError: the bundle has no curve, or no sensor tells the energy.
             BackendError: an engine failed while it was profiled.
         """
-        self._find_energy(budget)  # there already, but in a forked child
+        self.find_energy(budget)  # there already, but in a forked child
         return self.budgets.begin(budget, samples, perf_counter(), own=own, profiler=self._profiler(run))
 
     def end(self, ticket: Ticket, done: float, milliseconds: float) -> float | None:
@@ -177,11 +176,6 @@ class ModelOnDevice:
             return self.profile(run, samples, energy=energy, progress=progress)
 
         return profiler
-
-    def _find_energy(self, budget: Budget) -> None:
-        """Have what tells the energy of calls, if the budget is about it."""
-        if BUDGET_KINDS[budget.kind].meter.sensor:
-            self._energy()
 
     def _energy(self) -> CallEnergy:
         if self.budgets.energy is None:
