@@ -20,9 +20,10 @@ import torch
 from click.testing import CliRunner, Result
 
 from adaptrt.cli.group import adaptrt
-from adaptrt.models.adapters.vit import ViT, ViTConfig
+from adaptrt.models.adapters.vit import ViTConfig
 from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.folder import save_model
+from adaptrt.models.network import Network
 from adaptrt.models.training.recipe import Recipe
 from tests.staged_bundle import write_staged
 
@@ -112,8 +113,8 @@ def main_code() -> Callable[..., str]:
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     torch.manual_seed(0)
-    dense = ViT(dataclasses.replace(TINY, acm=None))
-    save_model(folder, ViT(TINY), dense, "digits", torch.float16)
+    dense = Network.from_config(dataclasses.replace(TINY, acm=None))
+    save_model(folder, Network.from_config(TINY), dense, "digits", torch.float16)
     return folder
 
 

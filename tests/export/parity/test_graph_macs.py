@@ -25,9 +25,8 @@ from adaptrt.export.parity.graph_macs import (
     count_macs,
 )
 from adaptrt.export.parity.stage_graphs import StageFile
-from adaptrt.models import ViT
+from adaptrt.models import Network
 from adaptrt.models.adapters.resnet import ResNet
-from adaptrt.models.adapters.text_encoder import TextEncoder
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.staged_network import StagedNetwork
@@ -41,9 +40,9 @@ SAMPLES = 5
 KINDS = ("all", "ToMe", "text", "EViT", "residual", "residual, certainty")
 
 
-def text_model(depth: int, **families: Any) -> TextEncoder:
+def text_model(depth: int, **families: Any) -> Network:
     torch.manual_seed(0)
-    model = TextEncoder(dataclasses.replace(TEXT, depth=depth, **families)).eval()
+    model = Network.from_config(dataclasses.replace(TEXT, depth=depth, **families)).eval()
     for name, parameter in model.named_parameters():
         if ("gate." in name or "selector." in name) and parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.7)
@@ -94,7 +93,7 @@ def counted_at(model: StagedNetwork, stages: Sequence[StageFile]) -> Traced:
 
 
 @pytest.fixture(scope="session")
-def acms(model: ViT, graph: onnx.ModelProto) -> Traced:
+def acms(model: Network, graph: onnx.ModelProto) -> Traced:
     return counted_at(model, staged(graph))
 
 
@@ -107,7 +106,9 @@ def traced(kind: str) -> Traced:
 @functools.cache
 def dense(kind: str) -> tuple[StagedNetwork, onnx.ModelProto, dict[str, np.ndarray]]:
     torch.manual_seed(0)
-    model: StagedNetwork = ViT(dataclasses.replace(SHAPE, depth=1)).eval() if kind == "vision" else text_model(1)
+    model: StagedNetwork = (
+        Network.from_config(dataclasses.replace(SHAPE, depth=1)).eval() if kind == "vision" else text_model(1)
+    )
     inputs = {name: tensor.numpy() for name, tensor in model.example_inputs(1).items()}
     if "mask" in inputs:
         inputs["mask"] = np.ones((1, TEXT.length), bool)
