@@ -173,11 +173,13 @@ def _facts(bundle: Bundle) -> Table:
         f"dense {bundle.quality_metric or 'quality'}",
         tables.quality(bundle.dense.quality, bundle.quality_metric),
     )
+    if bundle.task is not None:
+        made.add_row("task", bundle.task)
     if bundle.exit_criterion is not None:
         made.add_row("exit criterion", bundle.exit_criterion)
-    told = [name for stage in bundle.stages for name in stage.decisions]
-    if told:
-        gates, selections = (sum(name.startswith(kind) for name in told) for kind in ("learners_", "kept_"))
+    kinds = [decision.kind for stage in bundle.stages for decision in stage.decisions]
+    if kinds:
+        gates, selections = kinds.count("learners"), kinds.count("selection")
         made.add_row("decisions told", f"{_count(gates, 'gate')}, {_count(selections, 'token selection')}")
     for op, learners in bundle.ops.items():
         has_learners = op.startswith("Conditional")

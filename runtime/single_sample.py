@@ -111,6 +111,7 @@ class _Chain:
         given = {spec.name: buffer(spec) for spec in bundle.inputs}
         taken = {name for backend in backends for name in backend.inputs}
         given |= {k.name: np.zeros(k.shape, k.dtype) for k in bundle.knobs if k.name in taken}
+        inputs = {spec.name for spec in bundle.inputs}
         stages, confidences = [], []
         carried: dict[str, Array] = {}
         for number, backend in enumerate(backends):
@@ -118,7 +119,7 @@ class _Chain:
             outputs = {spec.name: buffer(spec) for spec in bundle.outputs}
             written = dict(outputs)
             for carry in after:
-                if carry.source not in written:
+                if carry.source not in written and carry.source not in inputs:
                     written[carry.source] = buffer(TensorSpec(carry.source, carry.dtype, carry.shape))
             if after:
                 confidences.append(written.setdefault(CONFIDENCE_OUTPUT, np.zeros(1, np.float32)))
@@ -127,7 +128,9 @@ class _Chain:
             if bound is None:
                 return None
             stages.append((bound, outputs))
-            carried = {carry.name: written[carry.source] for carry in after}
+            carried = {
+                carry.name: given[carry.source] if carry.source in inputs else written[carry.source] for carry in after
+            }
         return cls(given, stages, confidences)
 
     def current(self) -> bool:

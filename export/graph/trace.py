@@ -19,7 +19,7 @@ from adaptrt.export.parity.stage_graphs import StageFile
 from adaptrt.models.families.gate import Decision
 from adaptrt.models.network import Network, StageOutput, TensorSpec
 from adaptrt.ops.record import IR_VERSION, ONNX_OPSET
-from adaptrt.runtime.bundle.schema import STAGE_METADATA, Carry
+from adaptrt.runtime.bundle.schema import STAGE_METADATA, Carry, DecisionSpec
 
 _EXAMPLE_SIZES = {"batch": 3, "tokens": 7}
 """A dynamic dimension whose example size is 0 or 1 would be frozen; different ones cannot be confused."""
@@ -144,9 +144,10 @@ def trace_stage(model: Network, stage: int, *, debug: bool = False) -> TracedSta
             f"got logits of shape {list(found.logits.shape)} in stage {stage}, expected [batch, classes]; a head that "
             "gives a map is not supported, let it give one score for each class"
         )
-    decisions = _decision_names(model, stage, found)
+    decisions = _decision_specs(model, stage, found)
     outputs = ["logits", "macs_fraction"] + ["confidence"] * (not module.last)
-    outputs += [*found.carried, *decisions] + ["learners"] * debug
+    outputs += [*found.carried, *(name for decision in decisions for name in decision.outputs.values())]
+    outputs += ["learners"] * debug
     names = [*(spec.name for spec in specs), *(spec.name for spec in knobs), *kept_names]
     graph = _export(module, tensors, {"tensors": tuple(shapes)}, names, outputs)
     resolve_kept(graph, kept_names)
@@ -184,19 +185,21 @@ def _dynamic(spec: TensorSpec, dimensions: dict[str, Any]) -> dict[int, Any]:
     }
 
 
-def _decision_names(model: Network, stage: int, found: StageOutput) -> list[str]:
-    """Names of the outputs of a stage's decisions, numbered through the whole network."""
+def _decision_specs(model: Network, stage: int, found: StageOutput) -> list[DecisionSpec]:
+    """The outputs that tell a stage's decisions, in order, numbered through the whole network."""
     gates = sum(model.gates_in(earlier) for earlier in range(stage))
     selections = sum(model.selections_in(earlier) for earlier in range(stage))
-    names = []
+    specs = []
     for decision in found.decisions:
         if isinstance(decision, Decision):
-            names.append(f"learners_{gates}")
+            specs.append(DecisionSpec("learners", gates, {"runs": f"learners_{gates}"}))
             gates += 1
         else:
-            names += [f"kept_{selections}", f"count_{selections}"] if decision.disclosed else []
+            if decision.disclosed:
+                outputs = {"index": f"kept_{selections}", "count": f"count_{selections}"}
+                specs.append(DecisionSpec("selection", selections, outputs))
             selections += 1
-    return names
+    return specs
 
 
 def _export(

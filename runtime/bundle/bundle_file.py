@@ -20,12 +20,14 @@ from adaptrt.runtime.bundle.schema import (
     Carry,
     CurvePoint,
     DataFile,
+    DecisionSpec,
     Dense,
     ImagePreprocessing,
     Knob,
     KnobValue,
     Stage,
     TensorSpec,
+    TokenSet,
 )
 from adaptrt.runtime.bundle.validation import check_bundle
 from adaptrt.runtime.errors import BundleError, one_line
@@ -38,12 +40,14 @@ __all__ = [
     "Carry",
     "CurvePoint",
     "DataFile",
+    "DecisionSpec",
     "Dense",
     "ImagePreprocessing",
     "Knob",
     "KnobValue",
     "Stage",
     "TensorSpec",
+    "TokenSet",
     "encode_bundle",
     "read_bundle",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from adaptrt.runtime.bundle.curve_validation import MAX_CURVE_POINTS, check_curve
+from adaptrt.runtime.bundle.decision_validation import check_decisions
 from adaptrt.runtime.bundle.expectations import MAX_TEXT, expect, expect_finite, expect_text, expect_unique, short
 from adaptrt.runtime.bundle.schema import (
     MACS_OUTPUT,
@@ -47,8 +48,9 @@ def check_bundle(bundle: Bundle) -> None:
     """
     for key, value in (("name", bundle.name), ("producer", bundle.producer)):
         expect_text(key, value)
-    if bundle.quality_metric is not None:
-        expect_text("quality_metric", bundle.quality_metric)
+    for key, text in (("quality_metric", bundle.quality_metric), ("task", bundle.task)):
+        if text is not None:
+            expect_text(key, text)
     for key, count, least, most in (
         ("inputs", len(bundle.inputs), 1, MAX_ENTRIES),
         ("outputs", len(bundle.outputs), 1, MAX_ENTRIES),
@@ -72,6 +74,7 @@ def check_bundle(bundle: Bundle) -> None:
     expect_unique("stages", [stage.file for stage in bundle.stages])
     _check_dense(bundle.dense)
     check_stages(bundle)
+    check_decisions(bundle)
     check_axes(bundle)
     check_curve(bundle)
     for op, learners in bundle.ops.items():

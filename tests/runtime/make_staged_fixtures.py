@@ -23,10 +23,12 @@ from adaptrt.runtime.bundle.bundle_file import (
     Bundle,
     Carry,
     CurvePoint,
+    DecisionSpec,
     Dense,
     Knob,
     Stage,
     TensorSpec,
+    TokenSet,
     encode_bundle,
 )
 from tests.runtime import staged_reference as reference
@@ -309,6 +311,7 @@ def write(
         outputs=[TensorSpec("logits", "float32", ["batch", 3]), TensorSpec("macs_fraction", "float32", ["batch"])],
         stages=listed,
         quality_metric="agreement",
+        task="classification",
         **{"axes": {"batch": Axis(0)}, **rest},
     )
     (folder / "bundle.json").write_bytes(encode_bundle(bundle))
@@ -340,6 +343,14 @@ def make_exits(folder: Path) -> None:
     )
 
 
+def told(number: int) -> list[DecisionSpec]:
+    """The decisions of a stage with one gate and one selection, both of this number."""
+    return [
+        DecisionSpec("learners", number, {"runs": f"learners_{number}"}),
+        DecisionSpec("selection", number, {"index": f"kept_{number}", "count": f"count_{number}"}),
+    ]
+
+
 def make_tokens(folder: Path) -> None:
     """Write ``tokens``."""
     carry = [
@@ -353,8 +364,8 @@ def make_tokens(folder: Path) -> None:
         tokens_models(),
         ["after_block_1", "final"],
         [
-            {"decisions": ["learners_0", "kept_0", "count_0"]},
-            {"decisions": ["learners_1", "kept_1", "count_1"], "carry": carry},
+            {"decisions": told(0)},
+            {"decisions": told(1), "carry": carry},
         ],
         inputs=[TensorSpec("x", "float32", ["batch", 6, 4])],
         knobs=[
@@ -366,6 +377,7 @@ def make_tokens(folder: Path) -> None:
         dense=Dense(macs=200, parameters=32),
         curve=tokens_curve(),
         exit_criterion="certainty",
+        tokens={"tokens": TokenSet(valid="valid")},
     )
 
 
