@@ -30,9 +30,16 @@ class Compaction:
     token_axes: dict[str, tuple[tuple[int, str], ...]]
 
     @staticmethod
-    def of(carried: Sequence[Carry], masks: Collection[str]) -> Compaction:
-        """The tokens' axis is the second one of a mask, and goes by that name in the others."""
+    def of(carried: Sequence[Carry], masks: Collection[str], whole: Collection[int | str] = ()) -> Compaction:
+        """The tokens' axis is the second one of a mask, and goes by that name in the others.
+
+        Args:
+            carried: what the stage takes.
+            masks: names of those that are masks.
+            whole: axes that stay as they are, as outputs of the bundle have them.
+        """
         axes = {c.shape[1]: c.name for c in carried if c.name in masks and isinstance(c.shape[1], str)}
+        axes = {size: mask for size, mask in axes.items() if size not in whole}
         return Compaction({
             c.name: tuple((axis, axes[size]) for axis, size in enumerate(c.shape) if axis and size in axes)
             for c in carried

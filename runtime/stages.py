@@ -73,7 +73,7 @@ class StageSequence:
         names = [*(spec.name for spec in bundle.inputs), *(knob.name for knob in bundle.knobs)]
         inputs = {spec.name for spec in bundle.inputs}
         per_sample = [spec.name for spec in bundle.inputs if spec.shape[:1] == [batch]]
-        masks = masks_of(bundle)
+        masks, whole = masks_of(bundle), {size for spec in bundle.outputs for size in spec.shape}
         steps = []
         for number, (stage, backend) in enumerate(zip(bundle.stages, backends, strict=True)):
             after = bundle.stages[number + 1].carry if number + 1 < len(backends) else []
@@ -91,7 +91,7 @@ class StageSequence:
                 disclosed=tuple(name for decision in stage.decisions for name in decision.outputs.values()),
                 carried=tuple(carry for carry in after if carry.source not in inputs),
                 passed=tuple(carry for carry in after if carry.source in inputs),
-                compaction=Compaction.of(after, masks),
+                compaction=Compaction.of(after, masks, whole),
                 later=tuple(name for name in per_sample if name in taken),
             )
             steps.append(step)
