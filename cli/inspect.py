@@ -184,6 +184,8 @@ def _facts(bundle: Bundle) -> Table:
     for op, learners in bundle.ops.items():
         has_learners = op.startswith("Conditional")
         made.add_row(f"op adaptrt::{op}", _count(learners, "learner") if has_learners else "no learners")
+    for entry in bundle.files:
+        made.add_row(f"file {entry.role}", entry.file)
     for key, value in bundle.data.items():
         made.add_row(f"data {key}", str(value))
     for (setting, hard), points in Counter((point.setting, point.hard) for point in bundle.curve).items():

@@ -31,7 +31,7 @@ class SingleSample:
 
     def __init__(self, bundle: Bundle, backends: Sequence[Backend], batch: str) -> None:
         self._bundle, self._backends, self._batch = bundle, tuple(backends), batch
-        self._idle: list[_Chain] = []  # as many as there were threads at once
+        self._idle: list[_BoundStages] = []  # as many as there were threads at once
         self._bindable = True
 
     @staticmethod
@@ -64,21 +64,21 @@ class SingleSample:
         if not self._bindable:
             return None
         try:
-            chain = self._idle.pop()
-            while not chain.current():
-                chain = self._idle.pop()
+            bound = self._idle.pop()
+            while not bound.current():
+                bound = self._idle.pop()
         except IndexError:
-            made = _Chain.make(self._bundle, self._backends, self._batch)
+            made = _BoundStages.make(self._bundle, self._backends, self._batch)
             if made is None:
                 self._bindable = False  # an engine does not change its memory: ask once, not at every call
                 return None
-            chain = made
-        found = chain.run(arrays, thresholds)
-        self._idle.append(chain)  # after an exception it is dropped: nothing says how it is left
+            bound = made
+        found = bound.run(arrays, thresholds)
+        self._idle.append(bound)  # after an exception it is dropped: nothing says how it is left
         return found
 
 
-class _Chain:
+class _BoundStages:
     """All stages over one set of buffers.
 
     Args:
@@ -102,7 +102,7 @@ class _Chain:
         self._last = self._bound[-1].run, stages[-1][1]
 
     @classmethod
-    def make(cls, bundle: Bundle, backends: Sequence[Backend], batch: str) -> _Chain | None:
+    def make(cls, bundle: Bundle, backends: Sequence[Backend], batch: str) -> _BoundStages | None:
         """Bind every stage; None if one does not take the host's memory."""
 
         def buffer(spec: TensorSpec) -> Array:

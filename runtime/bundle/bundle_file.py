@@ -25,6 +25,7 @@ from adaptrt.runtime.bundle.schema import (
     ImagePreprocessing,
     Knob,
     KnobValue,
+    PreprocessingFile,
     Stage,
     TensorSpec,
     TokenSet,
@@ -45,6 +46,7 @@ __all__ = [
     "ImagePreprocessing",
     "Knob",
     "KnobValue",
+    "PreprocessingFile",
     "Stage",
     "TensorSpec",
     "TokenSet",
@@ -76,6 +78,7 @@ def read_bundle(folder: str | Path, *, verify_hashes: bool = True) -> Bundle:
     except Invalid as error:
         raise BundleError(f"{path}: {error}") from None
     bundle_files.check_files(root, bundle)
+    bundle_files.verify_preprocessing(root, bundle)
     if verify_hashes:
         for number, stage in enumerate(bundle.stages):
             bundle_files.read_stage(root, stage, place=bundle_files.stage_place(bundle, number))

@@ -88,6 +88,20 @@ class DataFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class PreprocessingFile(msgspec.Struct, frozen=True):
+    """A file that makes inputs of what a user has, such as a tokenizer's.
+
+    Attributes:
+        file: name of the file, which lies directly in the bundle's folder.
+        sha256: of the file, 64 lowercase hexadecimal digits.
+        role: what it is for, such as ``tokenizer``; one file for each role.
+    """
+
+    file: str
+    sha256: str
+    role: str
+
+
 class Carry(msgspec.Struct, frozen=True):
     """A tensor that a stage takes from the stage before it, or of the bundle's inputs; its first axis is the batch.
 
@@ -262,6 +276,7 @@ class Bundle(msgspec.Struct, frozen=True):
         tokens: the sets of tokens that decisions are about, or that have a carried mask, by name.
         axes: how long each named axis of the inputs may be, all of them listed.
         task: what the network is for, such as ``classification``; a name, by which nothing here is done otherwise.
+        files: files that make the inputs; running the graphs does not need them.
     """
 
     format_version: int
@@ -280,3 +295,4 @@ class Bundle(msgspec.Struct, frozen=True):
     tokens: dict[str, TokenSet] = {}
     axes: dict[str, Axis] = {}
     task: str | None = None
+    files: list[PreprocessingFile] = []
