@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from adaptrt.runtime.bundle.bundle_file import (
@@ -28,6 +29,7 @@ from adaptrt.runtime.bundle.bundle_file import (
     TokenSet,
     encode_bundle,
 )
+from adaptrt.runtime.control.budget_rows import budget_table
 from tests.runtime.make_staged_fixtures import f32, make_model
 
 Array = np.ndarray[Any, Any]
@@ -150,6 +152,7 @@ def _write(folder: Path, texts: list[str], carries: list[list[Carry]], **rest: A
         exit_criterion="certainty",
         **{**rest, "knobs": [*rest.get("knobs", []), never]},
     )
+    bundle = msgspec.structs.replace(bundle, budget_table=budget_table(bundle))
     (folder / "bundle.json").write_bytes(encode_bundle(bundle))
     return bundle
 

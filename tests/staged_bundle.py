@@ -35,6 +35,7 @@ from adaptrt.runtime.bundle.bundle_file import (
     TokenSet,
     encode_bundle,
 )
+from adaptrt.runtime.control.budget_rows import budget_table
 
 TOKENS, LEARNERS, WIDTH, CLASSES = 5, 2, 4, 3
 Array = np.ndarray[Any, Any]
@@ -186,6 +187,7 @@ def write_staged(folder: Path, *, stages: int = 2, calibrated: bool = True) -> B
     (folder / "bundle.json").write_bytes(encode_bundle(bundle))
     if calibrated:
         bundle = msgspec.structs.replace(bundle, curve=_curve(folder, several=stages == 2))
+        bundle = msgspec.structs.replace(bundle, budget_table=budget_table(bundle))
         (folder / "bundle.json").write_bytes(encode_bundle(bundle))
     return bundle
 

@@ -22,6 +22,7 @@ from adaptrt.export.staging import write_file
 from adaptrt.runtime import load
 from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, CurvePoint, Knob, encode_bundle
 from adaptrt.runtime.bundle.schema import PRICE_KNOB
+from adaptrt.runtime.control.budget_rows import budget_table
 from adaptrt.runtime.model import AdaptiveModel
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ def calibrated(
         curve, done = _searched(model, data, points, limit, progress, journal)
         about["evaluations"] = done
     dense = msgspec.structs.replace(model.bundle.dense, quality=_dense_accuracy(folder, model.bundle, data.test))
-    return msgspec.structs.replace(model.bundle, curve=curve, dense=dense, quality_metric="accuracy", data=about)
+    bundle = msgspec.structs.replace(model.bundle, curve=curve, dense=dense, quality_metric="accuracy", data=about)
+    return msgspec.structs.replace(bundle, budget_table=budget_table(bundle))
 
 
 def has_combinations(bundle: Bundle) -> bool:

@@ -51,7 +51,7 @@ def _restore_infinity(content: dict[str, Any]) -> None:
     for knob in _entries(content, "knobs"):
         if knob.get("name") == THRESHOLDS_KNOB:
             knob.update({key: value for key, value in _INFINITE.items() if knob.get(key, 0) is None})
-    for point in _entries(content, "curve"):
+    for point in [*_entries(content, "curve"), *_table_points(content)]:
         knobs = point.get("knobs")
         if isinstance(knobs, dict) and THRESHOLDS_KNOB in knobs:
             value = knobs[THRESHOLDS_KNOB]
@@ -64,3 +64,13 @@ def _restore_infinity(content: dict[str, Any]) -> None:
 def _entries(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
     entries = content.get(key)
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def _table_points(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Whatever in the table of budgets may have knobs."""
+    table = content.get("budget_table")
+    if not isinstance(table, dict):
+        return []
+    rows = [*_entries(table, "soft"), *_entries(table, "hard")]
+    ends = [*(row.get("to") for row in rows), table.get("full")]
+    return rows + [end for end in ends if isinstance(end, dict)]

@@ -252,6 +252,52 @@ class CurvePoint(msgspec.Struct, frozen=True):
     calibration_error: float | None = None
 
 
+class BudgetPoint(msgspec.Struct, frozen=True):
+    """What to run, and what to expect of it.
+
+    Attributes:
+        work: mean share of the dense MACs.
+        quality: on the held-out split; None where it was not measured.
+        knobs: values of all knobs.
+    """
+
+    work: float
+    quality: float | None
+    knobs: dict[str, KnobValue]
+
+
+class BudgetRow(msgspec.Struct, frozen=True):
+    """What to run under budgets from one share of work up to the next row's.
+
+    Attributes:
+        fraction: the smallest such share; 0 in the first row.
+        work: mean share of the dense MACs at the near end.
+        quality: there.
+        knobs: values of all knobs there.
+        to: the far end of the line on which the knobs lie; None where they stand as they are.
+    """
+
+    fraction: float
+    work: float
+    quality: float | None
+    knobs: dict[str, KnobValue]
+    to: BudgetPoint | None = None
+
+
+class BudgetTable(msgspec.Struct, frozen=True):
+    """The curve, solved: what to run under every budget.
+
+    Attributes:
+        soft: for budgets that hold on average, by rising share; empty where the curve has no such points.
+        hard: for budgets that hold for each sample; likewise.
+        full: everything running.
+    """
+
+    soft: list[BudgetRow]
+    hard: list[BudgetRow]
+    full: BudgetPoint
+
+
 class Bundle(msgspec.Struct, frozen=True):
     """``bundle.json``: what an exported folder holds and what was measured of it.
 
@@ -277,6 +323,7 @@ class Bundle(msgspec.Struct, frozen=True):
         axes: how long each named axis of the inputs may be, all of them listed.
         task: what the network is for, such as ``classification``; a name, by which nothing here is done otherwise.
         files: files that make the inputs; running the graphs does not need them.
+        budget_table: the curve, solved for every budget; None where there is no curve, or nobody solved it.
     """
 
     format_version: int
@@ -296,3 +343,4 @@ class Bundle(msgspec.Struct, frozen=True):
     axes: dict[str, Axis] = {}
     task: str | None = None
     files: list[PreprocessingFile] = []
+    budget_table: BudgetTable | None = None

@@ -25,6 +25,7 @@ from adaptrt.runtime.bundle.schema import (
     TensorSpec,
 )
 from adaptrt.runtime.bundle.stage_validation import check_stages
+from adaptrt.runtime.bundle.table_validation import check_budget_table
 from adaptrt.runtime.bundle.tensor_validation import (
     DTYPES,
     MAX_RANK,
@@ -81,6 +82,7 @@ def check_bundle(bundle: Bundle) -> None:
     check_decisions(bundle)
     check_axes(bundle)
     check_curve(bundle)
+    check_budget_table(bundle)
     for op, learners in bundle.ops.items():
         expect_text("ops", op)
         expect(1 <= learners <= MAX_SIZE, f"ops {op!r}: {learners} learners", f"1 to {MAX_SIZE}")

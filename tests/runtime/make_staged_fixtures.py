@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 from onnx import numpy_helper, parser
@@ -31,6 +32,7 @@ from adaptrt.runtime.bundle.bundle_file import (
     TokenSet,
     encode_bundle,
 )
+from adaptrt.runtime.control.budget_rows import budget_table
 from tests.runtime import staged_reference as reference
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -314,6 +316,7 @@ def write(
         task="classification",
         **{"axes": {"batch": Axis(0)}, **rest},
     )
+    bundle = msgspec.structs.replace(bundle, budget_table=budget_table(bundle))
     (folder / "bundle.json").write_bytes(encode_bundle(bundle))
 
 

@@ -238,6 +238,7 @@ def test_a_bundle_from_before_there_were_stages(tiny, edit):
             del entry["setting"], entry["hard"]
 
     edit(tiny, forget)
+    before = msgspec.structs.replace(before, budget_table=None)
     assert read_bundle(tiny) == load(tiny).bundle == before
     old = json.loads((FIXTURES / "format_1" / "exported" / "bundle.json").read_text())
     assert old["format_version"] == 1 and load(FIXTURES / "format_1" / "exported").bundle.exit_criterion is None
