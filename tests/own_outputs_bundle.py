@@ -165,7 +165,7 @@ def write_maps(folder: Path, *, size: int | None = None) -> Bundle:
     shape: list[int | str] = ["batch", 2, *(sides if size is None else [size, size])]
     work = Carry("macs_before", "macs_fraction", "float32", ["batch"])
     carried = [Carry("hidden", "next_hidden", "float32", shape), Carry("image_again", "image", "float32", shape), work]
-    points = [(9.0, -1.0, 0.15, 0.5), (0.5, 0.5, 0.3, 0.7), (0.25, 0.75, 0.5, 0.8), (0.0, math.inf, 0.625, 0.9)]
+    points = [(9.0, -1.0, 0.125, 0.5), (0.2, 0.25, 0.2, 0.7), (0.1, 0.35, 0.35, 0.8), (0.0, math.inf, 0.6, 0.9)]
     return _write(
         folder,
         texts,

@@ -38,11 +38,11 @@ from tests.runtime import staged_reference as reference
 FIXTURES = Path(__file__).parent / "fixtures"
 Array = np.ndarray[Any, Any]
 
-_HEAD = """
+HEAD = """
     probability = Softmax <axis: int = 1> (logits)
     confidence = ReduceMax <keepdims: int = 0> (probability, one_axis)
 """
-_EXITS = [
+EXITS = [
     """(float[batch, 6] x, float[1] price)
     => (float[batch, 3] logits, float[batch] macs_fraction, float[batch] confidence, float[batch, 5] next_hidden)
 {
@@ -59,7 +59,7 @@ _EXITS = [
     gate_work = Mul(flat, tenth)
     macs_fraction = Add(gate_work, base)
 """
-    + _HEAD
+    + HEAD
     + "}",
     """(float[batch, 5] hidden, float[batch] macs_before, float[1] scale)
     => (float[batch, 3] logits, float[batch] macs_fraction, float[batch] confidence, float[batch, 5] next_hidden)
@@ -70,7 +70,7 @@ _EXITS = [
     logits = MatMul(next_hidden, head1)
     macs_fraction = Add(macs_before, share1)
 """
-    + _HEAD
+    + HEAD
     + "}",
     """(float[batch, 5] hidden, float[batch] macs_before, float[batch, 2] hint, float[1] price)
     => (float[batch, 3] logits, float[batch] macs_fraction, float[batch] confidence)
@@ -91,7 +91,7 @@ _EXITS = [
     stage_work = Add(gate_work, share2)
     macs_fraction = Add(macs_before, stage_work)
 """
-    + _HEAD
+    + HEAD
     + "}",
 ]
 
@@ -206,9 +206,9 @@ def make_model(text: str, constants: Mapping[str, Array], place: str | None) -> 
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def exits_models() -> list[bytes]:
-    """The stages of ``exits``."""
-    constants = {
+def exits_constants() -> dict[str, Array]:
+    """Weights and numbers of the stages of ``exits``."""
+    return {
         **reference.exits_weights(),
         "one_axis": np.array([1], np.int64),
         "four": f32(4),
@@ -217,7 +217,11 @@ def exits_models() -> list[bytes]:
         "share1": f32(0.3),
         "share2": f32(0.25),
     }
-    return [make_model(text, constants, f"{number}/3") for number, text in enumerate(_EXITS)]
+
+
+def exits_models() -> list[bytes]:
+    """The stages of ``exits``."""
+    return [make_model(text, exits_constants(), f"{number}/3") for number, text in enumerate(EXITS)]
 
 
 def tokens_models() -> list[bytes]:
