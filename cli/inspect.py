@@ -184,6 +184,9 @@ def _facts(bundle: Bundle) -> Table:
     for op, learners in bundle.ops.items():
         has_learners = op.startswith("Conditional")
         made.add_row(f"op adaptrt::{op}", _count(learners, "learner") if has_learners else "no learners")
+    if bundle.budget_table is not None:
+        soft, hard = len(bundle.budget_table.soft), len(bundle.budget_table.hard)
+        made.add_row("budget table", _count(soft, "row") + f", {_count(hard, 'row')} for hard budgets" * (hard > 0))
     for entry in bundle.files:
         made.add_row(f"file {entry.role}", entry.file)
     for key, value in bundle.data.items():

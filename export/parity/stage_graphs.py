@@ -123,7 +123,7 @@ class _Trail:
                 feeds[f"forced_score_{decision.number}"] = kept.astype(np.float32)
                 counts = kept.sum(1)
                 index = np.argsort(~kept, axis=1, kind="stable")[:, : counts.max(initial=0)]
-                self._fed = follow(position, index, counts)
+                self._fed = follow(position, index, counts) if decision.nested else position
         return {name: value for name, value in feeds.items() if name in known}
 
     def read(self, decisions: Sequence[DecisionSpec], given: Mapping[str, Array]) -> None:
@@ -137,7 +137,8 @@ class _Trail:
                 index, count = given[f"{self._own}{names['index']}"], given[f"{self._own}{names['count']}"]
                 kept = follow(self._position, index, count)
                 self._kept.append(spread(np.ones(kept.shape, bool), kept, self._tokens, False))
-                self._position = follow(self._position, given[names["index"]], given[names["count"]])
+                if decision.nested:
+                    self._position = follow(self._position, given[names["index"]], given[names["count"]])
 
     def decisions(self, gates: int, selections: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
         """Everything collected."""

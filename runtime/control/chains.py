@@ -197,7 +197,8 @@ class Chain:
 
     def _interpolated(self, index: int, target: float) -> Solution | None:
         """What lies on the way from one node to the next at a share; None where nothing does."""
-        (below, low), (above, high) = list(self._measured())[index : index + 2]
+        below, above = self._nodes[index : index + 2]
+        low, high = self._envelope[index : index + 2]
         way = min((target - low) / (high - low), _BELOW_ONE)
         moved = {knob.name: moved for knob in self._knobs if (moved := _between(below, above, way, knob)) is not None}
         if way == 0 or not moved:

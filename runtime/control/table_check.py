@@ -13,7 +13,7 @@ from adaptrt.runtime.control.chains import canonical
 from adaptrt.runtime.control.operating_point import BudgetSolver
 from adaptrt.runtime.errors import BundleError
 
-_MOST_SOLVED = 50_000
+_MOST_SOLVED = 20_000
 """Chains asked in one check: of a curve of thousands of chains not every share is tried."""
 _SAME = 1e-9
 
