@@ -71,10 +71,10 @@ class DecisionRecorder:
 
     def __init__(self, bundle: Bundle, batch: int, tokens: Mapping[str, int | None]) -> None:
         self._rows = np.arange(batch)  # of the caller's samples, those still there
-        told = [decision for stage in bundle.stages for decision in stage.decisions]
+        decisions = [decision for stage in bundle.stages for decision in stage.decisions]
         self._sets = {
-            name: _TokenSet([one for one in told if one.of == name], batch, tokens.get(name))
-            for name in dict.fromkeys(decision.of for decision in told)
+            name: _TokenSet([one for one in decisions if one.of == name], batch, tokens.get(name))
+            for name in dict.fromkeys(decision.of for decision in decisions)
         }
         self._masks = {spec.valid: name for name, spec in bundle.tokens.items()}
 
@@ -99,18 +99,18 @@ class DecisionRecorder:
         tokens = {name: sizes[size] if isinstance(size, str) else size for name, size in given.items()}
         return cls(bundle, sizes[batch], tokens)
 
-    def record(self, decisions: Sequence[DecisionSpec], told: Mapping[str, Array]) -> None:
+    def record(self, decisions: Sequence[DecisionSpec], arrays: Mapping[str, Array]) -> None:
         """Take in one stage's decisions, in the order in which they happened.
 
         Args:
             decisions: which they are.
-            told: the outputs that they name.
+            arrays: the outputs that they name.
 
         Raises:
             BackendError: they contradict each other or what earlier ones said.
         """
         for decision in decisions:
-            outputs = {role: told[name] for role, name in decision.outputs.items()}
+            outputs = {role: arrays[name] for role, name in decision.outputs.items()}
             if decision.kind == "learners":
                 self._sets[decision.of].record_learners(decision, outputs["runs"], self._rows)
             else:
@@ -144,22 +144,22 @@ class _TokenSet:
             for kind in ("learners", "selection")
             for place, one in enumerate(one for one in decisions if one.kind == kind)
         }
-        self._told: TokenDecisions | None = None
+        self._record: TokenDecisions | None = None
         # The first position of each token that is still there, -1 for padding: [samples there, width].
         self._index: Array = np.empty((batch, 0), np.int64)
         if tokens is not None:
-            self._told = self._begin(tokens)
+            self._record = self._begin(tokens)
 
     def result(self) -> TokenDecisions:
-        return self._told or self._begin(0)
+        return self._record or self._begin(0)
 
     def compact(self, rows: Array, width: int | None) -> None:
         self._index = self._index[rows] if width is None else self._index[rows, :width]
 
     def record_learners(self, decision: DecisionSpec, learners: Array, rows: Array) -> None:
         name, samples = decision.outputs["runs"], len(rows)
-        if self._told is None:
-            self._told = self._begin(learners.size // max(samples, 1))
+        if self._record is None:
+            self._record = self._begin(learners.size // max(samples, 1))
         there = self._index >= 0
         expected = (there.size,) if decision.flat else there.shape
         between = " * " if decision.flat else ", "
@@ -167,7 +167,7 @@ class _TokenSet:
         _expect(learners.shape == expected, name, learners.shape, wanted)
         row, column = np.nonzero(there)
         place = self._place["learners", decision.number]
-        self._told.learners[rows[row], place, self._index[row, column]] = learners.reshape(there.shape)[row, column]
+        self._record.learners[rows[row], place, self._index[row, column]] = learners.reshape(there.shape)[row, column]
 
     def record_selection(self, decision: DecisionSpec, index: Array, count: Array, rows: Array) -> None:
         name, (samples, width) = decision.outputs["index"], self._index.shape
@@ -182,8 +182,8 @@ class _TokenSet:
         if decision.nested:
             self._index = np.full(index.shape, _GONE, np.int64)
             self._index[row, column] = first
-        if self._told is not None:
-            self._told.kept[rows[row], self._place["selection", decision.number], first] = True
+        if self._record is not None:
+            self._record.kept[rows[row], self._place["selection", decision.number], first] = True
 
     def _begin(self, tokens: int) -> TokenDecisions:
         numbers = [sum(kind == which for which, _ in self._place) for kind in ("learners", "selection")]

@@ -68,14 +68,14 @@ class SingleSample:
             while not bound.current():
                 bound = self._idle.pop()
         except IndexError:
-            made = _BoundStages.make(self._bundle, self._backends, self._batch)
-            if made is None:
+            fresh = _BoundStages.make(self._bundle, self._backends, self._batch)
+            if fresh is None:
                 self._bindable = False  # an engine does not change its memory: ask once, not at every call
                 return None
-            bound = made
-        found = bound.run(arrays, thresholds)
+            bound = fresh
+        answer = bound.run(arrays, thresholds)
         self._idle.append(bound)  # after an exception it is dropped: nothing says how it is left
-        return found
+        return answer
 
 
 class _BoundStages:

@@ -17,11 +17,11 @@ def check_decisions(bundle: Bundle) -> None:
         Invalid: names the first value that was wrong, what was expected and what to do.
     """
     _check_tokens(bundle)
-    told = [(number, decision) for number, stage in enumerate(bundle.stages) for decision in stage.decisions]
-    expect(len(told) <= MAX_DECISIONS, f"stages: {len(told)} decisions", f"at most {MAX_DECISIONS}")
+    decisions = [(number, decision) for number, stage in enumerate(bundle.stages) for decision in stage.decisions]
+    expect(len(decisions) <= MAX_DECISIONS, f"stages: {len(decisions)} decisions", f"at most {MAX_DECISIONS}")
     next_number = dict.fromkeys(DECISION_ROLES, 0)
     sized = {name for name, tokens in bundle.tokens.items() if tokens.size is not None}
-    for stage, decision in told:
+    for stage, decision in decisions:
         where = f"stages[{stage}] decisions: {short(decision.kind)} {decision.number}"
         _check_decision(where, decision)
         expect(decision.number == next_number[decision.kind], where, f"number {next_number[decision.kind]}")

@@ -126,8 +126,8 @@ class Solution:
     def copy(self) -> Solution:
         """One whose knobs the caller may change."""
         point = self.point
-        own = OperatingPoint(copy_knobs(point.knobs), point.macs_fraction, point.quality)
-        return Solution(own, self.merit, self.line)
+        copied = OperatingPoint(copy_knobs(point.knobs), point.macs_fraction, point.quality)
+        return Solution(copied, self.merit, self.line)
 
     @property
     def rank(self) -> tuple[float, float]:

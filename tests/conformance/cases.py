@@ -14,7 +14,7 @@ import numpy as np
 from adaptrt.runtime import AdaptiveModel, Result, load
 from adaptrt.runtime.bundle.bundle_file import BudgetRow, Knob
 from adaptrt.runtime.control.budget_table import look_up
-from tests import own_outputs_bundle as own
+from tests import own_outputs_bundle
 from tests.conformance.kit import Array, ArrayWriter, budget_of, knobs_of, plain
 from tests.runtime.staged_reference import eighths
 
@@ -72,12 +72,17 @@ CASES = [
     Case("exits_patience", "bundles/exits_patience", _exits, [{"exit_thresholds": [0.0, 1.0]}], ("exit_thresholds",)),
     Case("exits_certainty", f"{_FIXTURES}/tokens", lambda count: {"x": eighths(44, count, 6, 4)}, _TOKEN_KNOBS),
     Case("text", f"{_FIXTURES}/texts", _texts, [{"price": 0.5}]),
-    Case("map", "bundles/map", lambda count: own.images(count, 5, 7, 8), [{"price": 0.05, "exit_thresholds": 0.35}]),
-    Case("tags", "bundles/tags", lambda count: dict(own.texts(count, 7, 9)), [{"exit_thresholds": 0.6}]),
+    Case(
+        "map",
+        "bundles/map",
+        lambda count: own_outputs_bundle.images(count, 5, 7, 8),
+        [{"price": 0.05, "exit_thresholds": 0.35}],
+    ),
+    Case("tags", "bundles/tags", lambda count: dict(own_outputs_bundle.texts(count, 7, 9)), [{"exit_thresholds": 0.6}]),
     Case(
         "pooled",
         "bundles/pooled",
-        lambda count: dict(own.texts(count, own.LONGEST, 10)),
+        lambda count: dict(own_outputs_bundle.texts(count, own_outputs_bundle.LONGEST, 10)),
         [{"exit_thresholds": [0.6, 0.7]}, {"exit_thresholds": [0.5, 9.0]}],
     ),
 ]

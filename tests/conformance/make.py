@@ -9,7 +9,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tests import own_outputs_bundle as own
+from tests import own_outputs_bundle
 from tests.conformance import cases, criteria, refusals, traces
 from tests.conformance.kit import INDEX, KIT, ArrayWriter, write_json
 
@@ -23,9 +23,9 @@ def make(kit: Path) -> int:
     bundles = kit / "bundles"
     criteria.write_entropy(bundles / "exits_entropy")
     criteria.write_patience(bundles / "exits_patience")
-    own.write_maps(bundles / "map")
-    own.write_tags(bundles / "tags")
-    own.write_pooled(bundles / "pooled")
+    own_outputs_bundle.write_maps(bundles / "map")
+    own_outputs_bundle.write_tags(bundles / "tags")
+    own_outputs_bundle.write_pooled(bundles / "pooled")
     listed = []
     (kit / "cases").mkdir()
     for case in cases.CASES:

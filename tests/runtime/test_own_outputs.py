@@ -10,7 +10,7 @@ pytest.importorskip("onnx", reason="the onnx package makes the bundles")
 from adaptrt.runtime import BackendError, Budget, load
 from adaptrt.runtime.empty_batch import outputs_of_empty_batch
 from adaptrt.runtime.single_sample import SingleSample
-from tests import own_outputs_bundle as own
+from tests import own_outputs_bundle
 from tests.own_outputs_bundle import images, texts
 from tests.prepared_engines import prepare, require_openvino
 
@@ -26,10 +26,10 @@ def loaded(request, folder):
     if request.param == "openvino":
         require_openvino()
     bundles = {
-        "maps": lambda path: own.write_maps(path),
-        "fixed": lambda path: own.write_maps(path, size=4),
-        "tags": own.write_tags,
-        "pooled": own.write_pooled,
+        "maps": lambda path: own_outputs_bundle.write_maps(path),
+        "fixed": lambda path: own_outputs_bundle.write_maps(path, size=4),
+        "tags": own_outputs_bundle.write_tags,
+        "pooled": own_outputs_bundle.write_pooled,
     }
     models = {}
     for name, write in bundles.items():
@@ -140,7 +140,7 @@ def test_tokens_are_cut_where_no_output_has_them(loaded):
 def longest_is_surest(model):
     """Texts of which all but the first have three words at most, and their confidences at the first head."""
     for seed in range(100):
-        inputs = texts(6, own.LONGEST, seed)
+        inputs = texts(6, own_outputs_bundle.LONGEST, seed)
         inputs["mask"][1:, 3:] = False
         inputs["mask"][1, :3] = True
         first = model.run_stages(inputs)[0]["confidence"]
