@@ -131,7 +131,7 @@ def parity_table(rows: Sequence[ParityRow]) -> Table:
         made.add_row(
             (knob_text(shown) if shown else "everything runs") if several else f"{row.price:.4f}",
             *(str(row.batch), str(row.samples), str(row.decisions), str(row.flips), str(row.ties)),
-            f"{row.max_logit_error:.1e}",
+            f"{row.max_output_error:.1e}",
             *([f"{row.max_confidence_error:.1e}"] if confidences else []),
             *(f"{row.max_macs_error:.1e}", percent(row.agreeing)),
         )
@@ -230,5 +230,9 @@ def engines_quality(report: BuildReport) -> str:
     if made.largest_difference is not None:
         told += f"; logits differ by up to {made.largest_difference:.2g}"
     if report.verified is not None:
-        told += f"; OpenVINO's from ONNX Runtime's by {report.verified:.1e} away from ties"
+        from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
+        from adaptrt.runtime.bundle.target_table import TARGETS
+
+        engine, portable = BACKENDS[TARGETS[made.target].backend].title, BACKENDS[DEFAULT_BACKEND].title
+        told += f"; {engine}'s from {portable}'s by {report.verified:.1e} away from ties"
     return told

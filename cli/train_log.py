@@ -18,7 +18,7 @@ import adaptrt
 from adaptrt.cli.output import note, plain
 from adaptrt.models.data.split import DataSplits, Split
 from adaptrt.models.folder import LoadedModel
-from adaptrt.models.network import Network
+from adaptrt.models.staged_network import StagedNetwork
 from adaptrt.models.training.phase import Progress
 from adaptrt.models.training.recipe import Recipe
 
@@ -142,7 +142,7 @@ def evaluate(saved: LoadedModel, data: DataSplits) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _measure(model: Network, split: Split, price: float | None) -> dict[str, float]:
+def _measure(model: StagedNetwork, split: Split, price: float | None) -> dict[str, float]:
     knobs = {} if price is None else {"price": torch.tensor([price], dtype=torch.float32)}
     (given,) = model.input_specs()
     correct, work = 0, 0.0

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import adaptrt
-from adaptrt.export.calibration.calibrate import POINTS, Progress, calibrated, untold
+from adaptrt.export.calibration.calibrate import POINTS, Progress, calibrate_loaded, untold
 from adaptrt.export.calibration.family_scales import fit_family_scales
 from adaptrt.export.calibration.stage_records import split_feeds
 from adaptrt.export.errors import ExportError
@@ -29,7 +29,7 @@ from adaptrt.models.adapters.vit import ViT
 from adaptrt.models.data.split import DataSplits
 from adaptrt.models.encoder import Encoder
 from adaptrt.models.folder import LoadedModel
-from adaptrt.models.network import Network
+from adaptrt.models.staged_network import StagedNetwork
 from adaptrt.runtime.bundle.bundle_file import (
     BUNDLE_FILE,
     FORMAT_VERSION,
@@ -132,7 +132,7 @@ def export_bundle(
         write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
         run_written(folder, golden, tell)
         if calibration is not None:
-            bundle = calibrated(
+            bundle = calibrate_loaded(
                 folder, calibration, points=points, evaluations=evaluations, progress=tell, journal=journal
             )
             write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
@@ -142,10 +142,10 @@ def export_bundle(
 
 def _require_model(model: object) -> None:
     """Check that this is a network which computes in float32."""
-    if not isinstance(model, Network):
+    if not isinstance(model, StagedNetwork):
         raise ExportError(
-            f"got a {type(model).__name__}, expected an adaptrt.models.Network, which says what its stages hand on; "
-            "derive from it"
+            f"got a {type(model).__name__}, expected a network of adaptrt.models, which says what its stages "
+            "hand on; derive from StagedNetwork or Adaptive"
         )
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and parameter.dtype != torch.float32:
@@ -177,11 +177,7 @@ def describe_bundle(
 ) -> Bundle:
     """What ``bundle.json`` says of a model before it is calibrated."""
     model = source.model
-    classes = stages[-1].classes
-    outputs = [
-        TensorSpec(name="logits", dtype="float32", shape=["batch", classes]),
-        TensorSpec(name="macs_fraction", dtype="float32", shape=["batch"]),
-    ]
+    outputs = [*stages[-1].outputs, TensorSpec(name="macs_fraction", dtype="float32", shape=["batch"])]
     if debug:
         if not isinstance(model, ViT):  # trace_stage refuses those with exits or token selections
             raise ExportError(
@@ -217,12 +213,13 @@ def describe_bundle(
         data={},
         ops=ops,
         exit_criterion=model.exit_criterion if len(stages) > 1 else None,
+        task=model.task.name,
         tokens=_token_sets(model, stages),
         axes={name: Axis(*limits) for name, limits in model.axis_limits().items()},
     )
 
 
-def _token_sets(model: Network, stages: list[TracedStage]) -> dict[str, TokenSet]:
+def _token_sets(model: StagedNetwork, stages: list[TracedStage]) -> dict[str, TokenSet]:
     """The tokens that stages decide about or carry a mask of."""
     masked = any(carry.name == "valid" for stage in stages for carry in stage.carry)
     if not masked and not any(stage.decisions for stage in stages):
@@ -230,7 +227,7 @@ def _token_sets(model: Network, stages: list[TracedStage]) -> dict[str, TokenSet
     return {"tokens": TokenSet(model.token_axis, "valid" if masked else None)}
 
 
-def _input_specs(model: Network) -> list[TensorSpec]:
+def _input_specs(model: StagedNetwork) -> list[TensorSpec]:
     specs = []
     for spec in model.input_specs():
         image = None

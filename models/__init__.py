@@ -1,14 +1,36 @@
-"""Adaptive modules in torch, ready models with their weights, and how they are trained."""
+"""Adaptive modules in torch, ready models with their weights, and how they are trained.
 
-from adaptrt.models.adapt import adapt
-from adaptrt.models.adapters.vit import ViT, ViTConfig
-from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
-from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
-from adaptrt.models.folder import LoadedModel, ModelFolderError, load_folder, save_model
-from adaptrt.models.registry import RECIPES, load_model
-from adaptrt.models.symbolic.conditional_mlp import ConditionalLinear, ConditionalMLP
-from adaptrt.models.training.recipe import Recipe
-from adaptrt.models.training.train import train
+Names are imported when they are first read: what judges outputs (``tasks``) and describes data needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adaptrt.models.adapt import adapt
+    from adaptrt.models.adapters.vit import ViT, ViTConfig
+    from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
+    from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
+    from adaptrt.models.folder import LoadedModel, ModelFolderError, load_folder, save_model
+    from adaptrt.models.registry import RECIPES, load_model
+    from adaptrt.models.symbolic.conditional_mlp import ConditionalGLU, ConditionalLinear, ConditionalMLP
+    from adaptrt.models.training.recipe import Recipe
+    from adaptrt.models.training.train import train
+
+_PLACES = {
+    "adapt": ("adapt",),
+    "adapters.vit": ("ViT", "ViTConfig"),
+    "families.acm": ("ACMConfig", "AdaptiveFFN", "AdaptiveProjections"),
+    "families.gate": ("ArgmaxGate", "Decision", "PriceGate"),
+    "folder": ("LoadedModel", "ModelFolderError", "load_folder", "save_model"),
+    "registry": ("RECIPES", "load_model"),
+    "symbolic.conditional_mlp": ("ConditionalGLU", "ConditionalLinear", "ConditionalMLP"),
+    "training.recipe": ("Recipe",),
+    "training.train": ("train",),
+}
+_MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
     "RECIPES",
@@ -16,6 +38,7 @@ __all__ = [
     "AdaptiveFFN",
     "AdaptiveProjections",
     "ArgmaxGate",
+    "ConditionalGLU",
     "ConditionalLinear",
     "ConditionalMLP",
     "Decision",
@@ -31,3 +54,9 @@ __all__ = [
     "save_model",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

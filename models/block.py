@@ -76,14 +76,12 @@ class Prices(NamedTuple):
         token_price: Of selectors, on their scale; likewise.
         capacity: int32 ``[gates]``: learner runs per sample; -1 leaves them to the price.
         keep: int32 ``[selections]``: tokens that stay; -1 leaves it to the price, or keeps all.
-        kept: While tracing, one tensor per selection, as long as the number kept.
     """
 
     price: Tensor | None = None
     token_price: Tensor | None = None
     capacity: Tensor | None = None
     keep: Tensor | None = None
-    kept: list[Tensor] | None = None
 
 
 class DenseProjections(nn.Module):
@@ -180,9 +178,8 @@ class Block(nn.Module):
         decisions: list[Decision | Selection] = [*made]
         if self.selector is not None:
             keep = None if prices.keep is None else prices.keep[self.selection : self.selection + 1]
-            kept = None if prices.kept is None else prices.kept[self.selection]
             token_price = torch.zeros(1) if prices.token_price is None else prices.token_price
-            tokens, selection = self.selector(tokens, attention, token_price, keep, kept)
+            tokens, selection = self.selector(tokens, attention, token_price, keep)
             decisions.append(selection)
         x = tokens.x
         normed = x if self.post_norm else self.norm2(x)

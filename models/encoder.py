@@ -16,7 +16,7 @@ from adaptrt.models.families.exit_head import ExitConfig, ExitHead
 from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
 from adaptrt.models.families.price_scale import PriceScale
 from adaptrt.models.macs import Layer
-from adaptrt.models.network import CarriedSpec, KnobSpec, Network, StageOutput, TensorSpec
+from adaptrt.models.staged_network import CarriedSpec, KnobSpec, NamedTensor, StagedNetwork, StageOutput
 from adaptrt.models.tokens import Selection, Tokens
 from adaptrt.models.work import WorkCount
 
@@ -39,7 +39,7 @@ class EncoderOutput(NamedTuple):
     stages: list[StageOutput]
 
 
-class Encoder(Network):
+class Encoder(StagedNetwork):
     """Blocks, heads and the bookkeeping between them; subclasses make the tokens."""
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -178,14 +178,14 @@ class Encoder(Network):
         c = self.config
         ragged = self._ragged_before(self.stage_blocks(stage).start)
         count: int | str = "tokens" if ragged else self.tokens
-        specs = [CarriedSpec(TensorSpec("hidden", "float32", ("batch", count, c.width)), "next_hidden")]
+        specs = [CarriedSpec(NamedTensor("hidden", "float32", ("batch", count, c.width)), "next_hidden")]
         if ragged:
-            specs.append(CarriedSpec(TensorSpec("valid", "bool", ("batch", "tokens")), "next_valid"))
-            specs.append(CarriedSpec(TensorSpec("index", "int32", ("batch", "tokens")), "next_index"))
-        specs.append(CarriedSpec(TensorSpec("macs_before", "float32", ("batch",)), "macs_fraction"))
+            specs.append(CarriedSpec(NamedTensor("valid", "bool", ("batch", "tokens")), "next_valid"))
+            specs.append(CarriedSpec(NamedTensor("index", "int32", ("batch", "tokens")), "next_index"))
+        specs.append(CarriedSpec(NamedTensor("macs_before", "float32", ("batch",)), "macs_fraction"))
         if self.exit_criterion == "patience":
-            specs.append(CarriedSpec(TensorSpec("prediction", "int64", ("batch",)), "next_prediction"))
-            specs.append(CarriedSpec(TensorSpec("streak", "float32", ("batch",)), "next_streak"))
+            specs.append(CarriedSpec(NamedTensor("prediction", "int64", ("batch",)), "next_prediction"))
+            specs.append(CarriedSpec(NamedTensor("streak", "float32", ("batch",)), "next_streak"))
         return specs
 
     def _ragged_before(self, block: int) -> bool:
@@ -201,7 +201,7 @@ class Encoder(Network):
         """How many gates a stage has."""
         return sum(len(block.gates()) for block in self._stage_modules(stage))
 
-    def _prices(self, stage: int, knobs: dict[str, Tensor], kept: list[Tensor] | None) -> Prices:
+    def _prices(self, knobs: dict[str, Tensor]) -> Prices:
         price = knobs.get("price")
         follows = knobs.get("token_price")
         token_price = price
@@ -212,15 +212,10 @@ class Encoder(Network):
                 price = self.price_scales["acm"](price)
             if "tokens" in self.price_scales and token_price is not None:
                 token_price = self.price_scales["tokens"](token_price)
-        if kept is not None:
-            before = sum(self.selections_in(earlier) for earlier in range(stage))
-            kept = [kept[0]] * before + kept if kept else None
-        return Prices(price, token_price, knobs.get("capacity"), knobs.get("keep"), kept)
+        return Prices(price, token_price, knobs.get("capacity"), knobs.get("keep"))
 
-    def run_stage(
-        self, stage: int, inputs: dict[str, Tensor], knobs: dict[str, Tensor], kept: list[Tensor] | None = None
-    ) -> StageOutput:
-        """Run one stage; see ``Network.run_stage``."""
+    def run_stage(self, stage: int, inputs: dict[str, Tensor], knobs: dict[str, Tensor]) -> StageOutput:
+        """Run one stage; see ``StagedNetwork.run_stage``."""
         work = WorkCount(self.dense_macs())
         if stage == 0:
             tokens = self.embed_inputs(inputs)
@@ -230,7 +225,7 @@ class Encoder(Network):
             x = hidden.reshape(-1, hidden.shape[2])
             presence = inputs.get("presence")
             tokens = Tokens(x, hidden.shape[1], inputs.get("valid"), inputs.get("index"), presence=presence)
-        prices = self._prices(stage, knobs, kept)
+        prices = self._prices(knobs)
         decisions: list[Decision | Selection] = []
         for block in self._stage_modules(stage):
             before = tokens
@@ -245,7 +240,8 @@ class Encoder(Network):
         macs_fraction = work.total(inputs.get("macs_before"), found.logits)
         carried = {} if last else {**self._carried(stage, tokens), **found.carried}
         confidence = found.confidence if self.config.exits is not None else None
-        return StageOutput(found.logits, confidence, macs_fraction, carried, decisions, found.certainty)
+        outputs = {"logits": found.logits}
+        return StageOutput(outputs, confidence, macs_fraction, carried, decisions, found.certainty)
 
     def _carried(self, stage: int, tokens: Tokens) -> dict[str, Tensor]:
         given = {"next_hidden": tokens.grouped()}

@@ -17,7 +17,7 @@ from adaptrt import AdaptrtError, write_atomically
 from adaptrt.models.adapters.resnet import ResNet, ResNetConfig
 from adaptrt.models.adapters.text_encoder import TextEncoder, TextEncoderConfig
 from adaptrt.models.adapters.vit import ViT, ViTConfig
-from adaptrt.models.network import Network
+from adaptrt.models.staged_network import StagedNetwork
 
 CONFIG, ADAPTIVE, DENSE = "config.json", "model.safetensors", "dense.safetensors"
 
@@ -38,8 +38,8 @@ class LoadedModel:
     """
 
     name: str
-    model: Network
-    dense: Network | None
+    model: StagedNetwork
+    dense: StagedNetwork | None
     data_name: str | None
 
 
@@ -125,7 +125,7 @@ def _dense(config: AnyConfig) -> AnyConfig:
     return dataclasses.replace(config, **{name: value for name, value in plain.items() if name in own})
 
 
-def _load_weights(architecture: str, config: AnyConfig, path: Path) -> Network:
+def _load_weights(architecture: str, config: AnyConfig, path: Path) -> StagedNetwork:
     try:
         model = ARCHITECTURES[architecture][1](config)  # type: ignore[arg-type]  # they are pairs
         weights = {

@@ -38,7 +38,7 @@ def test_parity_holds_at_seven_prices_and_three_batch_sizes(digits: ExportReport
     assert digits.parity.passed
     assert len({row.price for row in digits.parity.rows}) >= 5
     assert {row.batch for row in digits.parity.rows} == {1, 2, 64}
-    assert all(row.flips == 0 and row.max_logit_error <= 1e-4 for row in digits.parity.rows)
+    assert all(row.flips == 0 and row.max_output_error <= 1e-4 for row in digits.parity.rows)
 
 
 def test_accuracy_on_held_out_digits(digits: ExportReport, data: DataSplits) -> None:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
 from adaptrt.export.calibration.combinations import Point, search
 from adaptrt.export.calibration.evaluations import Evaluations, Progress, untold
 from adaptrt.export.calibration.frontier import mark_frontier, spread_prices
 from adaptrt.export.calibration.journal import JOURNAL_FILE, Journal, calibration_key
-from adaptrt.export.calibration.stage_records import BATCH, StagedModel, paired_error, require_classes, split_feeds
+from adaptrt.export.calibration.stage_records import (
+    BATCH,
+    Outcome,
+    StagedModel,
+    bundle_task,
+    record_stages,
+    split_feeds,
+)
 from adaptrt.export.errors import CalibrationError
 from adaptrt.export.staging import write_file
+from adaptrt.models.tasks import Task
 from adaptrt.runtime import load
 from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, CurvePoint, Knob, encode_bundle
 from adaptrt.runtime.bundle.schema import PRICE_KNOB
@@ -33,11 +39,10 @@ __all__ = [
     "POINTS",
     "Progress",
     "calibrate_bundle",
-    "calibrated",
+    "calibrate_loaded",
     "describe",
     "has_combinations",
     "mark_frontier",
-    "measure",
     "price_knob",
     "spread_prices",
     "sweep",
@@ -78,7 +83,7 @@ def calibrate_bundle(
         ExportError: The bundle's folder cannot be written.
     """
     journal = folder / JOURNAL_FILE
-    bundle = calibrated(
+    bundle = calibrate_loaded(
         folder, data, points=points, evaluations=evaluations, progress=progress or untold, journal=journal
     )
     write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
@@ -86,7 +91,7 @@ def calibrate_bundle(
     return bundle.curve
 
 
-def calibrated(
+def calibrate_loaded(
     folder: Path,
     data: DataSplits,
     *,
@@ -94,6 +99,7 @@ def calibrated(
     evaluations: int | None = None,
     progress: Progress = untold,
     journal: Path | None = None,
+    task: Task | None = None,
 ) -> Bundle:
     """Calibrate a bundle and give what its ``bundle.json`` is to say; it is not written.
 
@@ -107,21 +113,23 @@ def calibrated(
         progress: Told how far the calibration is.
         journal: File to keep finished passes in, and to go on from; None keeps none. It stays where it
             is, for the caller to remove once the result is safe.
+        task: What judges the outputs; None: the bundle's own.
     """
     if points < 2:
         raise CalibrationError(f"got {points} points, expected at least 2")
     model = load(folder)
+    task = task or bundle_task(model.bundle)
     about = describe(data)
     if not has_combinations(model.bundle):
-        curve = sweep(model, data, points=points, progress=progress)
+        curve = sweep(model, data, points=points, progress=progress, task=task)
     else:
         for split in (data.calibration, data.test):
             split_feeds(model.bundle.inputs, split)
         limit = EVALUATIONS if evaluations is None else evaluations
-        curve, done = _searched(model, data, points, limit, progress, journal)
+        curve, done = _searched(model, data, points, limit, progress, journal, task)
         about["evaluations"] = done
-    dense = msgspec.structs.replace(model.bundle.dense, quality=_dense_accuracy(folder, model.bundle, data.test))
-    bundle = msgspec.structs.replace(model.bundle, curve=curve, dense=dense, quality_metric="accuracy", data=about)
+    dense = msgspec.structs.replace(model.bundle.dense, quality=_dense_quality(folder, model.bundle, data.test, task))
+    bundle = msgspec.structs.replace(model.bundle, curve=curve, dense=dense, quality_metric=task.metric, data=about)
     return msgspec.structs.replace(bundle, budget_table=budget_table(bundle))
 
 
@@ -135,13 +143,15 @@ def describe(data: DataSplits) -> dict[str, object]:
     return {"name": data.name, "calibration": len(data.calibration), "test": len(data.test)}
 
 
-def sweep(model: AdaptiveModel, data: DataSplits, *, points: int, progress: Progress) -> list[CurvePoint]:
+def sweep(
+    model: AdaptiveModel, data: DataSplits, *, points: int, progress: Progress, task: Task | None = None
+) -> list[CurvePoint]:
     """Measure cost and quality over the price, dearest point last."""
     knob = price_knob(model.bundle)
-    measured: dict[float, Measured] = {}
+    measured: dict[float, Outcome] = {}
 
     def fraction(price: float) -> float:
-        measured[price] = measure(model, data.calibration, price)
+        measured[price] = record_stages(model, data.calibration, {PRICE_KNOB: price}, task).outcome()
         progress("calibrating", len(measured) / (2 * points))
         return measured[price].cost
 
@@ -151,7 +161,7 @@ def sweep(model: AdaptiveModel, data: DataSplits, *, points: int, progress: Prog
     dearest = measured[prices[-1]]
     curve = []
     for index, (price, on_frontier) in enumerate(zip(prices, marks, strict=True)):
-        held_out = measure(model, data.test, price)
+        held_out = record_stages(model, data.test, {PRICE_KNOB: price}, task).outcome()
         progress("measuring quality on held-out data", 0.5 + (index + 1) / (2 * len(prices)))
         curve.append(
             CurvePoint(
@@ -179,47 +189,18 @@ def price_knob(bundle: Bundle) -> Knob:
     raise CalibrationError(f"bundle {bundle.name!r} has no price, expected a knob of that name; nothing to calibrate")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What a split costs and gives at one price.
-
-    Attributes:
-        cost: Mean share of the dense model's work.
-        correct: Which samples are right, bool ``[n]``.
-    """
-
-    cost: float
-    correct: npt.NDArray[np.bool_]
-
-    @property
-    def quality(self) -> float:
-        """Share of samples that are right."""
-        return int(self.correct.sum()) / len(self.correct)
-
-    def error_against(self, other: Measured) -> float:
-        """Standard error of the difference between the two qualities, sample by sample."""
-        return paired_error(self.correct, other.correct)
-
-
-def measure(model: AdaptiveModel, split: Split, price: float) -> Measured:
-    """Mean share of work and accuracy over a split, at one price."""
-    feeds = split_feeds(model.bundle.inputs, split)
-    spent, correct = 0.0, []
-    for start in range(0, len(split), BATCH):
-        rows = slice(start, start + BATCH)
-        result = model.run({name: array[rows] for name, array in feeds.items()}, knobs={"price": price})
-        require_classes(result.outputs["logits"], split.labels[rows])
-        spent += float(result.macs_fraction.sum(dtype=np.float64))
-        correct.append(result.outputs["logits"].argmax(1) == split.labels[rows])
-    return Measured(spent / len(split), np.concatenate(correct))
-
-
 def _searched(
-    model: StagedModel, data: DataSplits, points: int, limit: int, progress: Progress, journal: Path | None
+    model: StagedModel,
+    data: DataSplits,
+    points: int,
+    limit: int,
+    progress: Progress,
+    journal: Path | None,
+    task: Task,
 ) -> tuple[list[CurvePoint], int]:
     """The curve of a bundle with several knobs, and the passes over calibration data that it took."""
     with Journal(journal, calibration_key(model.bundle, data)) as kept:
-        evaluations = Evaluations(model, data, limit=limit, journal=kept, progress=progress)
+        evaluations = Evaluations(model, data, limit=limit, journal=kept, progress=progress, task=task)
         found = search(evaluations, points=points)
         curve = _held_out(evaluations, found)
     progress(f"calibrated in {evaluations.done} passes", 1.0)
@@ -258,14 +239,16 @@ def _held_out(evaluations: Evaluations, points: Sequence[Point]) -> list[CurvePo
     return curve
 
 
-def _dense_accuracy(folder: Path, bundle: Bundle, split: Split) -> float | None:
-    """Accuracy of the dense model that the bundle carries for comparison; None if it carries none."""
+def _dense_quality(folder: Path, bundle: Bundle, split: Split, task: Task) -> float | None:
+    """Quality of the dense model that the bundle carries for comparison; None if it carries none."""
     if bundle.dense.file is None or not (folder / bundle.dense.file).is_file():
         return None
     session = onnxruntime.InferenceSession(str(folder / bundle.dense.file), providers=["CPUExecutionProvider"])
-    feeds, correct = split_feeds(bundle.inputs, split), 0
+    names = [output.name for output in session.get_outputs()]
+    feeds, total = split_feeds(bundle.inputs, split), 0.0
     for start in range(0, len(split), BATCH):
         rows = slice(start, start + BATCH)
-        (logits,) = session.run(["logits"], {name: array[rows] for name, array in feeds.items()})
-        correct += int((np.asarray(logits).argmax(1) == split.labels[rows]).sum())
-    return correct / len(split)
+        values = session.run(names, {name: array[rows] for name, array in feeds.items()})
+        outputs = {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+        total += float(task.judge(outputs, split.labels[rows]).quality.sum(dtype=np.float64))
+    return total / len(split)

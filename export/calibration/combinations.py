@@ -274,7 +274,7 @@ class _Families:
         records = self._evaluations.calibration(self._off)
         rule = self._rule(records)
         by_price = np.unique(rule.chain(rule.spread(max(points - 1, 2))), axis=0)  # ascending: from the cheapest
-        by_share = ShareRule(records.confidence, records.correct, records.macs_fraction).chain(points)
+        by_share = ShareRule(records.confidence, records.quality, records.macs_fraction).chain(points)
         return [
             self._with_everything([self._point(EXITS, self._off, thresholds) for thresholds in by_price], points),
             [self._point(SHARES, self._off, choice.thresholds) for choice in by_share],
@@ -368,13 +368,13 @@ def _beats(own: Outcome, chain: Sequence[Point], errors: float) -> bool:
     cheaper = [outcome for outcome in ordered if outcome.cost <= own.cost]
     if not cheaper:
         return True  # the chain has nothing for so little work
-    rivals = [max(cheaper, key=lambda outcome: outcome.quality).correct.astype(np.float64)]
+    rivals = [max(cheaper, key=lambda outcome: outcome.quality).qualities.astype(np.float64)]
     if len(cheaper) < len(ordered):
         below, above = cheaper[-1], ordered[len(cheaper)]
         way = (own.cost - below.cost) / (above.cost - below.cost)
-        rivals.append((1 - way) * below.correct + way * above.correct)
+        rivals.append((1 - way) * below.qualities + way * above.qualities)
     for rival in rivals:
-        gain = own.correct - rival
+        gain = own.qualities - rival
         if not gain.mean() > max(errors * gain.std() / math.sqrt(len(gain)), _LEAST_GAIN):
             return False
     return True

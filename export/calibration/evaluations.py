@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from adaptrt.export.calibration.journal import Journal
 from adaptrt.export.calibration.stage_records import Knobs, StagedModel, StageRecords, record_stages
 from adaptrt.export.errors import CalibrationError
+from adaptrt.models.tasks import Task
 from adaptrt.runtime.bundle.schema import PRICE_KNOB, TOKEN_PRICE_KNOB
 
 if TYPE_CHECKING:
@@ -35,12 +36,20 @@ class Evaluations:
         limit: Passes over the calibration split.
         journal: Open; finished passes go there.
         progress: Told what is being done; calibration is the first half of the whole.
+        task: What judges the outputs; None: the bundle's own.
     """
 
     def __init__(
-        self, model: StagedModel, data: DataSplits, *, limit: int, journal: Journal, progress: Progress = untold
+        self,
+        model: StagedModel,
+        data: DataSplits,
+        *,
+        limit: int,
+        journal: Journal,
+        progress: Progress = untold,
+        task: Task | None = None,
     ) -> None:
-        self.model, self.data, self.limit = model, data, limit
+        self.model, self.data, self.limit, self._task = model, data, limit, task
         self._journal, self._progress = journal, progress
         self._found: dict[str, StageRecords] = {}
         self._done, self._held_out = 0, 0
@@ -93,7 +102,7 @@ class Evaluations:
     def _made(self, name: str, knobs: Knobs, split: Split) -> StageRecords:
         found = self._journal.get(name)
         if found is None:
-            found = record_stages(self.model, split, knobs)
+            found = record_stages(self.model, split, knobs, self._task)
             self._journal.add(name, found)
         return found
 

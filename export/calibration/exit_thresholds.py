@@ -89,16 +89,16 @@ class ShareRule:
 
     Args:
         confidence: ``[stages, n]``, at least two stages.
-        correct: Whether each stage's prediction is right, ``[stages, n]``.
+        quality: The metric of each stage's answer, ``[stages, n]``; higher is better.
         cost: Share of the dense model's work up to each stage, ``[stages, n]``.
 
     Raises:
         CalibrationError: Shapes differ, or there are no samples or less than two stages.
     """
 
-    def __init__(self, confidence: Array, correct: Array, cost: Array) -> None:
-        _require_fit(confidence, correct, cost)
-        self._confidence, self._correct = confidence.astype(np.float32), correct
+    def __init__(self, confidence: Array, quality: Array, cost: Array) -> None:
+        _require_fit(confidence, quality, cost)
+        self._confidence, self._quality = confidence.astype(np.float32), quality
         self._cost = cost.astype(np.float64)
         self._least, self._most = threshold_range(confidence)
         # Surest first, NaN last: the order among those that are left never changes.
@@ -136,7 +136,7 @@ class ShareRule:
         thresholds = self.thresholds(p)
         exits = exits_taken(self._confidence, thresholds)[None]
         cost = float(np.take_along_axis(self._cost, exits, 0).mean())
-        quality = float(np.take_along_axis(self._correct, exits, 0).mean())
+        quality = float(np.take_along_axis(self._quality, exits, 0).mean(dtype=np.float64))
         return ExitChoice(thresholds, cost, quality, p)
 
     @cached_property

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from adaptrt.export.calibration.stage_records import Array, StageRecords
+from adaptrt.export.calibration.stage_records import StageRecords
 from adaptrt.export.errors import CalibrationError, ExportError
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from adaptrt.runtime.bundle.bundle_file import Bundle
 
 JOURNAL_FILE = "calibration.journal.jsonl"  # its name in a bundle's folder
-_FORMAT = 1
+_FORMAT = 2
 
 
 def calibration_key(bundle: Bundle, data: DataSplits) -> str:
     """What passes may be taken over for: the same files, knobs and data, 64 hexadecimal digits."""
-    digest = hashlib.sha256(f"{_FORMAT} {bundle.exit_criterion}".encode())
+    digest = hashlib.sha256(f"{_FORMAT} {bundle.exit_criterion} {bundle.task}".encode())
     for stage in bundle.stages:
         files = [stage.sha256, *(data_file.sha256 for data_file in stage.external_data)]
         digest.update(json.dumps(files).encode())
@@ -164,7 +165,7 @@ def _encoded(records: StageRecords) -> dict[str, Any]:
         "confidence": records.confidence.astype("<f4"),
         "loss": records.loss.astype("<f4"),
         "macs_fraction": records.macs_fraction.astype("<f4"),
-        "correct": np.packbits(records.correct),
+        "quality": records.quality.astype("<f4"),
     }
     packed = {name: base64.b64encode(zlib.compress(array.tobytes(), 1)).decode() for name, array in arrays.items()}
     return {"shape": list(records.confidence.shape), **packed}
@@ -173,9 +174,8 @@ def _encoded(records: StageRecords) -> dict[str, Any]:
 def _decoded(content: dict[str, Any]) -> StageRecords:
     shape = tuple(content["shape"])
 
-    def array(name: str, dtype: str) -> Array:
-        return np.frombuffer(zlib.decompress(base64.b64decode(content[name])), dtype)
+    def array(name: str) -> npt.NDArray[np.float32]:
+        return np.frombuffer(zlib.decompress(base64.b64decode(content[name])), "<f4").astype(np.float32)
 
-    floats = [array(name, "<f4").astype(np.float32).reshape(shape) for name in ("confidence", "loss", "macs_fraction")]
-    correct = np.unpackbits(array("correct", "u1"), count=int(np.prod(shape))).astype(bool).reshape(shape)
-    return StageRecords(confidence=floats[0], correct=correct, loss=floats[1], macs_fraction=floats[2])
+    names = ("confidence", "quality", "loss", "macs_fraction")
+    return StageRecords(**{name: array(name).reshape(shape) for name in names})

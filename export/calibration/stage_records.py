@@ -7,7 +7,7 @@ which cost and with which prediction, follows from one run in which nobody leave
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from adaptrt.export.calibration.exit_thresholds import exits_taken
 from adaptrt.export.errors import CalibrationError
+from adaptrt.models.tasks import TASKS, Task, TaskError, closeness, task_of
+from adaptrt.models.tasks.task import Outputs
 from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, Bundle, KnobValue
 
 if TYPE_CHECKING:
@@ -70,18 +72,18 @@ class StageRecords:
 
     Attributes:
         confidence: float32 ``[stages, n]``; NaN in a bundle of one stage, which has none.
-        correct: Whether the stage's prediction is the label, bool ``[stages, n]``.
-        loss: Cross-entropy of the label in nats, float32 ``[stages, n]``, computed in float64.
+        quality: The task's metric, float32 ``[stages, n]``; higher is better.
+        loss: The task's loss, float32 ``[stages, n]``, computed in float64; cross-entropy in nats of classifiers.
         macs_fraction: Share of the dense model's work up to the stage, float32 ``[stages, n]``.
     """
 
     confidence: npt.NDArray[np.float32]
-    correct: npt.NDArray[np.bool_]
+    quality: npt.NDArray[np.float32]
     loss: npt.NDArray[np.float32]
     macs_fraction: npt.NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        shapes = {array.shape for array in (self.confidence, self.correct, self.loss, self.macs_fraction)}
+        shapes = {array.shape for array in (self.confidence, self.quality, self.loss, self.macs_fraction)}
         if len(shapes) != 1 or self.confidence.ndim != 2 or not self.confidence.size:
             raise ValueError(f"got records of shapes {sorted(shapes)}, expected one shape [stages, samples]")
 
@@ -100,7 +102,7 @@ class StageRecords:
         return Outcome(
             cost=float(self.macs_fraction[exits, samples].mean(dtype=np.float64)),
             loss=float(self.loss[exits, samples].mean(dtype=np.float64)),
-            correct=self.correct[exits, samples],
+            qualities=self.quality[exits, samples],
         )
 
 
@@ -110,43 +112,45 @@ class Outcome:
 
     Attributes:
         cost: Mean share of the dense model's work.
-        loss: Mean cross-entropy in nats.
-        correct: Which samples are right, bool ``[n]``.
+        loss: The task's mean loss.
+        qualities: The task's metric of each sample, float32 ``[n]``.
     """
 
     cost: float
     loss: float
-    correct: npt.NDArray[np.bool_]
+    qualities: npt.NDArray[np.float32]
 
     @property
     def quality(self) -> float:
-        """Share of samples that are right."""
-        return int(self.correct.sum()) / len(self.correct)
+        """The mean over the samples."""
+        return float(self.qualities.sum(dtype=np.float64)) / len(self.qualities)
 
     def error_against(self, other: Outcome) -> float:
         """Standard error of the difference between the two qualities, sample by sample."""
-        return paired_error(self.correct, other.correct)
+        difference = self.qualities.astype(np.float64) - other.qualities
+        return float(difference.std() / math.sqrt(len(difference)))
 
 
-def paired_error(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
-    """Standard error of the difference between two qualities over the same samples: which are right, ``[n]`` each."""
-    difference = one.astype(np.float64) - other
-    return float(difference.std() / math.sqrt(len(difference)))
-
-
-def record_stages(model: StagedModel, split: Split, knobs: Knobs) -> StageRecords:
+def record_stages(model: StagedModel, split: Split, knobs: Knobs, task: Task | None = None) -> StageRecords:
     """Run a bundle over a split once, exits off, in batches of ``BATCH``.
 
+    Args:
+        model: The bundle.
+        split: Inputs and targets.
+        knobs: Values to feed.
+        task: What judges the outputs; None: the bundle's own.
+
     Raises:
-        CalibrationError: The split's inputs or labels do not fit the bundle, or its logits are no classes.
+        CalibrationError: The split's inputs or targets do not fit the bundle, or nothing can judge its outputs.
         InputError: A knob does not take its value.
     """
+    task = task or bundle_task(model.bundle)
     feeds = split_feeds(model.bundle.inputs, split)
     batches: list[list[tuple[Array, ...]]] = []
     for start in range(0, len(split), BATCH):
         rows = slice(start, start + BATCH)
         stages = model.run_stages({name: array[rows] for name, array in feeds.items()}, knobs=knobs)
-        batches.append([_judged(stage, split.labels[rows]) for stage in stages])
+        batches.append([_judged(task, stage, split.labels[rows]) for stage in stages])
     columns = [
         np.stack([np.concatenate([batch[stage][part] for batch in batches]) for stage in range(len(batches[0]))])
         for part in range(4)
@@ -184,27 +188,37 @@ def split_feeds(specs: Sequence[InputSpec], split: Split) -> dict[str, Array]:
     return feeds
 
 
-def require_classes(logits: Array, labels: npt.NDArray[np.int64]) -> None:
-    """Check that logits have a class for every label.
+def bundle_task(bundle: Bundle) -> Task:
+    """What judges a bundle's outputs.
 
     Raises:
-        CalibrationError: They do not.
+        CalibrationError: Nothing here can.
     """
-    if logits.ndim != 2 or labels.max(initial=0) >= logits.shape[1]:
+    task = task_of(bundle.task, {spec.name: spec.shape for spec in bundle.outputs})
+    if task is None:
         raise CalibrationError(
-            f"got labels up to {labels.max(initial=0)} for logits of shape {list(logits.shape)}, expected logits "
-            "[batch, classes] with a class for every label; give data with the model's labels"
+            f"got labels for the task {bundle.task!r} of bundle {bundle.name!r}, expected one of {', '.join(TASKS)}: "
+            "what judges this network's outputs is in its own code; export it again with the data"
         )
+    return task
 
 
-def _judged(stage: Mapping[str, Array], labels: npt.NDArray[np.int64]) -> tuple[Array, ...]:
-    """Confidence, correctness, loss and work of one batch at one stage, each ``[B]``."""
-    logits = stage["logits"]
-    require_classes(logits, labels)
-    if not np.isfinite(logits).all():
-        raise CalibrationError("got logits that are NaN or infinite, expected finite ones; mend the model")
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    loss = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
-    confidence = stage.get(CONFIDENCE_OUTPUT, np.full(len(labels), np.nan))
+def agreement(bundle: Bundle) -> Callable[[Outputs, Outputs], npt.NDArray[np.float32]]:
+    """How far two answers of a bundle are the same: by its task, or where none is known by how close they are."""
+    task = task_of(bundle.task, {spec.name: spec.shape for spec in bundle.outputs})
+    return closeness if task is None else task.agreement
+
+
+def _judged(task: Task, stage: Outputs, targets: Array) -> tuple[Array, ...]:
+    """Confidence, quality, loss and work of one batch at one stage, each ``[B]``.
+
+    Raises:
+        CalibrationError: The outputs cannot be judged by these targets.
+    """
+    try:
+        judged = task.judge(stage, targets)
+    except TaskError as error:
+        raise CalibrationError(str(error)) from error
+    confidence = stage.get(CONFIDENCE_OUTPUT, np.full(len(targets), np.nan))
     macs = stage[MACS_OUTPUT].astype(np.float32)
-    return confidence.astype(np.float32), logits.argmax(axis=1) == labels, loss.astype(np.float32), macs
+    return confidence.astype(np.float32), judged.quality, judged.loss, macs

@@ -11,13 +11,13 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.bodies import attach_bodies
 from adaptrt.export.graph.saved_graph import save_graph
 from adaptrt.export.graph.trace import TracedStage, trace_stage
-from adaptrt.models.network import Network
+from adaptrt.models.staged_network import StagedNetwork
 from adaptrt.runtime.bundle.bundle_file import Stage
 
 MODEL_FILE = "model.onnx"
 
 
-def trace_stages(model: Network, *, debug: bool, progress: Progress) -> tuple[list[TracedStage], dict[str, int]]:
+def trace_stages(model: StagedNetwork, *, debug: bool, progress: Progress) -> tuple[list[TracedStage], dict[str, int]]:
     """Trace all stages and attach bodies; the number of learners per op name besides.
 
     Raises:
@@ -55,7 +55,7 @@ def save_stages(stages: list[TracedStage], folder: Path) -> list[Stage]:
     ]
 
 
-def save_unsplit(model: Network, path: Path) -> Stage:
+def save_unsplit(model: StagedNetwork, path: Path) -> Stage:
     """Write a network with exits as one graph without them: what its stages are to be compared with."""
     graph = trace_stage(model.unsplit(), 0).graph
     attach_bodies(graph)

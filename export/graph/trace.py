@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +18,14 @@ from adaptrt.export.graph.kept_tokens import resolve_kept
 from adaptrt.export.graph.scale_metadata import scale_metadata
 from adaptrt.export.parity.stage_graphs import StageFile
 from adaptrt.models.families.gate import Decision
-from adaptrt.models.network import Network, StageOutput, TensorSpec
+from adaptrt.models.staged_network import NamedTensor, StagedNetwork, StageOutput
+from adaptrt.models.symbolic.dynamic_sizes import dynamic_sizes
+from adaptrt.models.tasks import CLASSIFICATION
 from adaptrt.ops.record import IR_VERSION, ONNX_OPSET
-from adaptrt.runtime.bundle.schema import STAGE_METADATA, Carry, DecisionSpec
+from adaptrt.runtime.bundle.schema import STAGE_METADATA, Carry, DecisionSpec, TensorSpec
 
 _EXAMPLE_SIZES = {"batch": 3, "tokens": 7}
 """A dynamic dimension whose example size is 0 or 1 would be frozen; different ones cannot be confused."""
-_EXAMPLE_KEPT = (5, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 
 
 @dataclass(frozen=True)
@@ -32,32 +34,35 @@ class TracedStage(StageFile):
 
     Attributes:
         name: Of the head at its end.
-        classes: Of its logits.
+        outputs: The task's outputs as the bundle describes them, ``macs_fraction`` not among them.
     """
 
     name: str
-    classes: int
+    outputs: list[TensorSpec]
 
 
 class _Stage(nn.Module):
     """One stage with a graph's flat inputs and outputs."""
 
-    def __init__(self, model: Network, stage: int, inputs: Sequence[str], knobs: Sequence[str], debug: bool) -> None:
+    def __init__(
+        self, model: StagedNetwork, stage: int, inputs: Sequence[str], knobs: Sequence[str], debug: bool
+    ) -> None:
         super().__init__()
         self.model, self.stage, self.debug = model, stage, debug
         self.input_names, self.knob_names = list(inputs), list(knobs)
         self.last = stage == len(model.stage_names) - 1
 
     def named(self, tensors: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Tensor]]:
-        """The stage's inputs and its knobs by name, and what stands for the numbers of tokens kept."""
+        """The stage's inputs and its knobs by name, and what stands for sizes that depend on the data."""
         first, second = len(self.input_names), len(self.input_names) + len(self.knob_names)
         inputs = dict(zip(self.input_names, tensors[:first], strict=True))
         return inputs, dict(zip(self.knob_names, tensors[first:second], strict=True)), list(tensors[second:])
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        inputs, knobs, kept = self.named(tensors)
-        out = self.model.run_stage(self.stage, inputs, knobs, kept)
-        results = [out.logits, out.macs_fraction]
+        inputs, knobs, stand_ins = self.named(tensors)
+        with dynamic_sizes(stand_ins):
+            out = self.model.run_stage(self.stage, inputs, knobs)
+        results = [*out.outputs.values(), out.macs_fraction]
         if out.confidence is not None and not self.last:
             results.append(out.confidence)
         results += out.carried.values()
@@ -68,24 +73,24 @@ class _Stage(nn.Module):
                 results += [decision.index, decision.count]
         if self.debug:
             runs = torch.stack([decision.k for decision in out.decisions if isinstance(decision, Decision)])
-            results.append(runs.reshape(len(runs), out.logits.shape[0], -1).transpose(0, 1))
+            results.append(runs.reshape(len(runs), out.macs_fraction.shape[0], -1).transpose(0, 1))
         return tuple(results)
 
 
 class _Dense(nn.Module):
-    """A whole network with logits as its only output."""
+    """A whole network with the task's outputs as its only ones."""
 
-    def __init__(self, model: Network) -> None:
+    def __init__(self, model: StagedNetwork) -> None:
         super().__init__()
         self.model = model
         self.input_names = [spec.name for spec in model.input_specs()]
 
-    def forward(self, *tensors: Tensor) -> Tensor:
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         stages = self.model.run_stages(dict(zip(self.input_names, tensors, strict=True)), {})
-        return stages[-1].logits
+        return tuple(stages[-1].outputs.values())
 
 
-def trace(model: Network, *, debug: bool = False) -> onnx.ModelProto:
+def trace(model: StagedNetwork, *, debug: bool = False) -> onnx.ModelProto:
     """Trace a network of one stage; see ``trace_stage``.
 
     Raises:
@@ -96,7 +101,7 @@ def trace(model: Network, *, debug: bool = False) -> onnx.ModelProto:
     return trace_stage(model, 0, debug=debug).graph
 
 
-def trace_stage(model: Network, stage: int, *, debug: bool = False) -> TracedStage:
+def trace_stage(model: StagedNetwork, stage: int, *, debug: bool = False) -> TracedStage:
     """Trace one stage in evaluation mode to ONNX opset 20 with dynamic axes.
 
     Args:
@@ -107,12 +112,12 @@ def trace_stage(model: Network, stage: int, *, debug: bool = False) -> TracedSta
             there always.
 
     Returns:
-        A graph with the inputs and knobs that the stage reads; outputs ``logits``, ``macs_fraction``
+        A graph with the inputs and knobs that the stage reads; the task's outputs, ``macs_fraction``
         float32 ``[batch]``, ``confidence`` where another stage follows, what it hands on, and its decisions.
         Nodes of adaptive modules are in the domain ``adaptrt`` and have no bodies yet.
 
     Raises:
-        ExportError: ``debug`` for a network that has no such output, or logits that are no classes.
+        ExportError: ``debug`` for a network that has no such output, or outputs that are not the task's.
 
     The example's price is the highest one: nothing runs in it. What a graph can do must not depend on
     what its example did, and an export that lost unused learners would show at once.
@@ -129,23 +134,19 @@ def trace_stage(model: Network, stage: int, *, debug: bool = False) -> TracedSta
     example = model.example_inputs(_EXAMPLE_SIZES["batch"]) if not stage else {s.name: _example(s) for s in specs}
     dimensions: dict[str, Any] = {}
     shapes = [_dynamic(spec, dimensions) for spec in specs] + [None] * len(knobs)
-    kept_names = [f"kept_size_{number}" for number in range(selections[stage])]
-    dummies = [torch.zeros(_EXAMPLE_KEPT[number]) for number in range(len(kept_names))]
-    shapes += [{0: torch.export.Dim(name)} for name in kept_names]
     example_knobs = [torch.full(spec.shape, spec.maximum, dtype=getattr(torch, spec.dtype)) for spec in knobs]
     module = _Stage(model, stage, [spec.name for spec in specs], [spec.name for spec in knobs], debug)
-    tensors = (*(example[spec.name] for spec in specs), *example_knobs, *dummies)
+    tensors = (*(example[spec.name] for spec in specs), *example_knobs)
     module.eval()
-    with torch.no_grad():
+    with torch.no_grad(), dynamic_sizes() as sizes:
         inputs, knob_values, _ = module.named(tensors)
         found = model.run_stage(stage, inputs, knob_values)
-    if found.logits.ndim != 2:
-        raise ExportError(
-            f"got logits of shape {list(found.logits.shape)} in stage {stage}, expected [batch, classes]; a head that "
-            "gives a map is not supported, let it give one score for each class"
-        )
+    _require_outputs(model, stage, found)
+    kept_names = [f"kept_size_{number}" for number in range(sizes.calls)]
+    tensors += tuple(torch.zeros(size) for size in itertools.islice(_primes(), sizes.calls))
+    shapes += [{0: torch.export.Dim(name)} for name in kept_names]
     decisions = _decision_specs(model, stage, found)
-    outputs = ["logits", "macs_fraction"] + ["confidence"] * (not module.last)
+    outputs = [*found.outputs, "macs_fraction"] + ["confidence"] * (not module.last)
     outputs += [*found.carried, *(name for decision in decisions for name in decision.outputs.values())]
     outputs += ["learners"] * debug
     names = [*(spec.name for spec in specs), *(spec.name for spec in knobs), *kept_names]
@@ -154,19 +155,62 @@ def trace_stage(model: Network, stage: int, *, debug: bool = False) -> TracedSta
     own = {STAGE_METADATA: f"{stage}/{stages}"} if stages > 1 else {}
     onnx.helper.set_model_props(graph, own | scale_metadata(model))
     carry = [Carry(c.tensor.name, c.source, c.tensor.dtype, list(c.tensor.shape)) for c in carried]
-    return TracedStage(graph, carry, decisions, model.stage_names[stage], found.logits.shape[1])
+    return TracedStage(graph, carry, decisions, model.stage_names[stage], _described(graph, list(found.outputs)))
 
 
-def trace_dense(model: Network) -> onnx.ModelProto:
-    """Trace a dense network: its inputs, and ``logits`` as the only output."""
+def trace_dense(model: StagedNetwork) -> onnx.ModelProto:
+    """Trace a dense network: its inputs, and the task's outputs as the only ones."""
     specs, example = model.input_specs(), model.example_inputs(_EXAMPLE_SIZES["batch"])
     dimensions: dict[str, Any] = {}
     shapes = tuple(_dynamic(spec, dimensions) for spec in specs)
     names = [spec.name for spec in specs]
-    return _export(_Dense(model), tuple(example[name] for name in names), {"tensors": shapes}, names, ["logits"])
+    tensors = tuple(example[name] for name in names)
+    return _export(_Dense(model), tensors, {"tensors": shapes}, names, list(model.task.outputs))
 
 
-def _example(spec: TensorSpec) -> Tensor:
+def _require_outputs(model: StagedNetwork, stage: int, given: StageOutput) -> None:
+    """Check that a stage gives what the task says.
+
+    Raises:
+        ExportError: It does not.
+    """
+    if tuple(given.outputs) != model.task.outputs:
+        raise ExportError(
+            f"got the outputs {', '.join(given.outputs) or 'none'} in stage {stage}, expected "
+            f"{', '.join(model.task.outputs)} for the task {model.task.name!r}; give each stage's head these"
+        )
+    rank = 2 if model.task is CLASSIFICATION else None
+    for name, tensor in given.outputs.items():
+        if tensor.ndim == 0 or (rank is not None and tensor.ndim != rank):
+            raise ExportError(
+                f"got {name} of shape {list(tensor.shape)} in stage {stage}, expected "
+                f"{'[batch, classes]' if rank else 'the samples as the first axis'}; a network whose output is no "
+                "score for each class needs another task"
+            )
+
+
+def _described(graph: onnx.ModelProto, names: Sequence[str]) -> list[TensorSpec]:
+    """A traced graph's outputs as a bundle describes them."""
+    values = {value.name: value.type.tensor_type for value in graph.graph.output}
+    specs = []
+    for name in names:
+        shape: list[int | str] = [dim.dim_param or int(dim.dim_value) for dim in values[name].shape.dim]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(values[name].elem_type).name
+        specs.append(TensorSpec(name=name, dtype=dtype, shape=["batch", *shape[1:]]))
+    return specs
+
+
+def _primes() -> Iterator[int]:
+    """Example sizes of what depends on the data, from 5 on: no two alike, none a multiple of another."""
+    primes: list[int] = [2, 3]
+    for number in itertools.count(5, 2):
+        if all(number % prime for prime in primes):
+            primes.append(number)
+            if number != _EXAMPLE_SIZES["tokens"]:
+                yield number
+
+
+def _example(spec: NamedTensor) -> Tensor:
     """An example of a carried tensor."""
     shape = [_EXAMPLE_SIZES[size] if isinstance(size, str) else size for size in spec.shape]
     if spec.dtype == "bool":
@@ -176,7 +220,7 @@ def _example(spec: TensorSpec) -> Tensor:
     return torch.zeros(shape, dtype=getattr(torch, spec.dtype))
 
 
-def _dynamic(spec: TensorSpec, dimensions: dict[str, Any]) -> dict[int, Any]:
+def _dynamic(spec: NamedTensor, dimensions: dict[str, Any]) -> dict[int, Any]:
     """The dynamic axes of a tensor, one dimension per axis name."""
     return {
         axis: dimensions.setdefault(size, torch.export.Dim(size))
@@ -185,7 +229,7 @@ def _dynamic(spec: TensorSpec, dimensions: dict[str, Any]) -> dict[int, Any]:
     }
 
 
-def _decision_specs(model: Network, stage: int, found: StageOutput) -> list[DecisionSpec]:
+def _decision_specs(model: StagedNetwork, stage: int, found: StageOutput) -> list[DecisionSpec]:
     """The outputs that tell a stage's decisions, in order, numbered through the whole network."""
     gates = sum(model.gates_in(earlier) for earlier in range(stage))
     selections = sum(model.selections_in(earlier) for earlier in range(stage))

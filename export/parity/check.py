@@ -20,13 +20,14 @@ from adaptrt.export.parity.comparison import (
     ParityReport,
     ParityRow,
     compare,
+    largest_difference,
     merge_rows,
     tie_allowed,
 )
 from adaptrt.export.parity.reference import Array, Reference, run_reference
 from adaptrt.export.parity.stage_graphs import StageGraphs
 from adaptrt.models.data.split import DataSplits
-from adaptrt.models.network import Network
+from adaptrt.models.staged_network import StagedNetwork
 from adaptrt.runtime import load
 
 PARITY_PRICES = 7
@@ -38,7 +39,7 @@ Setting = dict[str, Any]
 """Values of knobs; those left out stand at their defaults."""
 
 
-def parity_inputs(model: Network, data: DataSplits | None) -> dict[str, Array]:
+def parity_inputs(model: StagedNetwork, data: DataSplits | None) -> dict[str, Array]:
     """Real inputs where there are some, noise otherwise; as many as the largest batch compared."""
     import torch
 
@@ -50,7 +51,7 @@ def parity_inputs(model: Network, data: DataSplits | None) -> dict[str, Array]:
     return {name: tensor.numpy() for name, tensor in model.example_inputs(count).items()}
 
 
-def parity_settings(model: Network, inputs: Mapping[str, Array]) -> list[Setting]:
+def parity_settings(model: StagedNetwork, inputs: Mapping[str, Array]) -> list[Setting]:
     """Knobs at which a model is compared: its price from everything to nothing, then every other knob.
 
     Every setting names the same knobs, the first those at their defaults.
@@ -84,18 +85,18 @@ def parity_settings(model: Network, inputs: Mapping[str, Array]) -> list[Setting
 def golden_samples(one: Reference, runs: int) -> int:
     """How many samples the golden runs hold: 64, or as many as stay within about 4 MB before packing."""
     decided = one.k.nbytes + one.margin.nbytes + one.kept.nbytes + one.selection_margin.nbytes
-    per_run = decided + sum(stage.logits.nbytes for stage in one.stages)
+    per_run = decided + sum(array.nbytes for stage in one.stages for array in stage.outputs.values())
     per_sample = sum(array.nbytes for array in one.inputs.values()) + runs * per_run
     return max(1, min(GOLDEN_SAMPLES, GOLDEN_BYTES // per_sample))
 
 
-def knob_defaults(model: Network) -> dict[str, Array]:
+def knob_defaults(model: StagedNetwork) -> dict[str, Array]:
     """The arrays that stand for knobs left out."""
     return {spec.name: np.full(spec.shape, spec.default, spec.dtype) for spec in model.knob_specs()}
 
 
 def check_parity(
-    model: Network,
+    model: StagedNetwork,
     stages: Sequence[TracedStage],
     inputs: Mapping[str, Array],
     settings: Sequence[Setting],
@@ -141,8 +142,10 @@ def run_written(folder: Path, golden: Sequence[Reference], progress: Progress = 
         stages = model.run_stages(reference.inputs, knobs=knobs)
         clear = reference.clear(TIE)
         for number, (given, wanted) in enumerate(zip(stages, reference.stages, strict=True)):
-            for name, limit in (("logits", OUTPUT_TOLERANCE), ("macs_fraction", MACS_TOLERANCE)):
-                error = np.abs(given[name] - getattr(wanted, name))[clear].max(initial=0.0)
+            values = {**wanted.outputs, "macs_fraction": wanted.macs_fraction}
+            for name, value in values.items():
+                limit = MACS_TOLERANCE if name == "macs_fraction" else OUTPUT_TOLERANCE
+                error = largest_difference(given[name], value, clear)
                 if not error <= limit:
                     raise ParityError(
                         f"the bundle as written gives {name} that differ by {error:.2e} in stage {number}, expected at "

@@ -1,4 +1,4 @@
-"""Do the graphs compute what torch computed? Decisions teacher-forced, logits, work counted, batches.
+"""Do the graphs compute what torch computed? Decisions teacher-forced, outputs, work counted, batches.
 
 The reference's decisions are fed to the graphs, so that hidden states are the same, and each gate's and
 selector's own decision is compared there. A decision may differ only in a tie. Free-running agreement,
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adaptrt.export.errors import ParityError
-from adaptrt.export.parity.reference import Reference
+from adaptrt.export.parity.reference import Reference, StageValues
 from adaptrt.export.parity.stage_graphs import StageGraphs
 
 TIE = 1e-4  # a decision whose comparison is closer than this may fall either way
@@ -38,12 +38,12 @@ class ParityRow:
         decisions: Decisions (one per gate and token, one per selection and token) compared, teacher-forced.
         flips: Decisions that differ outside ties.
         ties: Decisions that differ in a tie.
-        max_logit_error: Largest absolute difference of logits of any stage under the same decisions.
+        max_output_error: Largest absolute difference of the outputs of any stage under the same decisions.
         max_confidence_error: Likewise of confidences; 0 where there are none.
         max_macs_error: Likewise of ``macs_fraction``.
         agreeing: Share of samples whose free-running work equals the reference's.
         unexplained: Samples whose free-running work differs though no decision of theirs is near a tie.
-        free_logit_error: Largest absolute difference of the last logits, free-running, over the samples with no
+        free_output_error: Largest absolute difference of the last outputs, free-running, over the samples with no
             decision near a tie.
     """
 
@@ -53,12 +53,12 @@ class ParityRow:
     decisions: int
     flips: int
     ties: int
-    max_logit_error: float
+    max_output_error: float
     max_confidence_error: float
     max_macs_error: float
     agreeing: float
     unexplained: int
-    free_logit_error: float
+    free_output_error: float
 
     @property
     def price(self) -> float:
@@ -76,9 +76,9 @@ class ParityRow:
         if self.unexplained:
             found.append(f"{self.unexplained} samples differ free-running without a tie, expected 0")
         for name, error, limit in (
-            ("logits", self.max_logit_error, OUTPUT_TOLERANCE),
+            ("outputs", self.max_output_error, OUTPUT_TOLERANCE),
             ("confidences", self.max_confidence_error, OUTPUT_TOLERANCE),
-            ("free-running logits", self.free_logit_error, OUTPUT_TOLERANCE),
+            ("free-running outputs", self.free_output_error, OUTPUT_TOLERANCE),
             ("macs_fraction", self.max_macs_error, MACS_TOLERANCE),
         ):
             if not error <= limit:
@@ -149,7 +149,7 @@ def compare(graphs: StageGraphs, reference: Reference, tie: float = TIE) -> Pari
         decisions=int((reference.k >= 0).sum() + reference.selection_margin.size),
         flips=flips + int(outside.sum()),
         ties=ties + int((differ & ~outside).sum()),
-        max_logit_error=max(_largest((got.logits - want.logits)[same]) for got, want in stages),
+        max_output_error=max(_outputs_error(got, want, same) for got, want in stages),
         max_confidence_error=max(
             0.0
             if want.confidence is None
@@ -161,7 +161,7 @@ def compare(graphs: StageGraphs, reference: Reference, tie: float = TIE) -> Pari
         max_macs_error=max(_largest((got.macs_fraction - want.macs_fraction)[same]) for got, want in stages),
         agreeing=float(agreeing.mean()) if batch else 0.0,
         unexplained=int((clear & ~agreeing).sum()),
-        free_logit_error=_largest((free.stages[-1].logits - reference.logits)[clear]),
+        free_output_error=_outputs_error(free.stages[-1], reference.stages[-1], clear),
     )
 
 
@@ -209,16 +209,33 @@ def merge_rows(rows: Sequence[ParityRow]) -> ParityRow:
         decisions=sum(row.decisions for row in rows),
         flips=sum(row.flips for row in rows),
         ties=sum(row.ties for row in rows),
-        max_logit_error=max(row.max_logit_error for row in rows),
+        max_output_error=max(row.max_output_error for row in rows),
         max_confidence_error=max(row.max_confidence_error for row in rows),
         max_macs_error=max(row.max_macs_error for row in rows),
         agreeing=sum(row.agreeing * row.samples for row in rows) / max(samples, 1),
         unexplained=sum(row.unexplained for row in rows),
-        free_logit_error=max(row.free_logit_error for row in rows),
+        free_output_error=max(row.free_output_error for row in rows),
     )
 
 
-def _largest(difference: Floats) -> float:
+def largest_difference(one: Array, other: Array, rows: npt.NDArray[np.bool_]) -> float:
+    """Largest absolute difference over some of the samples; infinite where shapes differ or NaN is met, 0 for nothing.
+
+    Args:
+        one: ``[B, ...]``.
+        other: Likewise.
+        rows: Which samples count, ``[B]``.
+    """
+    if one.shape != other.shape:
+        return float("inf")
+    return _largest(one[rows].astype(np.float64) - other[rows].astype(np.float64))
+
+
+def _outputs_error(got: StageValues, want: StageValues, rows: npt.NDArray[np.bool_]) -> float:
+    return max(largest_difference(got.outputs[name], value, rows) for name, value in want.outputs.items())
+
+
+def _largest(difference: Array) -> float:
     """Largest absolute value; NaN counts as infinite, nothing as 0."""
     if not difference.size:
         return 0.0

@@ -19,23 +19,24 @@ import numpy.typing as npt
 from adaptrt.export.errors import ExportError
 
 if TYPE_CHECKING:
-    from adaptrt.models.network import Network, StageOutput
+    from adaptrt.models.staged_network import StagedNetwork, StageOutput
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 GOLDEN_FILE = "golden.npz"  # its name in a bundle
 FAR = np.float32(1e9)  # margin where nothing was decided
+_COUNTED = ("macs_fraction", "confidence")
 _LARGEST_GOLDEN = 256 * 2**20  # bytes, unpacked
 
 
 @dataclass(frozen=True)
 class StageValues:
-    """What one stage gave: ``logits`` ``[B, classes]``, ``macs_fraction`` ``[B]``, ``confidence`` ``[B]``.
+    """What one stage gave: the task's outputs ``[B, ...]``, ``macs_fraction`` ``[B]``, ``confidence`` ``[B]``.
 
     The last stage has no confidence: nobody has a choice there.
     """
 
-    logits: Floats
+    outputs: dict[str, Array]
     macs_fraction: Floats
     confidence: Floats | None = None
 
@@ -65,9 +66,9 @@ class Reference:
     undisclosed: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @property
-    def logits(self) -> Floats:
+    def outputs(self) -> dict[str, Array]:
         """Of the last stage."""
-        return self.stages[-1].logits
+        return self.stages[-1].outputs
 
     @property
     def macs_fraction(self) -> Floats:
@@ -77,7 +78,7 @@ class Reference:
     @property
     def samples(self) -> int:
         """B."""
-        return len(self.logits)
+        return len(self.macs_fraction)
 
     def clear(self, tie: float) -> npt.NDArray[np.bool_]:
         """Mark the samples, ``[B]``, none of whose decisions is as near a tie as ``tie``."""
@@ -90,7 +91,7 @@ class Reference:
 
 
 def run_reference(
-    model: Network, inputs: Mapping[str, Array], knobs: Mapping[str, float | Sequence[float] | Array]
+    model: StagedNetwork, inputs: Mapping[str, Array], knobs: Mapping[str, float | Sequence[float] | Array]
 ) -> Reference:
     """Run the torch network in evaluation mode."""
     import torch
@@ -107,13 +108,13 @@ def run_reference(
         )
     values = [
         StageValues(
-            out.logits.numpy(),
+            {name: tensor.numpy() for name, tensor in out.outputs.items()},
             out.macs_fraction.numpy(),
             None if out.confidence is None or out is stages[-1] else out.confidence.numpy(),
         )
         for out in stages
     ]
-    return Reference(fed, dict(inputs), values, *_decisions(stages, len(values[0].logits)))
+    return Reference(fed, dict(inputs), values, *_decisions(stages, len(values[0].macs_fraction)))
 
 
 def _decisions(
@@ -181,7 +182,9 @@ def encode_golden(references: Sequence[Reference]) -> bytes:
     for name in first.knobs:
         arrays[f"knob.{name}"] = np.stack([reference.knobs[name] for reference in references])
     for number, stage in enumerate(first.stages):
-        for key in ("logits", "macs_fraction", "confidence"):
+        for name in stage.outputs:
+            arrays[f"stage{number}.{name}"] = np.stack([other.stages[number].outputs[name] for other in references])
+        for key in _COUNTED:
             if getattr(stage, key) is not None:
                 values = [getattr(reference.stages[number], key) for reference in references]
                 arrays[f"stage{number}.{key}"] = np.stack(values)
@@ -226,8 +229,10 @@ def read_golden(path: Path) -> list[Reference]:
 
 def _stage_values(arrays: dict[str, Array], number: int, run: int) -> StageValues:
     confidence = arrays.get(f"stage{number}.confidence")
+    prefix = f"stage{number}."
+    names = [name.removeprefix(prefix) for name in arrays if name.startswith(prefix)]
     return StageValues(
-        arrays[f"stage{number}.logits"][run],
+        {name: arrays[prefix + name][run] for name in names if name not in _COUNTED},
         arrays[f"stage{number}.macs_fraction"][run],
         None if confidence is None else confidence[run],
     )
@@ -239,9 +244,11 @@ def _check_golden(arrays: dict[str, Array]) -> tuple[int, int]:
     Raises:
         ValueError: They do not.
     """
-    stages = sum(name.endswith(".logits") for name in arrays)
+    stages = sum(name.startswith("stage") and name.endswith(".macs_fraction") for name in arrays)
     if not stages or "k" not in arrays or arrays["k"].ndim != 4:
-        raise ValueError(f"arrays {sorted(arrays)}, expected logits of each stage and k [runs, gates, samples, tokens]")
+        raise ValueError(
+            f"arrays {sorted(arrays)}, expected macs_fraction of each stage and k [runs, gates, samples, tokens]"
+        )
     runs, gates, samples, tokens = arrays["k"].shape
     selections = arrays["kept"].shape[1] if arrays["kept"].ndim == 4 else 0
     wanted: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -252,11 +259,15 @@ def _check_golden(arrays: dict[str, Array]) -> tuple[int, int]:
         "undisclosed": ("float32", (runs, samples)),
     }
     for number in range(stages):
-        logits = arrays[f"stage{number}.logits"]
-        wanted[f"stage{number}.logits"] = ("float32", (runs, samples, *logits.shape[2:3]))
-        for key in ("macs_fraction", "confidence"):
-            if key == "macs_fraction" or f"stage{number}.{key}" in arrays:
-                wanted[f"stage{number}.{key}"] = ("float32", (runs, samples))
+        prefix = f"stage{number}."
+        outputs = [name for name in arrays if name.startswith(prefix) and name.removeprefix(prefix) not in _COUNTED]
+        if not outputs:
+            raise ValueError(f"no outputs of stage {number}, expected at least one")
+        for name in outputs:
+            wanted[name] = (arrays[name].dtype.name, (runs, samples, *arrays[name].shape[2:]))
+        for key in _COUNTED:
+            if key == "macs_fraction" or prefix + key in arrays:
+                wanted[prefix + key] = ("float32", (runs, samples))
     for name, array in arrays.items():
         if name.startswith("input."):
             wanted[name] = (array.dtype.name, (samples, *array.shape[1:]))

@@ -92,7 +92,8 @@ class StageGraphs:
                 feeds |= trail.forced_feeds(stage.decisions, known)
             given = _run(session, feeds)
             trail.read(stage.decisions, given)
-            values.append(StageValues(given["logits"], given["macs_fraction"], given.get("confidence")))
+            outputs = {name: given[name] for name in reference.outputs}
+            values.append(StageValues(outputs, given["macs_fraction"], given.get("confidence")))
         k, kept = trail.decisions(self.gates, self.selections)
         return GraphRun(values, k, kept)
 

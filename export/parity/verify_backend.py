@@ -12,17 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from adaptrt.export.calibration.stage_records import agreement
 from adaptrt.export.errors import ExportError, ParityError
-from adaptrt.export.parity.comparison import TIE
+from adaptrt.export.parity.comparison import TIE, largest_difference
 from adaptrt.export.parity.reference import GOLDEN_FILE, Reference, read_golden
 from adaptrt.runtime import AdaptiveModel, load
 from adaptrt.runtime.bundle.bundle_file import KnobValue
 
 TOLERANCE = 1e-4
-"""Largest difference of logits and confidences in float32."""
+"""Largest difference of outputs and confidences in float32."""
 MAX_FEWER = 0.01
 """Share of torch's predictions that an engine in half precision may miss."""
 
@@ -37,7 +37,7 @@ class BackendRow:
         knobs: that were fed; the others stood at their defaults.
         samples: in the run.
         clear: how many of them have no decision close to a tie.
-        difference: largest one of logits or confidences, of any stage, on those; NaN if there are none.
+        difference: largest one of outputs or confidences, of any stage, on those; NaN if there are none.
         agreeing: share of all samples whose prediction is torch's.
     """
 
@@ -125,15 +125,16 @@ def _compare(model: AdaptiveModel, reference: Reference) -> BackendRow:
     clear = reference.clear(TIE)
     differences = []
     for found, wanted in zip(stages, reference.stages, strict=True):
-        differences.append(np.abs(found["logits"] - wanted.logits)[clear])
+        pairs = [(found[name], value) for name, value in wanted.outputs.items()]
         if wanted.confidence is not None:
-            differences.append(np.abs(found["confidence"] - wanted.confidence)[clear])
+            pairs.append((found["confidence"], wanted.confidence))
+        differences += [largest_difference(one, other, clear) for one, other in pairs]
     return BackendRow(
         knobs,
         reference.samples,
         int(clear.sum()),
-        float(max(part.max() for part in differences)) if clear.any() else float("nan"),
-        float((stages[-1]["logits"].argmax(1) == reference.logits.argmax(1)).mean()),
+        max(differences) if clear.any() else float("nan"),
+        float(agreement(model.bundle)(stages[-1], reference.outputs).mean()),
     )
 
 

@@ -1,4 +1,4 @@
-"""How far prepared graphs are from the bundle on its golden inputs, free-running: decisions, logits, predictions.
+"""How far prepared graphs are from the bundle on its golden inputs, free-running: decisions, outputs, answers.
 
 A decision near its threshold falls the other way when its inputs are rounded, and what follows goes on from
 there. That is no error, but it has to be counted, and the predictions have to stay what they were.
@@ -16,8 +16,9 @@ import numpy.typing as npt
 import onnx
 
 from adaptrt.export.calibration.exit_thresholds import exits_taken
+from adaptrt.export.calibration.stage_records import agreement
 from adaptrt.export.errors import ExportError
-from adaptrt.export.parity.comparison import TIE
+from adaptrt.export.parity.comparison import TIE, largest_difference
 from adaptrt.export.parity.reference import GOLDEN_FILE, Reference, StageValues, read_golden
 from adaptrt.export.parity.stage_graphs import GraphRun, StageFile, StageGraphs
 from adaptrt.runtime.bundle.schema import Bundle
@@ -32,14 +33,15 @@ class QualityRow:
     Attributes:
         knobs: Values of the golden run.
         samples: Golden inputs.
-        quality: Share of predictions, over samples and stages, that are torch's.
+        quality: How far the answers, over samples and stages, are torch's, in 0..1: for classifiers the share of
+            predictions that are the same (see ``Task.agreement``).
         reference_quality: The same of the bundle's own graphs.
         decisions: Decisions made by both: learners per token, tokens kept, and exits at thresholds that half of the
             samples pass.
         learner_flips: Tokens that run another number of learners.
         token_flips: Tokens kept by one and not by the other.
         exit_flips: Samples that leave at another exit.
-        largest_difference: Between logits.
+        largest_difference: Between outputs.
         clear_difference: Likewise, over the samples of which no decision is near a tie.
     """
 
@@ -84,7 +86,7 @@ class QualityReport:
 
     @property
     def largest_difference(self) -> float:
-        """Between logits, over all settings."""
+        """Between outputs, over all settings."""
         return max(row.largest_difference for row in self.rows)
 
 
@@ -131,7 +133,7 @@ def compare_quality(
     defaults = {knob.name: np.full(knob.shape, knob.default, knob.dtype) for knob in bundle.knobs}
     own, other = _graphs(bundle, original, defaults), _graphs(bundle, prepared, defaults, open_session)
     rows = [
-        _compared(reference, own.run(reference, forced=False), other.run(reference, forced=False))
+        _compared(bundle, reference, own.run(reference, forced=False), other.run(reference, forced=False))
         for reference in read_golden(golden)
     ]
     return QualityReport(rows)
@@ -150,13 +152,17 @@ def _graphs(
     return StageGraphs(files, defaults, forcible=False, open_session=open_session)
 
 
-def _compared(reference: Reference, own: GraphRun, other: GraphRun) -> QualityRow:
+def _compared(bundle: Bundle, reference: Reference, own: GraphRun, other: GraphRun) -> QualityRow:
     both = (own.k >= 0) & (other.k >= 0)
     samples = reference.samples
     exits = _exits(own.stages, own.stages), _exits(own.stages, other.stages)
     deciding = samples if len(own.stages) > 1 else 0
-    agreement = [_agreement(run.stages, reference.stages) for run in (other, own)]
-    difference = [np.abs(one.logits - two.logits).max(1) for one, two in zip(own.stages, other.stages, strict=True)]
+    agreement = [_agreement(bundle, run.stages, reference.stages) for run in (other, own)]
+    pairs = [
+        (one.outputs[name], two.outputs[name])
+        for one, two in zip(own.stages, other.stages, strict=True)
+        for name in reference.outputs
+    ]
     clear = reference.clear(TIE)
     return QualityRow(
         knobs={name: [float(number) for number in value] for name, value in reference.knobs.items()},
@@ -167,15 +173,9 @@ def _compared(reference: Reference, own: GraphRun, other: GraphRun) -> QualityRo
         learner_flips=int((both & (own.k != other.k)).sum()),
         token_flips=int((own.kept != other.kept).sum()),
         exit_flips=int((exits[0] != exits[1]).sum()),
-        largest_difference=_largest(difference, np.ones(samples, bool)),
-        clear_difference=_largest(difference, clear),
+        largest_difference=max(largest_difference(*pair, np.ones(samples, bool)) for pair in pairs),
+        clear_difference=max(largest_difference(*pair, clear) for pair in pairs),
     )
-
-
-def _largest(differences: Sequence[Array], of: npt.NDArray[np.bool_]) -> float:
-    """Largest of all stages over some samples; not a number counts as infinite, nothing as 0."""
-    largest = max(float(each[of].max(initial=0.0)) for each in differences)
-    return largest if np.isfinite(largest) else float("inf")
 
 
 def _selected_from(kept: npt.NDArray[np.bool_]) -> int:
@@ -183,13 +183,11 @@ def _selected_from(kept: npt.NDArray[np.bool_]) -> int:
     return int(kept[0].size + kept[:-1].sum()) if len(kept) else 0
 
 
-def _agreement(stages: Sequence[StageValues], golden: Sequence[StageValues]) -> float:
-    """Share of predictions that are torch's; a prediction from NaN is none."""
-    right = [
-        np.isfinite(got.logits).all(1) & (got.logits.argmax(1) == want.logits.argmax(1))
-        for got, want in zip(stages, golden, strict=True)
-    ]
-    return float(np.mean(right))
+def _agreement(bundle: Bundle, stages: Sequence[StageValues], golden: Sequence[StageValues]) -> float:
+    """How far answers are torch's; one made of NaN is none."""
+    agree = agreement(bundle)
+    same = [agree(got.outputs, want.outputs) for got, want in zip(stages, golden, strict=True)]
+    return float(np.mean(same))
 
 
 def _exits(own: Sequence[StageValues], stages: Sequence[StageValues]) -> npt.NDArray[np.int64]:
@@ -197,7 +195,7 @@ def _exits(own: Sequence[StageValues], stages: Sequence[StageValues]) -> npt.NDA
     told = [(mine.confidence, his.confidence) for mine, his in zip(own[:-1], stages[:-1], strict=True)]
     pairs = [(mine, his) for mine, his in told if mine is not None and his is not None]
     if not pairs:
-        return np.zeros(len(own[0].logits), np.int64)
+        return np.zeros(len(own[0].macs_fraction), np.int64)
     thresholds = np.array([np.median(mine) for mine, _ in pairs], np.float32)
     never = np.zeros_like(pairs[0][1])  # the last stage, where nobody has a choice
     return np.asarray(exits_taken(np.stack([*(his for _, his in pairs), never]), thresholds))

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from adaptrt.models.families.exit_head import ExitConfig, ExitHead
 from adaptrt.models.macs import Layer
-from adaptrt.models.network import CarriedSpec, KnobSpec, Network, StageOutput, TensorSpec
+from adaptrt.models.staged_network import CarriedSpec, KnobSpec, NamedTensor, StagedNetwork, StageOutput
 from adaptrt.models.work import WorkCount
 
 
@@ -101,7 +101,7 @@ class ResidualBlock(nn.Module):
         return functional.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
-class ResNet(Network):
+class ResNet(StagedNetwork):
     """Residual network (arXiv 1512.03385, section 4.2), with heads after some of its blocks.
 
     Heads read the mean over all places. All samples of a stage cost the same.
@@ -140,10 +140,10 @@ class ResNet(Network):
         """Early heads, and the last head's learned certainty."""
         return [*self.exit_heads, *([] if self.head.certainty is None else [self.head.certainty])]
 
-    def input_specs(self) -> list[TensorSpec]:
+    def input_specs(self) -> list[NamedTensor]:
         """The images."""
         c = self.config
-        return [TensorSpec("pixels", "float32", ("batch", c.channels, c.image_size, c.image_size))]
+        return [NamedTensor("pixels", "float32", ("batch", c.channels, c.image_size, c.image_size))]
 
     def example_inputs(self, batch: int) -> dict[str, Tensor]:
         """Random images."""
@@ -180,21 +180,19 @@ class ResNet(Network):
             return []
         last = self.stage_blocks(stage).start - 1
         block = self._block(last)
-        hidden = TensorSpec("hidden", "float32", ("batch", self._channels[last], block.size, block.size))
+        hidden = NamedTensor("hidden", "float32", ("batch", self._channels[last], block.size, block.size))
         specs = [
             CarriedSpec(hidden, "next_hidden"),
-            CarriedSpec(TensorSpec("macs_before", "float32", ("batch",)), "macs_fraction"),
+            CarriedSpec(NamedTensor("macs_before", "float32", ("batch",)), "macs_fraction"),
         ]
         if self.exit_criterion == "patience":
-            specs.append(CarriedSpec(TensorSpec("prediction", "int64", ("batch",)), "next_prediction"))
-            specs.append(CarriedSpec(TensorSpec("streak", "float32", ("batch",)), "next_streak"))
+            specs.append(CarriedSpec(NamedTensor("prediction", "int64", ("batch",)), "next_prediction"))
+            specs.append(CarriedSpec(NamedTensor("streak", "float32", ("batch",)), "next_streak"))
         return specs
 
-    def run_stage(
-        self, stage: int, inputs: dict[str, Tensor], knobs: dict[str, Tensor], kept: list[Tensor] | None = None
-    ) -> StageOutput:
-        """Run one stage; see ``Network.run_stage``. No knob is read."""
-        del knobs, kept
+    def run_stage(self, stage: int, inputs: dict[str, Tensor], knobs: dict[str, Tensor]) -> StageOutput:
+        """Run one stage; see ``StagedNetwork.run_stage``. No knob is read."""
+        del knobs
         work = WorkCount(self.dense_macs())
         x = self._embed(inputs["pixels"]) if stage == 0 else inputs["hidden"]
         if stage == 0:
@@ -211,7 +209,8 @@ class ResNet(Network):
         macs_fraction = work.total(inputs.get("macs_before"), found.logits)
         carried = {} if last else {"next_hidden": x, **found.carried}
         confidence = found.confidence if self.adaptive else None
-        return StageOutput(found.logits, confidence, macs_fraction, carried, [], found.certainty)
+        outputs = {"logits": found.logits}
+        return StageOutput(outputs, confidence, macs_fraction, carried, [], found.certainty)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Classify images by the last head, without computing the others.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from adaptrt.models.block import EncoderConfig
 from adaptrt.models.encoder import Encoder, EncoderOutput
-from adaptrt.models.network import TensorSpec
+from adaptrt.models.staged_network import NamedTensor
 from adaptrt.models.tokens import Tokens
 
 
@@ -79,11 +79,11 @@ class TextEncoder(Encoder):
         """Texts have different lengths."""
         return True
 
-    def input_specs(self) -> list[TensorSpec]:
+    def input_specs(self) -> list[NamedTensor]:
         """Numbers of the words, and which of them are real."""
         axes = ("batch", "length")
-        words = TensorSpec("tokens", "int64", axes, minimum=0, maximum=self.config.vocabulary - 1)
-        return [words, TensorSpec("mask", "bool", axes)]
+        words = NamedTensor("tokens", "int64", axes, minimum=0, maximum=self.config.vocabulary - 1)
+        return [words, NamedTensor("mask", "bool", axes)]
 
     def axis_limits(self) -> dict[str, tuple[int, int | None]]:
         """The axis ``length`` goes up to the configured one."""

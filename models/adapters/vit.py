@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from adaptrt.models.adapters.stem import STEMS
 from adaptrt.models.block import EncoderConfig
 from adaptrt.models.encoder import Encoder, EncoderOutput
-from adaptrt.models.network import TensorSpec
+from adaptrt.models.staged_network import NamedTensor
 from adaptrt.models.tokens import Tokens
 
 
@@ -78,10 +78,10 @@ class ViT(Encoder):
         """Multiply-accumulates of the stem."""
         return self.embed.macs
 
-    def input_specs(self) -> list[TensorSpec]:
+    def input_specs(self) -> list[NamedTensor]:
         """The images."""
         c = self.config
-        return [TensorSpec("pixels", "float32", ("batch", c.channels, c.image_size, c.image_size))]
+        return [NamedTensor("pixels", "float32", ("batch", c.channels, c.image_size, c.image_size))]
 
     def example_inputs(self, batch: int) -> dict[str, Tensor]:
         """Random images."""

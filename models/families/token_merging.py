@@ -69,7 +69,7 @@ class MergingSelector(nn.Module):
         return (tokens - tokens // 2) * (tokens // 2) * key_width
 
     def forward(
-        self, tokens: Tokens, attention: Attention, price: Tensor, keep: Tensor | None, kept: Tensor | None
+        self, tokens: Tokens, attention: Attention, price: Tensor, keep: Tensor | None
     ) -> tuple[Tokens, Selection]:
         """Merge; every sample keeps the same number, so nothing is padded. -1, or no number, merges nothing."""
         del price
@@ -81,7 +81,7 @@ class MergingSelector(nn.Module):
             merge = torch.where(wanted < 0, 0, torch.minimum((scalar(count) - wanted).clamp(min=0), most))
         segment, margin = merged_segments(attention.keys.mean(1), merge, self.class_token)
         size = tokens.size if tokens.size is not None else torch.ones_like(segment, dtype=torch.float32)
-        y, sizes = segment_reduce(tokens.grouped(), segment, size, scalar(count) - merge, "mean", kept=kept)
+        y, sizes = segment_reduce(tokens.grouped(), segment, size, scalar(count) - merge, "mean")
         after = Tokens(y.reshape(-1, y.shape[2]), y.shape[1], None, None, sizes)
         number = torch.full_like(segment[:, 0], y.shape[1])
         return after, Selection(segment, number, margin[:, None].expand_as(size), disclosed=False)

@@ -129,7 +129,6 @@ class PriceSelector(nn.Module):
         attention: Attention,
         price: Tensor,
         keep: Tensor | None,
-        kept: Tensor | None,
     ) -> tuple[Tokens, Selection]:
         """Select.
 
@@ -138,7 +137,6 @@ class PriceSelector(nn.Module):
             attention: Of this block.
             price: float32 ``[1]``, in training ``[B, 1]``.
             keep: int32 ``[1]``: exactly that many tokens stay, -1 leaves it to the price. None: as -1.
-            kept: While tracing, a tensor as long as the number kept.
         """
         score = received(attention, tokens, self.class_token)
         if self.training:
@@ -153,7 +151,7 @@ class PriceSelector(nn.Module):
         threshold = price.expand(batch)
         # The class token always stays: without a number to keep, the price alone decides.
         limits = "none" if self.class_token and keep is None else "any"
-        chosen = select_tokens(tokens.grouped(), gains, valid, forced, threshold, least, most, limits=limits, kept=kept)
+        chosen = select_tokens(tokens.grouped(), gains, valid, forced, threshold, least, most, limits=limits)
         selected = _after(tokens, chosen.y, chosen.index, chosen.count)
         margin = torch.zeros_like(gains)
         if not torch.onnx.is_in_onnx_export():
@@ -192,7 +190,7 @@ class FixedCountSelector(nn.Module):
         return 0
 
     def forward(
-        self, tokens: Tokens, attention: Attention, price: Tensor, keep: Tensor | None, kept: Tensor | None
+        self, tokens: Tokens, attention: Attention, price: Tensor, keep: Tensor | None
     ) -> tuple[Tokens, Selection]:
         """Select ``keep`` tokens, the class token among them; the fused one comes last, as one more.
 
@@ -207,7 +205,7 @@ class FixedCountSelector(nn.Module):
             forced = (torch.arange(count, device=score.device) == 0)[None] & valid
         least, most = keep_limits(keep, count)
         everything = torch.full_like(score[:, 0], -1.0)
-        chosen = select_tokens(tokens.grouped(), score.detach(), valid, forced, everything, least, most, kept=kept)
+        chosen = select_tokens(tokens.grouped(), score.detach(), valid, forced, everything, least, most)
         dropped = valid & ~kept_mask(chosen.index, chosen.count, count)
         segment = torch.where(dropped, 0, -1).to(torch.int32)
         fused, _ = segment_reduce(tokens.grouped(), segment, score, 1, "mean")

@@ -28,18 +28,3 @@ def scalar(number: Tensor | int) -> Tensor:
     if isinstance(number, Tensor):
         return number.to(torch.int64).reshape(())
     return torch.full((), number, dtype=torch.int64)
-
-
-def size_in_graph(caller: str, argument: str, stand_in: Tensor | None) -> int:
-    """Size that stands for a data-dependent one: that of ``stand_in``, a graph input made for it.
-
-    Raises:
-        ValueError: There is none, or it has more than one dimension.
-    """
-    if stand_in is None or stand_in.ndim != 1:
-        got = "nothing" if stand_in is None else f"{stand_in.ndim} dimensions"
-        raise ValueError(
-            f"{caller}: {argument} has {got} in an export, expected a graph input of one dynamic dimension that "
-            "stands for the size; give it and remove it with export.kept_tokens.resolve_kept"
-        )
-    return stand_in.shape[0]

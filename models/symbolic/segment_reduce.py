@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adaptrt.models.symbolic.graph_sizes import in_onnx_export, scalar, size_in_graph
+from adaptrt.models.symbolic.dynamic_sizes import count_size, size_in_graph
+from adaptrt.models.symbolic.graph_sizes import in_onnx_export, scalar
 from adaptrt.ops import DOMAIN, OPSET_VERSION
 from adaptrt.ops.segment_reduce import MODES
 
@@ -33,8 +34,6 @@ def segment_reduce(
     weight: Tensor | None,
     segments: Tensor | int,
     mode: str,
-    *,
-    kept: Tensor | None = None,
 ) -> Reduced:
     """Reduce the tokens of each segment to one.
 
@@ -46,12 +45,10 @@ def segment_reduce(
         weight: ``[G, T]``, taken in float32, or None for 1 everywhere. "last" does not read it.
         segments: S, a number or int64 ``[]``.
         mode: "sum", "mean" (weighted) or "last". One file has one mode: export refuses a mixture.
-        kept: While exporting, and only where ``segments`` is a tensor, a tensor ``[S]`` that stands for
-            the number of segments; see ``select_tokens``.
 
     Raises:
-        ValueError: The mode is unknown, or ``kept`` is missing in an export.
-        RuntimeError: Torch traces for something else than ONNX.
+        ValueError: The mode is unknown.
+        RuntimeError: Torch traces for something else than ONNX, or outside of adaptrt's export.
     """
     if mode not in MODES:
         raise ValueError(f"segment_reduce: got mode {mode!r}, expected one of {', '.join(MODES)}")
@@ -60,7 +57,7 @@ def segment_reduce(
     weight = weight.to(torch.float32)
     if in_onnx_export("segment_reduce"):
         groups, _, width = x.shape
-        size = size_in_graph("segment_reduce", "kept", kept) if isinstance(segments, Tensor) else segments
+        size = size_in_graph("segment_reduce") if isinstance(segments, Tensor) else segments
         y, n = torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::SegmentReduce",
             (x, segment, weight, scalar(segments)),
@@ -70,6 +67,8 @@ def segment_reduce(
             version=OPSET_VERSION,
         )
         return Reduced(y, n)
+    if isinstance(segments, Tensor):
+        count_size()
     number = torch.arange(int(segments), dtype=segment.dtype, device=x.device)
     member = (segment[:, None, :] == number[:, None]).to(torch.float32)
     if mode == "last":

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptrt.models.symbolic.graph_sizes import in_onnx_export, scalar, size_in_graph
+from adaptrt.models.symbolic.dynamic_sizes import count_size, size_in_graph
+from adaptrt.models.symbolic.graph_sizes import in_onnx_export, scalar
 from adaptrt.ops import DOMAIN, OPSET_VERSION
 
 _INVALID_TIER = 4
@@ -41,13 +42,11 @@ def select_tokens(
     keep_max: Tensor | int,
     *,
     limits: str = "any",
-    kept: Tensor | None = None,
 ) -> Selected:
     """Keep the tokens that are forced or whose score is above the threshold, between two limits.
 
     In an ONNX export this becomes one node of the domain ``adaptrt``. How many tokens stay is known only
-    when the graph runs, so tracing takes a stand-in for that size: ``kept``, a graph input with a dynamic
-    dimension of its own, which ``export.kept_tokens`` takes out of the traced graph again.
+    when the graph runs; see ``dynamic_sizes``.
 
     Args:
         x: ``[B, T, D]``; gradients reach it through ``y``.
@@ -58,16 +57,14 @@ def select_tokens(
         keep_min: int64 ``[]`` or a number: at least so many stay, as far as there are valid ones.
         keep_max: int64 ``[]`` or a number: at most so many stay. Below ``keep_min`` it wins.
         limits: "any", or "none": what is wanted stays, no limit is read. One file has one kind.
-        kept: While exporting, a tensor ``[K]`` that stands for the number of tokens kept; else not read.
 
     Raises:
-        ValueError: ``kept`` is missing in an export.
-        RuntimeError: Torch traces for something else than ONNX.
+        RuntimeError: Torch traces for something else than ONNX, or outside of adaptrt's export.
     """
     score, threshold = score.to(torch.float32), threshold.to(torch.float32)
     if in_onnx_export("select_tokens"):
         batch, _, width = x.shape
-        size = size_in_graph("select_tokens", "kept", kept)
+        size = size_in_graph("select_tokens")
         inputs = (x, score, valid, forced, threshold, scalar(keep_min), scalar(keep_max))
         y, index, count = torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::SelectTokens",
@@ -78,6 +75,7 @@ def select_tokens(
             version=OPSET_VERSION,
         )
         return Selected(y, index, count)
+    count_size()
     wanted = valid & (forced | (score > threshold[:, None]))
     count = wanted.sum(1)
     if limits == "any":

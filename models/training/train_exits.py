@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adaptrt.models.network import Network, StageOutput
+from adaptrt.models.staged_network import StagedNetwork, StageOutput
 from adaptrt.models.training.phase import Phase, Report, StepResult, parameter_groups, run_phase
 
 
@@ -52,7 +52,7 @@ class ExitTraining:
 
 
 def train_network(
-    network: Network,
+    network: StagedNetwork,
     inputs: dict[str, Tensor] | Tensor,
     labels: Tensor,
     training: ExitTraining,
@@ -150,7 +150,7 @@ def exit_loss(
     return total
 
 
-def _named(network: Network, inputs: dict[str, Tensor] | Tensor, labels: Tensor) -> dict[str, Tensor]:
+def _named(network: StagedNetwork, inputs: dict[str, Tensor] | Tensor, labels: Tensor) -> dict[str, Tensor]:
     """The network's inputs by name, checked."""
     names = [spec.name for spec in network.input_specs()]
     if isinstance(inputs, Tensor):
@@ -169,7 +169,9 @@ def _named(network: Network, inputs: dict[str, Tensor] | Tensor, labels: Tensor)
 
 
 @torch.no_grad()
-def _require_classes(network: Network, inputs: dict[str, Tensor], knobs: dict[str, Tensor], labels: Tensor) -> None:
+def _require_classes(
+    network: StagedNetwork, inputs: dict[str, Tensor], knobs: dict[str, Tensor], labels: Tensor
+) -> None:
     """Check the labels against what the network gives for the first sample.
 
     Raises:
@@ -182,7 +184,7 @@ def _require_classes(network: Network, inputs: dict[str, Tensor], knobs: dict[st
         raise ValueError(f"got labels from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}")
 
 
-def _everything_runs(network: Network) -> dict[str, Tensor]:
+def _everything_runs(network: StagedNetwork) -> dict[str, Tensor]:
     """The knobs' defaults; integers, which are off, are left out."""
     specs = [spec for spec in network.knob_specs() if spec.dtype == "float32"]
     return {spec.name: torch.full(spec.shape, spec.default) for spec in specs}

@@ -321,7 +321,8 @@ class Bundle(msgspec.Struct, frozen=True):
             to it, agree with it.
         tokens: the sets of tokens that decisions are about, or that have a carried mask, by name.
         axes: how long each named axis of the inputs may be, all of them listed.
-        task: what the network is for, such as ``classification``; a name, by which nothing here is done otherwise.
+        task: what the outputs are for, such as ``classification``; None where nothing is known of them. A name, by
+            which nothing here is done otherwise.
         files: files that make the inputs; running the graphs does not need them.
         budget_table: the curve, solved for every budget; None where there is no curve, or nobody solved it.
     """

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from adaptrt.runtime.bundle.schema import PRICE_KNOB, SNAPPING_SETTING, Bundle, CurvePoint, Knob
 from adaptrt.runtime.control.budget import Budget
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, NOTHING
 from adaptrt.runtime.control.chains import (
     Calibrated,
     Canonical,
@@ -60,11 +61,12 @@ class BudgetSolver:
         Raises:
             BudgetError: the bundle has no points of the budget's kind, and it is not ``Budget.full()``.
         """
-        if budget.kind == "full":
+        kind = BUDGET_KINDS[budget.kind]
+        if kind.meter is NOTHING:
             return self.everything
         if not self.calibrated(hard=budget.hard):
             raise self._uncalibrated(budget)
-        target = budget.value if budget.kind == "fraction" else budget.value / self._dense_macs
+        target = kind.share(budget.value, self._dense_macs)
         solution = self.solution(target, hard=budget.hard)
         return self.cheapest(hard=budget.hard) if solution is None else solution.point
 

@@ -133,7 +133,7 @@ def test_an_export_at_work_beside_is_left_alone(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("lost"), ParityError("differs")])
-@pytest.mark.parametrize("point", ["check_parity", "save_graph", "calibrated"])
+@pytest.mark.parametrize("point", ["check_parity", "save_graph", "calibrate_loaded"])
 def test_a_failed_export_leaves_the_old_bundle(
     bundle: Path, point: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:

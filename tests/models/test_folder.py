@@ -16,7 +16,7 @@ from adaptrt.models.data.split import DataError, Split, load_data
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.folder import ARCHITECTURES, AnyModel
-from adaptrt.models.network import Network
+from adaptrt.models.staged_network import StagedNetwork
 from tests.models.conftest import TINY, with_acm
 
 EVERYTHING = {
@@ -40,7 +40,7 @@ def pair(architecture: str) -> tuple[AnyModel, AnyModel]:
     return ViT(dataclasses.replace(vit, **EVERYTHING)), ViT(vit)  # type: ignore[arg-type]
 
 
-def logits(model: Network, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def logits(model: StagedNetwork, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     knobs = {spec.name: torch.full(spec.shape, 0.4) for spec in model.knob_specs() if spec.name == "price"}
     with torch.no_grad():
         return torch.stack([stage.logits for stage in model.run_stages(inputs, knobs)])

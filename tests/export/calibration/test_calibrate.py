@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adaptrt.export.calibration import calibrate
-from adaptrt.export.calibration.calibrate import calibrate_bundle, calibrated, has_combinations, mark_frontier
+from adaptrt.export.calibration.calibrate import calibrate_bundle, calibrate_loaded, has_combinations, mark_frontier
 from adaptrt.export.calibration.journal import JOURNAL_FILE
 from adaptrt.export.errors import CalibrationError
 from adaptrt.export.exporter import ExportReport
@@ -82,7 +82,7 @@ def test_an_interrupted_calibration_leaves_the_old_curve(bundle: Path, monkeypat
     def interrupt(*_: object) -> tuple[float, float]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(calibrate, "measure", interrupt)
+    monkeypatch.setattr(calibrate, "record_stages", interrupt)
     with pytest.raises(KeyboardInterrupt):
         calibrate_bundle(bundle, tiny_data())
     assert (bundle / "bundle.json").read_bytes() == before
@@ -224,7 +224,7 @@ class TestCombinations:
     def test_without_a_journal_nothing_is_written(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(calibrate, "load", lambda _: FakeModel(*ALL))
         before = (folder / "bundle.json").read_bytes()
-        bundle = calibrated(folder, fake_data(64), points=3, evaluations=30)
+        bundle = calibrate_loaded(folder, fake_data(64), points=3, evaluations=30)
         assert len(bundle.curve) > 15 and bundle.data["evaluations"] <= 30
         assert [path.name for path in folder.iterdir()] == ["bundle.json"]
         assert (folder / "bundle.json").read_bytes() == before

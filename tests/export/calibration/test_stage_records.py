@@ -20,7 +20,7 @@ def test_records_are_those_of_one_large_batch() -> None:
     for number, stage in enumerate(stages):
         assert np.array_equal(records.confidence[number], stage["confidence"])
         assert np.array_equal(records.macs_fraction[number], stage["macs_fraction"])
-        assert np.array_equal(records.correct[number], stage["logits"].argmax(1) == split.labels)
+        assert np.array_equal(records.quality[number], stage["logits"].argmax(1) == split.labels)
         probabilities = np.exp(stage["logits"].astype(np.float64))
         probabilities /= probabilities.sum(1, keepdims=True)
         loss = -np.log(probabilities[np.arange(len(split)), split.labels])
@@ -32,13 +32,13 @@ def test_a_bundle_of_one_stage_has_no_confidence() -> None:
     records = record_stages(FakeModel(KEEP), fake_data(20).calibration, {"keep": [3]})
     assert records.stages == 1 and np.isnan(records.confidence).all()
     outcome = records.outcome()
-    assert outcome.cost == pytest.approx(0.55, abs=1e-6) and len(outcome.correct) == 20
+    assert outcome.cost == pytest.approx(0.55, abs=1e-6) and len(outcome.qualities) == 20
 
 
 def test_outcomes_follow_the_exits() -> None:
     records = StageRecords(
         confidence=np.array([[0.9, 0.2, np.nan], [0.0, 0.0, 0.0]], np.float32),
-        correct=np.array([[True, False, True], [False, True, False]]),
+        quality=np.array([[1, 0, 1], [0, 1, 0]], np.float32),
         loss=np.array([[1, 2, 3], [10, 20, 30]], np.float32),
         macs_fraction=np.array([[0.25, 0.25, 0.5], [1, 1, 1]], np.float32),
     )
@@ -46,7 +46,7 @@ def test_outcomes_follow_the_exits() -> None:
     assert (nobody.cost, nobody.loss, nobody.quality) == (1.0, 20.0, 1 / 3)
     assert records.outcome([0.9]).cost == 1.0  # strictly above
     some = records.outcome([0.5])
-    assert (some.cost, some.loss) == (0.75, 17.0) and some.correct.tolist() == [True, True, False]
+    assert (some.cost, some.loss) == (0.75, 17.0) and some.qualities.tolist() == [1, 1, 0]
     assert records.outcome([-1.0]).cost == 0.5  # all but the one without a confidence
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.bodies import adaptive_nodes, attach_bodies
 from adaptrt.export.graph.kept_tokens import resolve_kept
+from adaptrt.models.symbolic.dynamic_sizes import dynamic_sizes
 from adaptrt.models.symbolic.segment_reduce import segment_reduce
 from adaptrt.models.symbolic.select_tokens import select_tokens
 
@@ -28,20 +29,19 @@ class Network(nn.Module):
         super().__init__()
         self.up, self.down, self.score = nn.Linear(8, 12), nn.Linear(12, 4), nn.Linear(12, 1)
 
-    def forward(
-        self,
-        x: Tensor,
-        price: Tensor,
-        kept: Tensor | None = None,
-        kept_again: Tensor | None = None,
-        size: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, price: Tensor, *stand_ins: Tensor) -> tuple[Tensor, ...]:
+        if not stand_ins:
+            return self.compute(x, price)
+        with dynamic_sizes(stand_ins):
+            return self.compute(x, price)
+
+    def compute(self, x: Tensor, price: Tensor) -> tuple[Tensor, ...]:
         x = self.up(x)
         batch, tokens, _ = x.shape
         first = (torch.arange(tokens) == 0).expand(batch, -1)
         valid = torch.ones(batch, tokens, dtype=torch.bool)
         threshold = price.expand(batch)
-        chosen = select_tokens(x, self.score(x)[..., 0], valid, first, threshold, 1, tokens, kept=kept)
+        chosen = select_tokens(x, self.score(x)[..., 0], valid, first, threshold, 1, tokens)
         y, length = chosen.y, chosen.y.shape[1]
         valid = torch.arange(length) < chosen.count[:, None]
         heads = y.reshape(batch, length, 3, 4).transpose(1, 2)
@@ -50,10 +50,10 @@ class Network(nn.Module):
         score = self.score(y).reshape(batch, length)
         logits = self.down(y).reshape(batch, length, 4) * valid[:, :, None]
         # The second selection takes half of the price's distance, and at most three tokens.
-        again = select_tokens(logits, score, valid, torch.zeros_like(valid), threshold / 2, 0, 3, kept=kept_again)
+        again = select_tokens(logits, score, valid, torch.zeros_like(valid), threshold / 2, 0, 3)
         segment = torch.where(valid, torch.arange(length) // 2, -1).to(torch.int32)
         segments = (chosen.count.max() + 1) // 2
-        pooled, number = segment_reduce(logits, segment, None, segments, "mean", kept=size)
+        pooled, number = segment_reduce(logits, segment, None, segments, "mean")
         fused, _ = segment_reduce(logits, torch.where(valid, 0, -1).to(torch.int32), score.abs(), 1, "mean")
         return logits, chosen.index, chosen.count, again.y, pooled, number, fused
 
@@ -68,7 +68,9 @@ def network() -> Network:
 def traced(network: Network) -> onnx.ModelProto:
     example = (torch.randn(3, 7, 8), torch.tensor([9.0]), torch.zeros(5), torch.zeros(11), torch.zeros(13))
     dim = torch.export.Dim
-    return trace(network, example, ({0: dim("batch"), 1: dim("tokens")}, None, *({0: dim(name)} for name in STAND_INS)))
+    return trace(
+        network, example, ({0: dim("batch"), 1: dim("tokens")}, None, tuple({0: dim(name)} for name in STAND_INS))
+    )
 
 
 def trace(network: nn.Module, example: tuple[Tensor, ...], shapes: tuple[Any, ...]) -> onnx.ModelProto:
@@ -136,8 +138,19 @@ def test_a_stand_in_is_found_by_its_size_not_by_its_place(traced: onnx.ModelProt
 
 def test_an_export_without_a_stand_in_says_so(network: Network) -> None:
     example = (torch.randn(3, 7, 8), torch.zeros(1))
-    with pytest.raises(Exception, match="kept has nothing in an export, expected a graph input"):
+    with pytest.raises(Exception, match="select_tokens is traced outside of adaptrt's export, expected stand-ins"):
         torch.onnx.export(network, example, dynamo=True, verbose=False)
+
+
+def test_more_sizes_than_were_counted_are_refused(network: Network) -> None:
+    with dynamic_sizes() as counted:
+        network(torch.randn(3, 7, 8), torch.zeros(1))
+    assert counted.calls == len(STAND_INS)
+    example = (torch.randn(3, 7, 8), torch.zeros(1), torch.zeros(5), torch.zeros(11))
+    dim = torch.export.Dim
+    shapes = ({0: dim("batch"), 1: dim("tokens")}, None, tuple({0: dim(name)} for name in STAND_INS[:2]))
+    with pytest.raises(Exception, match="makes size 3 that depends on the data, expected 2 such sizes in all"):
+        torch.onnx.export(network, example, dynamo=True, dynamic_shapes=shapes, verbose=False)
 
 
 def with_node(model: onnx.ModelProto, node: onnx.NodeProto) -> onnx.ModelProto:
@@ -178,8 +191,9 @@ class Shared(nn.Module):
 
     def forward(self, x: Tensor, price: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
         valid = torch.ones_like(x[..., 0], dtype=torch.bool)
-        one = select_tokens(x, x[..., 0], valid, ~valid, price.expand(x.shape[0]), 0, 9, kept=kept)
-        two = select_tokens(x, x[..., 1], valid, ~valid, price.expand(x.shape[0]), 0, 9, kept=kept)
+        with dynamic_sizes([kept, kept]):
+            one = select_tokens(x, x[..., 0], valid, ~valid, price.expand(x.shape[0]), 0, 9)
+            two = select_tokens(x, x[..., 1], valid, ~valid, price.expand(x.shape[0]), 0, 9)
         return one.y, two.y
 
 

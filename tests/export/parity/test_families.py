@@ -20,7 +20,7 @@ from adaptrt.models import ACMConfig, LoadedModel, ViT, ViTConfig
 from adaptrt.models.data.split import DataSplits, Split
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
-from adaptrt.models.network import Network
+from adaptrt.models.staged_network import StagedNetwork
 from adaptrt.runtime import Budget, load
 
 SHAPE = ViTConfig(image_size=8, patch_size=2, width=16, depth=4, heads=2, ffn_width=32, classes=3, class_token=True)
@@ -67,7 +67,7 @@ def noise(samples: int = 64) -> DataSplits:
     return DataSplits("noise", calibration=split(), test=split())
 
 
-def parity(model: Network) -> tuple[ParityReport, list[Any]]:
+def parity(model: StagedNetwork) -> tuple[ParityReport, list[Any]]:
     stages, _ = trace_stages(model, debug=False, progress=untold)
     inputs = parity_inputs(model, None)
     return check_parity(model, stages, inputs, parity_settings(model, inputs)), stages

@@ -30,7 +30,7 @@ from adaptrt.models.adapters.resnet import ResNet
 from adaptrt.models.adapters.text_encoder import TextEncoder
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
-from adaptrt.models.network import Network
+from adaptrt.models.staged_network import StagedNetwork
 from tests.export.conftest import SHAPE
 from tests.export.parity.test_families import ACM, family_model
 from tests.export.parity.test_parity import staged
@@ -50,7 +50,7 @@ def text_model(depth: int, **families: Any) -> TextEncoder:
     return model
 
 
-def build(kind: str) -> Network:
+def build(kind: str) -> StagedNetwork:
     if kind == "all":
         pruning, exits = PruningConfig((0,)), ExitConfig((1,), "entropy")
         return family_model(image_size=6, depth=2, acm=ACM, pruning=pruning, exits=exits, hard_budgets=True)
@@ -68,7 +68,7 @@ def build(kind: str) -> Network:
 class Traced:
     """A model, its graphs, and what its work is counted at."""
 
-    model: Network
+    model: StagedNetwork
     stages: Sequence[StageFile]
     inputs: dict[str, np.ndarray]
     settings: list[dict[str, Any]]
@@ -77,7 +77,7 @@ class Traced:
         return check_work(stages or self.stages, self.inputs, self.settings, self.model.dense_macs())
 
 
-def counted_at(model: Network, stages: Sequence[StageFile]) -> Traced:
+def counted_at(model: StagedNetwork, stages: Sequence[StageFile]) -> Traced:
     """Samples, and settings from everything, where all knobs stand at their defaults, to as little as may be."""
     specs = {spec.name: spec for spec in model.knob_specs()}
     everything: dict[str, Any] = {name: [spec.default] * spec.shape[0] for name, spec in specs.items()}
@@ -105,9 +105,9 @@ def traced(kind: str) -> Traced:
 
 
 @functools.cache
-def dense(kind: str) -> tuple[Network, onnx.ModelProto, dict[str, np.ndarray]]:
+def dense(kind: str) -> tuple[StagedNetwork, onnx.ModelProto, dict[str, np.ndarray]]:
     torch.manual_seed(0)
-    model: Network = ViT(dataclasses.replace(SHAPE, depth=1)).eval() if kind == "vision" else text_model(1)
+    model: StagedNetwork = ViT(dataclasses.replace(SHAPE, depth=1)).eval() if kind == "vision" else text_model(1)
     inputs = {name: tensor.numpy() for name, tensor in model.example_inputs(1).items()}
     if "mask" in inputs:
         inputs["mask"] = np.ones((1, TEXT.length), bool)

@@ -96,7 +96,7 @@ def test_nothing_compared_is_a_failure(model: ViT, graph: onnx.ModelProto) -> No
 
 def test_nan_never_passes(model: ViT, graph: onnx.ModelProto) -> None:
     reference = run_reference(model, {"pixels": IMAGES[:2]}, {"price": 0.5})
-    values = StageValues(np.full_like(reference.logits, np.nan), reference.macs_fraction)
+    values = StageValues({"logits": np.full_like(reference.outputs["logits"], np.nan)}, reference.macs_fraction)
     broken = dataclasses.replace(reference, stages=[values])
     assert not ParityReport([compared(model, graph, broken)]).passed
 
@@ -172,7 +172,7 @@ def test_at_the_lowest_price_a_tie_excuses_nothing() -> None:
 def test_work_that_differs_without_a_tie_is_a_failure(model: ViT, graph: onnx.ModelProto) -> None:
     low, high = model.price_limits()
     reference = run_reference(model, {"pixels": IMAGES[:4]}, {"price": low + 0.37 * (high - low)})
-    values = StageValues(reference.logits, reference.macs_fraction + np.float32(0.01))
+    values = StageValues(reference.outputs, reference.macs_fraction + np.float32(0.01))
     row = compared(model, graph, dataclasses.replace(reference, stages=[values]))
     assert row.agreeing == 0 and row.unexplained > 0 and "free-running without a tie" in " ".join(row.failures())
 
@@ -187,7 +187,10 @@ def test_few_samples_are_still_compared_at_every_batch_size(tmp_path: Path) -> N
 def test_golden_runs_that_differ_fail(bundle: Path) -> None:
     references = read_golden(bundle / "golden.npz")
     changed = [
-        dataclasses.replace(r, stages=[StageValues(r.logits + np.float32(1e-3), r.macs_fraction)]) for r in references
+        dataclasses.replace(
+            r, stages=[StageValues({"logits": r.outputs["logits"] + np.float32(1e-3)}, r.macs_fraction)]
+        )
+        for r in references
     ]
     (bundle / "golden.npz").write_bytes(encode_golden(changed))
     with pytest.raises(ParityError, match="logits differ by 1.0"):

@@ -17,7 +17,7 @@ from adaptrt.models import ACMConfig, LoadedModel, ViT
 from adaptrt.models.adapters.text_encoder import TextEncoder
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
-from adaptrt.models.network import Network
+from adaptrt.models.staged_network import StagedNetwork
 from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Dense, encode_bundle
 from tests.export.parity.test_families import ACM, SHAPE
 from tests.models.adapters.test_resnet import TINY as RESNET
@@ -32,7 +32,7 @@ def _vit(**families: object) -> ViT:
     return ViT(dataclasses.replace(SHALLOW, **families))  # type: ignore[arg-type]
 
 
-MAKERS: dict[str, Callable[[], Network]] = {
+MAKERS: dict[str, Callable[[], StagedNetwork]] = {
     "combined": lambda: _vit(
         acm=ACM, pruning=PruningConfig((0,)), exits=ExitConfig((1,), "entropy"), hard_budgets=True
     ),

@@ -10,7 +10,7 @@ from torch import nn
 
 from adaptrt.models.adapters.resnet import ResNet, ResNetConfig, with_exits
 from adaptrt.models.families.exit_head import CRITERIA, ExitConfig
-from adaptrt.models.network import StageOutput
+from adaptrt.models.staged_network import StageOutput
 
 TINY = ResNetConfig(image_size=9, channels=2, widths=(4, 6), blocks=(2, 1), classes=3, mean=0.3, std=0.4)
 

@@ -15,7 +15,7 @@ from adaptrt.models.data.split import DataSplits, load_data
 from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.families.exit_head import CRITERIA, ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
-from adaptrt.models.network import Network, StageOutput
+from adaptrt.models.staged_network import StagedNetwork, StageOutput
 from adaptrt.models.training.phase import CheckpointError, Progress
 from adaptrt.models.training.train_exits import ExitTraining, exit_loss, train_network
 
@@ -37,7 +37,7 @@ def changed(before: dict[str, Tensor], network: nn.Module) -> set[str]:
     return {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
 
 
-def outputs_on(network: Network, inputs: Tensor) -> list[StageOutput]:
+def outputs_on(network: StagedNetwork, inputs: Tensor) -> list[StageOutput]:
     with torch.no_grad():
         return network.run_stages({"pixels": inputs}, {})
 

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.gate import Decision
+from adaptrt.models.tasks import CLASSIFICATION, Task
 from adaptrt.models.tokens import Selection
 
 Axis = int | str
 
 
 @dataclass(frozen=True)
-class TensorSpec:
+class NamedTensor:
     """A named tensor; in ``shape`` a text names a dynamic axis, such as ``"batch"``.
 
     An input of whole numbers says which ones it takes, from ``minimum`` to ``maximum``.
@@ -49,7 +50,7 @@ class KnobSpec:
 class CarriedSpec:
     """A tensor that a stage takes from the one before, which gives it out as ``source``."""
 
-    tensor: TensorSpec
+    tensor: NamedTensor
     source: str
 
 
@@ -57,7 +58,7 @@ class StageOutput(NamedTuple):
     """What one stage gives.
 
     Attributes:
-        logits: ``[B, classes]`` of the head at the stage's end.
+        outputs: Of the head at the stage's end, by name, ``[B, ...]``: the same names at every stage.
         confidence: float32 ``[B]``, higher is surer; None in a network of one stage.
         macs_fraction: float32 ``[B]``: share of the dense model's multiply-accumulates, all stages so far.
         carried: For the next stage, by its source name; empty after the last.
@@ -65,16 +66,23 @@ class StageOutput(NamedTuple):
         certainty: Logit of the learned certainty, ``[B]``, where there is one; for training.
     """
 
-    logits: Tensor
+    outputs: dict[str, Tensor]
     confidence: Tensor | None
     macs_fraction: Tensor
     carried: dict[str, Tensor]
     decisions: list[Decision | Selection]
     certainty: Tensor | None = None
 
+    @property
+    def logits(self) -> Tensor:
+        """The output of that name, which classifiers have."""
+        return self.outputs["logits"]
 
-class Network(nn.Module, abc.ABC):
+
+class StagedNetwork(nn.Module, abc.ABC):
     """A network in one or several stages."""
+
+    task: Task = CLASSIFICATION
 
     @property
     @abc.abstractmethod
@@ -98,7 +106,7 @@ class Network(nn.Module, abc.ABC):
         return None
 
     @abc.abstractmethod
-    def input_specs(self) -> list[TensorSpec]:
+    def input_specs(self) -> list[NamedTensor]:
         """Inputs of the network, knobs not among them."""
 
     def axis_limits(self) -> dict[str, tuple[int, int | None]]:
@@ -130,16 +138,13 @@ class Network(nn.Module, abc.ABC):
         """How many gates a stage has."""
 
     @abc.abstractmethod
-    def run_stage(
-        self, stage: int, inputs: dict[str, Tensor], knobs: dict[str, Tensor], kept: list[Tensor] | None = None
-    ) -> StageOutput:
+    def run_stage(self, stage: int, inputs: dict[str, Tensor], knobs: dict[str, Tensor]) -> StageOutput:
         """Run one stage in evaluation or training.
 
         Args:
             stage: Its number, from 0.
             inputs: The network's inputs for stage 0, the carried tensors for the others.
             knobs: Values of the knobs that the stage reads; those left out are off.
-            kept: While tracing, one tensor per selection whose length stands for the number kept.
         """
 
     @abc.abstractmethod
@@ -160,7 +165,7 @@ class Network(nn.Module, abc.ABC):
         """Whether any module's work depends on its input or on a knob."""
 
     @abc.abstractmethod
-    def unsplit(self) -> Network:
+    def unsplit(self) -> StagedNetwork:
         """The same network in one stage, without its early heads."""
 
     def run_stages(self, inputs: dict[str, Tensor], knobs: dict[str, Tensor]) -> list[StageOutput]:
