@@ -39,6 +39,7 @@ from adaptrt.runtime.bundle.bundle_file import (
     Knob,
     Stage,
     TensorSpec,
+    TokenSet,
     encode_bundle,
 )
 from adaptrt.runtime.bundle.schema import THRESHOLDS_KNOB
@@ -207,9 +208,17 @@ def describe_bundle(
         ops=ops,
         exit_criterion=model.exit_criterion if len(stages) > 1 else None,
         task=model.task.name,
-        tokens=model.token_axis if any(stage.decisions for stage in stages) else None,
+        tokens=_token_sets(model, stages),
         axes={name: Axis(*limits) for name, limits in model.axis_limits().items()},
     )
+
+
+def _token_sets(model: StagedNetwork, stages: list[TracedStage]) -> dict[str, TokenSet]:
+    """The tokens that stages decide about or carry a mask of."""
+    masked = any(carry.name == "valid" for stage in stages for carry in stage.carry)
+    if not masked and not any(stage.decisions for stage in stages):
+        return {}
+    return {"tokens": TokenSet(model.token_axis, "valid" if masked else None)}
 
 
 def _input_specs(model: StagedNetwork) -> list[TensorSpec]:

@@ -155,7 +155,7 @@ def check_work(
                 where = _where(setting, sample, number, len(stages))
                 share, counted = float(own[_SHARE][0]), work / dense_macs
                 errors.append(_compare(share, counted, tolerance, where, _COUNTED))
-                same = same and all(_begins(given[key], own[key], sample, samples) for key in stages[number].decisions)
+                same = same and all(_begins(given[key], own[key], sample, samples) for key in stages[number].disclosed)
                 if same:
                     _compare(float(given[_SHARE][sample]), share, tolerance, f"{where} of a batch", _ALONE)
                 alike.append(same)
@@ -233,7 +233,7 @@ class _Graphs:
         found: list[tuple[int, dict[str, Array]]] = []
         total = 0
         for stage, graph in zip(self._stages, self._counted, strict=True):
-            fed = {carry.name: found[-1][1][carry.source] for carry in stage.carry} if found else inputs
+            fed = stage.taken(found[-1][1], inputs) if found else inputs
             given = graph.run({**fed, **setting})
             total += graph.count(given) if count else 0
             found.append((total, given))

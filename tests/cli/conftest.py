@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import errno
 import importlib
@@ -147,7 +148,10 @@ def edit() -> Callable[..., None]:
 
     def change(folder: Path, alter: Callable[[dict[str, Any]], object]) -> None:
         content = json.loads((folder / "bundle.json").read_text())
+        before = copy.deepcopy(content)
         alter(content)
+        if any(content.get(key) != before.get(key) for key in ("curve", "knobs")):
+            content.pop("budget_table", None)  # it was of another curve
         (folder / "bundle.json").write_text(json.dumps(content))
 
     return change

@@ -19,6 +19,7 @@ from adaptrt.export.parity.stage_graphs import StageFile, StageGraphs
 from adaptrt.export.parity.verify import verify_bundle
 from adaptrt.models import Network
 from adaptrt.runtime import BundleError
+from adaptrt.runtime.bundle.schema import DecisionSpec
 from tests.export.conftest import SHAPE, source, tiny_data, tiny_model
 
 IMAGES = np.random.default_rng(3).random((64, 1, 4, 4), dtype=np.float32)
@@ -28,7 +29,8 @@ INPUTS = {"pixels": IMAGES}
 def staged(graph: onnx.ModelProto) -> list[StageFile]:
     """A graph of one stage with its decisions."""
     names = [output.name for output in graph.graph.output if output.name.startswith("learners_")]
-    return [StageFile(graph, [], names)]
+    decisions = [DecisionSpec("learners", number, {"runs": name}) for number, name in enumerate(names)]
+    return [StageFile(graph, [], decisions)]
 
 
 def check(model: Network, graph: onnx.ModelProto, inputs: np.ndarray, prices: list[float]) -> ParityReport:
