@@ -286,9 +286,9 @@ class _CountedGraph:
     def _macs(self, node: _Node, given: Mapping[str, Array], tokens: _Rows) -> int:
         first, second, out = (_shape(given, name) for name in (*node.inputs[:2], node.outputs[0]))
         if node.domain == DOMAIN:
-            w1, w2 = (_shape(given, node.named[name]) for name in ("w1", "w2"))
-            runs = np.clip(given[f"{_VALUE}{node.named['k']}"], 0, w1[0]).sum()
-            return int(runs) * (prod(w1[1:]) + prod(w2[1:]))
+            matrices = [_shape(given, node.named[one.name]) for one in RECORDS[node.op].inputs if len(one.axes) == 3]
+            runs = np.clip(given[f"{_VALUE}{node.named['k']}"], 0, matrices[0][0]).sum()
+            return int(runs) * sum(prod(matrix[1:]) for matrix in matrices)
         if node.op == "Conv":
             return prod(out) * prod(second[1:])
         if node.op == "ConvTranspose":

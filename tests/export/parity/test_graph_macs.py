@@ -30,6 +30,7 @@ from adaptrt.models.adapters.resnet import ResNet
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.staged_network import StagedNetwork
+from adaptrt.ops import CONDITIONAL_GLUS, RECORDS, OpRecord
 from tests.export.conftest import SHAPE
 from tests.export.parity.test_families import ACM, family_model
 from tests.export.parity.test_parity import staged
@@ -292,20 +293,22 @@ def test_bookkeeping_and_what_is_the_same_for_every_sample_count_nothing() -> No
     assert by_hand(text, {"x": drawn(1, 4)}, weights, knob=drawn(2, 4)) == 4 * 4
 
 
-@pytest.mark.parametrize("op", ["ConditionalMLP", "ConditionalLinear"])
-def test_learners_by_hand(op: str) -> None:
+@pytest.mark.parametrize("op", [record for record in RECORDS.values() if "N" in record.axes], ids=lambda op: op.name)
+def test_learners_by_hand(op: OpRecord) -> None:
     """Of three learners tokens run as many as ``k`` says, within 0 to 3."""
-    bias = "b1, " if op == "ConditionalMLP" else ""
-    text = f"""g (float[batch, t, 6] x, int32[batch, t] k) => (float y) {{
-        rows = Constant <value = int64[2] {{-1, 6}}> ()
+    rows, width, hidden, out = 6, 6, 2, 5
+    shapes = {"w1": (3, width, hidden), "v1": (3, width, hidden), "w2": (3, hidden, out), "b2": (out,)}
+    weights = {field.name: shapes.get(field.name, (3, hidden)) for field in op.inputs[2:]}
+    text = f"""g (float[batch, t, {width}] x, int32[batch, t] k) => (float y) {{
+        rows = Constant <value = int64[2] {{-1, {width}}}> ()
         flat = Constant <value = int64[1] {{-1}}> ()
         tokens = Reshape (x, rows)
         runs = Reshape (k, flat)
-        y = adaptrt.{op} (tokens, runs, w1, {bias}w2, b2)
+        y = adaptrt.{op.name} (tokens, runs, {", ".join(weights)})
     }}"""
-    inputs = {"x": drawn(1, 6, 6), "k": np.array([[0, 1, 2, 3, 7, -1]], np.int32)}
-    weights = {"w1": (3, 6, 2), **({"b1": (3, 2)} if bias else {}), "w2": (3, 2, 5), "b2": (5,)}
-    assert by_hand(text, inputs, weights) == (0 + 1 + 2 + 3 + 3 + 0) * (6 * 2 + 2 * 5)
+    inputs = {"x": drawn(1, rows, width), "k": np.array([[0, 1, 2, 3, 7, -1]], np.int32)}
+    per_run = hidden * (2 * width + out) if op in CONDITIONAL_GLUS else hidden * (width + out)
+    assert by_hand(text, inputs, weights) == (0 + 1 + 2 + 3 + 3 + 0) * per_run
 
 
 @pytest.mark.parametrize("length", [1, 5, TEXT.length])
