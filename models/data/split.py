@@ -23,7 +23,8 @@ class Split:
 
     Attributes:
         inputs: What the model takes, first axis the samples; images are float32 ``[B, C, H, W]`` in 0..1.
-        labels: int64 ``[B]``.
+        labels: What a task judges by: int64 ``[B]`` of classifiers, ``[B, tokens]`` where tokens are classified,
+            fractions ``[B, width]`` where a vector is wanted.
         others: Further inputs by name, of models that take several (a text encoder's ``mask``); first axis as above.
         name: Of ``inputs``; None: the model's first input, whatever it is called.
 
@@ -32,12 +33,12 @@ class Split:
     """
 
     inputs: npt.NDArray[Any]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
     others: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.inputs.ndim < 2 or self.labels.ndim != 1:
+        if self.inputs.ndim < 2 or self.labels.ndim < 1 or self.labels.dtype.kind not in "iuf":
             raise DataError(
                 f"got inputs of shape {list(self.inputs.shape)} and labels of shape {list(self.labels.shape)}, "
                 "expected inputs with samples as their first axis and one label for each; reshape them"
@@ -45,7 +46,8 @@ class Split:
         every = [self.inputs, *self.others.values()]
         if any(array.dtype.kind not in "biuf" for array in every):
             raise DataError(f"got inputs of type {', '.join(str(array.dtype) for array in every)}, expected numbers")
-        if not all(np.isfinite(array).all() for array in every) or self.labels.min(initial=0) < 0:
+        negative = self.labels.ndim == 1 and self.labels.min(initial=0) < 0
+        if not all(np.isfinite(array).all() for array in [*every, self.labels]) or negative:
             raise DataError("got NaN or infinite inputs or negative labels, expected finite ones; mend the data")
         if any(len(array) != len(self.labels) for array in every) or not len(self.labels):
             raise DataError(
@@ -140,7 +142,11 @@ def _split(arrays: dict[str, npt.NDArray[Any]], part: str) -> Split:
             f"got the arrays {found}, expected {part}labels and either {part}inputs or one array for each of the "
             f"model's inputs, such as {part}tokens; save them with numpy.savez"
         )
-    labels = arrays.pop("labels").astype(np.int64, casting="same_kind", copy=False)
+    labels = arrays.pop("labels")
+    if labels.ndim == 1 or labels.dtype.kind != "f":  # fractions can be wanted where they are a vector for each sample
+        labels = labels.astype(np.int64, casting="same_kind", copy=False)
+    else:
+        labels = labels.astype(np.float32, copy=False)
     single = {name: _computed(array) for name, array in arrays.items()}
     first, *rest = single
     name = None if first == "inputs" else first
