@@ -180,3 +180,13 @@ def test_a_wrong_link_is_noticed(text: str, wrong: list[str]) -> None:
 )
 def test_an_unknown_name_is_noticed(text: str, unknown: list[str]) -> None:
     assert unknown_names(text) == unknown
+
+
+def test_each_way_to_add_something_is_short() -> None:
+    sections = re.split(r"^## ", page_text("docs/adding.md"), flags=re.MULTILINE)[1:]
+    lengths = {
+        section.partition("\n")[0]: len([line for line in section.splitlines()[1:] if line and not _CHECK.match(line)])
+        for section in sections
+    }
+    assert len(lengths) >= 11
+    assert {name for name, lines in lengths.items() if lines > 8} == set()
