@@ -9,19 +9,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adaptrt.models.adapt import adapt
-    from adaptrt.models.adapters.vit import ViT, ViTConfig
+    from adaptrt.models.adaptation import adapt
+    from adaptrt.models.adapters.vit import ViTConfig
     from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
     from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
     from adaptrt.models.folder import LoadedModel, ModelFolderError, load_folder, save_model
+    from adaptrt.models.network import Network
     from adaptrt.models.registry import RECIPES, load_model
+    from adaptrt.models.staged_network import StagedNetwork
     from adaptrt.models.symbolic.conditional_mlp import ConditionalGLU, ConditionalLinear, ConditionalMLP
     from adaptrt.models.training.recipe import Recipe
     from adaptrt.models.training.train import train
 
 _PLACES = {
-    "adapt": ("adapt",),
-    "adapters.vit": ("ViT", "ViTConfig"),
+    "adaptation": ("adapt",),
+    "adapters.vit": ("ViTConfig",),
+    "network": ("Network",),
+    "staged_network": ("StagedNetwork",),
     "families.acm": ("ACMConfig", "AdaptiveFFN", "AdaptiveProjections"),
     "families.gate": ("ArgmaxGate", "Decision", "PriceGate"),
     "folder": ("LoadedModel", "ModelFolderError", "load_folder", "save_model"),
@@ -44,9 +48,10 @@ __all__ = [
     "Decision",
     "LoadedModel",
     "ModelFolderError",
+    "Network",
     "PriceGate",
     "Recipe",
-    "ViT",
+    "StagedNetwork",
     "ViTConfig",
     "adapt",
     "load_folder",
