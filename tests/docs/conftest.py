@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 from adaptrt.export.exporter import export_bundle
-from adaptrt.models.adapters.vit import ViT, ViTConfig
+from adaptrt.models.adapters.vit import ViTConfig
 from adaptrt.models.data.split import load_data
 from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.folder import LoadedModel
+from adaptrt.models.network import Network
 from tests.staged_bundle import write_staged
 
 SHAPE = ViTConfig(width=32, depth=2, heads=2, ffn_width=64, acm=ACMConfig(learners=2))
@@ -31,8 +32,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("pages")
     torch.manual_seed(0)
-    dense = ViT(dataclasses.replace(SHAPE, acm=None)).eval()
-    source = LoadedModel("digits", ViT(SHAPE).eval(), dense, "digits")
+    dense = Network.from_config(dataclasses.replace(SHAPE, acm=None)).eval()
+    source = LoadedModel("digits", Network.from_config(SHAPE).eval(), dense, "digits")
     export_bundle(source, folder / "build" / "digits", calibration=load_data("digits"), points=5)
     for name in ("fashion", "hard"):
         write_staged(folder / "build" / name)
