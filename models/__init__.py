@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
     from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
     from adaptrt.models.folder import LoadedModel, ModelFolderError, load_folder, save_model
+    from adaptrt.models.own import Adaptive, Judge, Knob, Leave, Taken, take
     from adaptrt.models.registry import RECIPES, load_model
     from adaptrt.models.symbolic.conditional_mlp import ConditionalLinear, ConditionalMLP
     from adaptrt.models.training.recipe import Recipe
@@ -25,6 +26,7 @@ _PLACES = {
     "families.acm": ("ACMConfig", "AdaptiveFFN", "AdaptiveProjections"),
     "families.gate": ("ArgmaxGate", "Decision", "PriceGate"),
     "folder": ("LoadedModel", "ModelFolderError", "load_folder", "save_model"),
+    "own": ("Adaptive", "Judge", "Knob", "Leave", "Taken", "take"),
     "registry": ("RECIPES", "load_model"),
     "symbolic.conditional_mlp": ("ConditionalLinear", "ConditionalMLP"),
     "training.recipe": ("Recipe",),
@@ -35,22 +37,28 @@ _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 __all__ = [
     "RECIPES",
     "ACMConfig",
+    "Adaptive",
     "AdaptiveFFN",
     "AdaptiveProjections",
     "ArgmaxGate",
     "ConditionalLinear",
     "ConditionalMLP",
     "Decision",
+    "Judge",
+    "Knob",
+    "Leave",
     "LoadedModel",
     "ModelFolderError",
     "PriceGate",
     "Recipe",
+    "Taken",
     "ViT",
     "ViTConfig",
     "adapt",
     "load_folder",
     "load_model",
     "save_model",
+    "take",
     "train",
 ]
 

@@ -76,8 +76,7 @@ class StageGraphs:
         for number, stage in enumerate(self.stages):
             session = (self._forced if forced else self._free)[number]
             carried = {carry.name: given[carry.source] for carry in stage.carry}
-            inputs = reference.inputs if number == 0 else {}
-            available = {**self._defaults, **reference.knobs, **inputs, **carried}
+            available = {**self._defaults, **reference.knobs, **reference.inputs, **carried}
             known = {node.name for node in session.get_inputs()}
             feeds = {name: value for name, value in available.items() if name in known}
             if forced:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adaptrt.models.symbolic.call_record import LearnerCall, current_record
 from adaptrt.models.symbolic.graph_sizes import in_onnx_export
 from adaptrt.ops import DOMAIN, OPSET_VERSION
 
@@ -51,6 +52,9 @@ class _Learners(nn.Module):
 
     def forward(self, x: Tensor, k: Tensor) -> Tensor:
         """Run the first ``k[t]`` learners of each token: ``x[T, D]``, ``k[T]`` int32 -> ``[T, E]``."""
+        record = current_record()
+        if record is not None:
+            record.learners.append(LearnerCall(k, self.learners))
         if not in_onnx_export(self.op):
             return self.masked(x, first_learners(k, self.learners).to(x.dtype))
         hidden = (self.w1,) if self.b1 is None else (self.w1, self.b1)
