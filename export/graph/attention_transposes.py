@@ -57,7 +57,7 @@ def _sizes(reshape: onnx.NodeProto, producers: dict[str, onnx.NodeProto]) -> lis
 
 
 def _remove_unread(graph: onnx.GraphProto) -> None:
-    """Remove nodes none of whose outputs anything reads; those of subgraphs count as read."""
+    """Remove nodes and constants that nothing reads; what subgraphs read counts."""
     while True:
         read = {output.name for output in graph.output}
         for node in graph.node:
@@ -65,6 +65,8 @@ def _remove_unread(graph: onnx.GraphProto) -> None:
             read |= {name for attribute in node.attribute for inner in attribute.g.node for name in inner.input}
         unread = [node for node in graph.node if read.isdisjoint(node.output)]
         if not unread:
+            for constant in [each for each in graph.initializer if each.name not in read]:
+                graph.initializer.remove(constant)
             return
         for node in unread:
             graph.node.remove(node)
