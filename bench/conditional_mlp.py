@@ -1,8 +1,8 @@
 """How closely the time of one ConditionalMLP follows its work, against the dense FFN it replaces.
 
 ``python -m adaptrt.bench.conditional_mlp``: ViT-B's FFN (768 -> 3072 -> 768) with four learners in ONNX
-Runtime. Efficiency is the share of the work done over the share of the dense time taken: 1 is
-proportional, above 1 is better than that.
+Runtime; ``--op`` names one with another activation or gates. Efficiency is the share of the work done over
+the share of the dense time taken: 1 is proportional, above 1 is better than that.
 """
 
 from __future__ import annotations
@@ -24,8 +24,17 @@ from adaptrt.bench.reports.console import json_option, run_command, show, show_p
 from adaptrt.bench.timing.interleave import Case, Spread, interleave, runs_per_turn
 from adaptrt.bench.timing.machine import describe_machine, describe_source
 from adaptrt.bench.timing.session_process import Array, SessionProcess
-from adaptrt.ops import CONDITIONAL_MLP, DOMAIN, OPSET_VERSION
+from adaptrt.ops import ACTIVATIONS, CONDITIONAL_MLP, DOMAIN, OPSET_VERSION, RECORDS, OpRecord
+from adaptrt.ops import Case as OpCase
+from adaptrt.ops.activations import Activation
+from adaptrt.ops.body import parse_body
+from adaptrt.ops.learner_cases import draw_weights as draw_op_weights
 from adaptrt.ops.record import IR_VERSION, ONNX_OPSET
+
+ACTIVATION_OF: dict[str, Activation] = {
+    name: row for row in ACTIVATIONS.values() for name in (row.mlp, row.glu) if name
+}
+"""The ops that can be measured, with their activations."""
 
 DENSE = "dense"
 SHARES = (1.0, 0.75, 0.5, 0.25)
@@ -70,6 +79,7 @@ class Result:
     """All that one run of the benchmark measured."""
 
     benchmark: str
+    op: str
     shape: FFNShape
     rounds: int
     rows: tuple[Row, ...]
@@ -77,43 +87,45 @@ class Result:
     source: dict[str, Any]
 
 
-def draw_weights(shape: FFNShape, generator: np.random.Generator) -> dict[str, Array]:
-    """Random weights of the learners: ``w1[N, D, h]``, ``b1[N, h]``, ``w2[N, h, D]``, ``b2[D]``."""
-    n, d, h = shape.learners, shape.width, shape.hidden // shape.learners
-    weights = {
-        "w1": generator.standard_normal((n, d, h)) / d**0.5,
-        "b1": generator.standard_normal((n, h)) * 0.5,
-        "w2": generator.standard_normal((n, h, d)) / shape.hidden**0.5,
-        "b2": generator.standard_normal(d) * 0.5,
-    }
-    return {name: array.astype(np.float32) for name, array in weights.items()}
+def draw_weights(shape: FFNShape, generator: np.random.Generator, op: OpRecord = CONDITIONAL_MLP) -> dict[str, Array]:
+    """Random weights of the op's learners, by name."""
+    hidden = shape.hidden // shape.learners
+    case = OpCase("drawn", {"N": shape.learners, "D": shape.width, "h": hidden, "E": shape.width})
+    return draw_op_weights(case, generator, "float32", op.inputs[2:])
 
 
-def dense_graph(weights: dict[str, Array]) -> onnx.ModelProto:
-    """The FFN with all learners side by side, in the nodes that torch exports: Gemm, Gelu, Gemm."""
+def dense_graph(weights: dict[str, Array], op: OpRecord = CONDITIONAL_MLP) -> onnx.ModelProto:
+    """The FFN with all learners side by side, in the nodes that torch exports: Gemm, activation, Gemm."""
     width, hidden = weights["w1"].shape[1], weights["b1"].size
-    joined = {
-        "up": weights["w1"].transpose(0, 2, 1).reshape(hidden, width),
-        "up_bias": weights["b1"].reshape(hidden),
+    row, gated = ACTIVATION_OF[op.name], "v1" in weights
+
+    def joined(weight: str, bias: str, name: str) -> dict[str, Array]:
+        side_by_side = weights[weight].transpose(0, 2, 1).reshape(hidden, width)
+        return {name: side_by_side, f"{name}_bias": weights[bias].reshape(hidden)}
+
+    dense = {
+        **joined("w1", "b1", "up"),
+        **(joined("v1", "c1", "gated") if gated else {}),
         "down": weights["w2"].reshape(hidden, -1).T.copy(),
         "down_bias": weights["b2"],
     }
-    nodes = [
-        helper.make_node("Gemm", ["x", "up", "up_bias"], ["raised"], transB=1),
-        helper.make_node("Gelu", ["raised"], ["active"]),
-        helper.make_node("Gemm", ["active", "down", "down_bias"], ["y"], transB=1),
-    ]
-    return _model("dense_ffn", nodes, joined, [_tokens("x", width)], width)
+    lines = [row.constants, "  raised = Gemm <transB = 1> (x, up, up_bias)"]
+    lines.append(row.body.format(z="raised", y="gate" if gated else "active", n=""))
+    if gated:
+        lines += ["  passed_on = Gemm <transB = 1> (x, gated, gated_bias)", "  active = Mul (gate, passed_on)"]
+    lines.append("  y = Gemm <transB = 1> (active, down, down_bias)\n")
+    parsed = parse_body("Dense", ", ".join(["x", *dense]), "y", "\n".join(lines), "The dense FFN.")
+    return _model("dense_ffn", parsed.node, dense, [_tokens("x", width)], width)
 
 
-def adaptive_graph(weights: dict[str, Array]) -> onnx.ModelProto:
-    """The same weights in one ``adaptrt::ConditionalMLP`` node with its body; ``k`` is an input."""
+def adaptive_graph(weights: dict[str, Array], op: OpRecord = CONDITIONAL_MLP) -> onnx.ModelProto:
+    """The same weights in one node of the op with its body; ``k`` is an input."""
     learners, width, _ = weights["w1"].shape
-    node = helper.make_node("ConditionalMLP", [spec.name for spec in CONDITIONAL_MLP.inputs], ["y"], domain=DOMAIN)
+    node = helper.make_node(op.name, [spec.name for spec in op.inputs], ["y"], domain=DOMAIN)
     inputs = [_tokens("x", width), helper.make_tensor_value_info("k", TensorProto.INT32, ["tokens"])]
     model = _model("conditional_mlp", [node], weights, inputs, width)
     model.opset_import.append(helper.make_opsetid(DOMAIN, OPSET_VERSION))
-    model.functions.append(CONDITIONAL_MLP.body(learners))
+    model.functions.append(op.body(learners))
     return model
 
 
@@ -202,7 +214,7 @@ def turns(shape: FFNShape) -> int:
 def tabulate(result: Result) -> Table:
     """The result for a terminal."""
     s = result.shape
-    table = Table(title=f"ConditionalMLP {s.width}->{s.hidden}->{s.width}, N={s.learners}, ONNX Runtime")
+    table = Table(title=f"{result.op} {s.width}->{s.hidden}->{s.width}, N={s.learners}, ONNX Runtime")
     for heading in (
         "tokens",
         "threads",
@@ -236,27 +248,32 @@ def tabulate(result: Result) -> Table:
 @click.option("--tokens", type=click.IntRange(1), multiple=True, default=(64, 197, 1576), show_default=True)
 @click.option("--threads", type=click.IntRange(1), multiple=True, default=(1, 2), show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=40, show_default=True, help="Rounds of the interleaving.")
+@click.option("--op", "name", type=click.Choice(list(ACTIVATION_OF)), default=CONDITIONAL_MLP.name, show_default=True)
 @click.option("--quick", is_flag=True, help="Small sizes, few rounds: shows that it runs, measures nothing.")
 @json_option
-def main(tokens: tuple[int, ...], threads: tuple[int, ...], rounds: int, quick: bool, json_file: Path | None) -> None:
+def main(
+    tokens: tuple[int, ...], threads: tuple[int, ...], rounds: int, name: str, quick: bool, json_file: Path | None
+) -> None:
     """Measure how closely the time of one ConditionalMLP follows its work.
 
-    ViT-B's FFN with four learners against the dense FFN, in ONNX Runtime: decisions binomial(4, share)
-    and constant. Efficiency = share of the work / share of the dense time.
+    ViT-B's FFN with four learners, of any activation or gated, against the dense FFN, in ONNX Runtime: decisions
+    binomial(4, share) and constant. Efficiency = share of the work / share of the dense time.
 
     \b
     Examples:
       python -m adaptrt.bench.conditional_mlp
       python -m adaptrt.bench.conditional_mlp --tokens 197 --threads 1 --json ffn.json
+      python -m adaptrt.bench.conditional_mlp --op ConditionalSwiGLU
     """  # noqa: D301 - click takes the character, not its escape, for "do not rewrap"
     shape = FFNShape(64, 256) if quick else FFNShape()
     tokens, rounds = (tokens[:2], 3) if quick else (tokens, rounds)
     machine, rows = describe_machine(), []
-    weights = draw_weights(shape, np.random.default_rng(0))
-    with tempfile.TemporaryDirectory(prefix="adaptrt-bench-") as name, show_progress() as progress:
-        dense_file, adaptive_file = Path(name) / "dense_ffn.onnx", Path(name) / "conditional_mlp.onnx"
-        onnx.save(dense_graph(weights), str(dense_file))
-        onnx.save(adaptive_graph(weights), str(adaptive_file))
+    op = RECORDS[name]
+    weights = draw_weights(shape, np.random.default_rng(0), op)
+    with tempfile.TemporaryDirectory(prefix="adaptrt-bench-") as folder, show_progress() as progress:
+        dense_file, adaptive_file = Path(folder) / "dense_ffn.onnx", Path(folder) / "conditional_mlp.onnx"
+        onnx.save(dense_graph(weights, op), str(dense_file))
+        onnx.save(adaptive_graph(weights, op), str(adaptive_file))
         task = progress.add_task("starting", total=len(tokens) * len(threads) * rounds * turns(shape))
         for count in threads:
             with ExitStack() as stack:
@@ -265,7 +282,7 @@ def main(tokens: tuple[int, ...], threads: tuple[int, ...], rounds: int, quick: 
                 for size in tokens:
                     progress.update(task, description=f"{size} tokens, {count} threads")
                     rows += measure(size, shape, (dense, count), adaptive, rounds, lambda: progress.advance(task))
-    result = Result("conditional_mlp", shape, rounds, tuple(rows), machine, describe_source())
+    result = Result("conditional_mlp", op.name, shape, rounds, tuple(rows), machine, describe_source())
     show(tabulate(result), result, json_file)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from adaptrt.models.folder import LoadedModel, ModelFolderError, load_folder, save_model
     from adaptrt.models.own import Adaptive, Judge, Knob, Leave, Taken, take
     from adaptrt.models.registry import RECIPES, load_model
-    from adaptrt.models.symbolic.conditional_mlp import ConditionalLinear, ConditionalMLP
+    from adaptrt.models.symbolic.conditional_mlp import ConditionalGLU, ConditionalLinear, ConditionalMLP
     from adaptrt.models.training.recipe import Recipe
     from adaptrt.models.training.train import train
 
@@ -28,7 +28,7 @@ _PLACES = {
     "folder": ("LoadedModel", "ModelFolderError", "load_folder", "save_model"),
     "own": ("Adaptive", "Judge", "Knob", "Leave", "Taken", "take"),
     "registry": ("RECIPES", "load_model"),
-    "symbolic.conditional_mlp": ("ConditionalLinear", "ConditionalMLP"),
+    "symbolic.conditional_mlp": ("ConditionalGLU", "ConditionalLinear", "ConditionalMLP"),
     "training.recipe": ("Recipe",),
     "training.train": ("train",),
 }
@@ -41,6 +41,7 @@ __all__ = [
     "AdaptiveFFN",
     "AdaptiveProjections",
     "ArgmaxGate",
+    "ConditionalGLU",
     "ConditionalLinear",
     "ConditionalMLP",
     "Decision",

@@ -13,7 +13,7 @@ from adaptrt.models.encoder import Encoder
 from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
-from adaptrt.models.symbolic.conditional_mlp import ConditionalLinear, ConditionalMLP
+from adaptrt.models.symbolic.conditional_mlp import ConditionalLinear
 
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
@@ -60,7 +60,7 @@ def adapt(
         for block, source, x in zip(adaptive.blocks, dense.blocks, inputs, strict=True):
             assert isinstance(block, Block) and isinstance(source, Block)
             if isinstance(block.ffn, AdaptiveFFN) and isinstance(source.ffn, DenseFFN):
-                _split_ffn(source.ffn, block.ffn.learners, x)
+                block.ffn.learners.split_dense(source.ffn.up, source.ffn.down, x)
             if isinstance(block.projections, AdaptiveProjections):
                 assert isinstance(source.projections, DenseProjections)
                 for name in ("query", "key", "value", "out"):
@@ -104,18 +104,6 @@ def layer_inputs(model: Encoder, inputs: dict[str, Tensor]) -> list[BlockInputs]
             reaching = BlockInputs(*(part[real] for part in reaching))
         found.append(reaching)
     return found
-
-
-def _split_ffn(source: DenseFFN, learners: ConditionalMLP, x: Tensor) -> None:
-    activation = torch.nn.functional.gelu(source.up(x))
-    contribution = activation.square().mean(0).sqrt() * source.down.weight.norm(dim=0)
-    order = contribution.argsort(descending=True)
-    n, hidden = learners.learners, learners.hidden
-    learners.w1.copy_(source.up.weight[order].reshape(n, hidden, -1).transpose(1, 2))
-    assert learners.b1 is not None
-    learners.b1.copy_(source.up.bias[order].reshape(n, hidden))
-    learners.w2.copy_(source.down.weight[:, order].T.reshape(n, hidden, -1))
-    learners.b2.copy_(source.down.bias)
 
 
 def _split_linear(source: torch.nn.Linear, learners: ConditionalLinear) -> None:

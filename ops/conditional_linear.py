@@ -6,17 +6,26 @@ the published code uses the identity as activation: no hidden bias is needed the
 
 from __future__ import annotations
 
-import numpy as np
-import onnx
+from typing import TYPE_CHECKING
 
-from adaptrt.ops.learner_cases import LEARNER_CASES, draw_learners_run, draw_weights
-from adaptrt.ops.learner_prefix import learner_prefix_body
+import numpy as np
+
+from adaptrt.ops.learner_cases import LEARNER_CASES, draw_learner_inputs
+from adaptrt.ops.learner_parts import sum_of_learners
+from adaptrt.ops.learner_prefix import learner_prefix_body, linear_text
 from adaptrt.ops.record import Array, Case, Field, OpRecord, Tolerance
 
-_FLOATS = ("float32", "float16")
+if TYPE_CHECKING:
+    import onnx
 
-_HIDDEN = """  w1_{n} = Gather <axis = 0> (w1, index{n})
-  hidden{n} = MatMul (x{n}, w1_{n})"""
+_FLOATS = ("float32", "float16")
+_INPUTS = (
+    Field("x", _FLOATS, ("T", "D")),
+    Field("k", ("int32",), ("T",)),
+    Field("w1", _FLOATS, ("N", "D", "h")),
+    Field("w2", _FLOATS, ("N", "h", "E")),
+    Field("b2", _FLOATS, ("E",)),
+)
 
 
 def reference(x: Array, k: Array, w1: Array, w2: Array, b2: Array) -> Array:
@@ -36,23 +45,17 @@ def reference(x: Array, k: Array, w1: Array, w2: Array, b2: Array) -> Array:
         ValueError: A shape or dtype is not the record's.
     """
     CONDITIONAL_LINEAR.check_inputs(x=x, k=k, w1=w1, w2=w2, b2=b2)
-    y = np.repeat(b2[None].astype(np.float64), len(x), axis=0)
-    for n in range(len(w1)):
-        rows = k > n
-        y[rows] += x[rows].astype(np.float64) @ w1[n].astype(np.float64) @ w2[n].astype(np.float64)
-    return y.astype(x.dtype)
+    return sum_of_learners(x, k, w2, b2, lambda rows, n: rows @ w1[n].astype(np.float64))
 
 
 def body(learners: int) -> onnx.FunctionProto:
     """Give the portable body for ``learners`` = N learners."""
-    return learner_prefix_body("ConditionalLinear", "x, k, w1, w2, b2", _HIDDEN, learners)
+    return learner_prefix_body("ConditionalLinear", "x, k, w1, w2, b2", linear_text("hidden", "w1"), learners)
 
 
 def make_inputs(case: Case, generator: np.random.Generator, dtype: str = "float32") -> dict[str, Array]:
     """Draw the inputs of one case, by name and in the op's order."""
-    x = generator.standard_normal((case.axes["T"], case.axes["D"])).astype(dtype)
-    k = draw_learners_run(case, generator)
-    return {"x": x, "k": k, **draw_weights(case, generator, dtype, hidden_bias=False)}
+    return draw_learner_inputs(case, generator, dtype, _INPUTS)
 
 
 CONDITIONAL_LINEAR = OpRecord(
@@ -65,13 +68,7 @@ CONDITIONAL_LINEAR = OpRecord(
         "h": "rank of one learner",
         "E": "output width",
     },
-    inputs=(
-        Field("x", _FLOATS, ("T", "D")),
-        Field("k", ("int32",), ("T",)),
-        Field("w1", _FLOATS, ("N", "D", "h")),
-        Field("w2", _FLOATS, ("N", "h", "E")),
-        Field("b2", _FLOATS, ("E",)),
-    ),
+    inputs=_INPUTS,
     outputs=(Field("y", _FLOATS, ("T", "E")),),
     reference=reference,
     body=body,

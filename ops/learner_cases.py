@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from adaptrt.ops.record import Array, Case
+from adaptrt.ops.record import Array, Case, Field
 
 # Drawn "random", "none", "all" or "beyond": k outside 0..N, which must be clamped.
 LEARNER_CASES: tuple[Case, ...] = (
@@ -31,12 +33,32 @@ def draw_learners_run(case: Case, generator: np.random.Generator) -> Array:
     return generator.integers(-margin, learners + margin, tokens, endpoint=True, dtype=np.int32)
 
 
-def draw_weights(case: Case, generator: np.random.Generator, dtype: str, *, hidden_bias: bool) -> dict[str, Array]:
-    """Draw learner weights scaled so that outputs have a standard deviation of about one."""
-    n, d, h, e = (case.axes[axis] for axis in "NDhE")
-    weights = {"w1": generator.standard_normal((n, d, h)) / np.sqrt(max(d, 1))}
-    if hidden_bias:
-        weights["b1"] = generator.standard_normal((n, h)) * 0.5
-    weights["w2"] = generator.standard_normal((n, h, e)) / np.sqrt(max(n * h, 1))
-    weights["b2"] = generator.standard_normal(e) * 0.5
-    return {name: array.astype(dtype) for name, array in weights.items()}
+def draw_weights(case: Case, generator: np.random.Generator, dtype: str, fields: Sequence[Field]) -> dict[str, Array]:
+    """Draw learner weights scaled so that outputs have a standard deviation of about one.
+
+    Args:
+        case: Its axes give the sizes.
+        generator: Drawn from field by field.
+        dtype: Of the weights.
+        fields: Matrices ``[N, in, out]`` and biases, in the op's order.
+    """
+    weights = {}
+    for field in fields:
+        sizes = [case.axes[axis] for axis in field.axes]
+        if len(sizes) == 3:
+            # A token's output is the sum over the hidden units of all learners.
+            summed = sizes[1] * (sizes[0] if field.axes[1] == "h" else 1)
+            scale = 1 / np.sqrt(max(summed, 1))
+        else:
+            scale = 0.5
+        weights[field.name] = (generator.standard_normal(sizes) * scale).astype(dtype)
+    return weights
+
+
+def draw_learner_inputs(
+    case: Case, generator: np.random.Generator, dtype: str, fields: Sequence[Field]
+) -> dict[str, Array]:
+    """Draw ``x``, ``k`` and the weights, in the order of the op's inputs ``fields``."""
+    x = generator.standard_normal((case.axes["T"], case.axes["D"])).astype(dtype)
+    k = draw_learners_run(case, generator)
+    return {"x": x, "k": k, **draw_weights(case, generator, dtype, fields[2:])}

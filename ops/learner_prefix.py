@@ -15,10 +15,12 @@ thousand tokens; the others are within 3% of this one, never clearly better.
 
 from __future__ import annotations
 
-import onnx
-import onnx.parser
+from typing import TYPE_CHECKING
 
-from adaptrt.ops.record import DOMAIN, ONNX_OPSET
+from adaptrt.ops.body import parse_body
+
+if TYPE_CHECKING:
+    import onnx
 
 _ORDER = """
   levels = Constant <value = int32[{levels},1] {{{descending}}}> ()
@@ -76,7 +78,25 @@ _RESTORE = """
 # Rows of tokens with k = 0 are not computed: their place is that of the one row holding b2.
 
 
-def learner_prefix_body(op: str, inputs: str, hidden: str, learners: int) -> onnx.FunctionProto:
+def linear_text(result: str, weight: str, bias: str = "", product: str = "product") -> str:
+    """ONNX text of ``x{n} @ weight[n]``, plus ``bias[n]`` if there is one, as ``result`` + ``{n}``.
+
+    Args:
+        result: Name of the result, unique in the body.
+        weight: Input ``[N, in, out]``.
+        bias: Input ``[N, out]``.
+        product: Name of what the bias is added to, unique in the body.
+    """
+    if not bias:
+        return f"""  {weight}_{{n}} = Gather <axis = 0> ({weight}, index{{n}})
+  {result}{{n}} = MatMul (x{{n}}, {weight}_{{n}})"""
+    return f"""  {weight}_{{n}} = Gather <axis = 0> ({weight}, index{{n}})
+  {bias}_{{n}} = Gather <axis = 0> ({bias}, index{{n}})
+  {product}{{n}} = MatMul (x{{n}}, {weight}_{{n}})
+  {result}{{n}} = Add ({product}{{n}}, {bias}_{{n}})"""
+
+
+def learner_prefix_body(op: str, inputs: str, hidden: str, learners: int, *, constants: str = "") -> onnx.FunctionProto:
     """Build the body of an op whose token t runs the first ``k[t]`` learners.
 
     Args:
@@ -84,6 +104,7 @@ def learner_prefix_body(op: str, inputs: str, hidden: str, learners: int) -> onn
         inputs: The op's inputs, comma-separated, in order.
         hidden: ONNX text that computes ``hidden{n}`` from ``x{n}``; may use ``index{n}``.
         learners: N, at least 1; the body is unrolled over it.
+        constants: ONNX text for what ``hidden`` uses of all learners; may use the op's inputs.
 
     Raises:
         ValueError: ``learners`` is below 1.
@@ -97,7 +118,8 @@ def learner_prefix_body(op: str, inputs: str, hidden: str, learners: int) -> onn
             learners=learners,
             descending=",".join(map(str, numbers)),
             counts=", ".join(f"c{n}" for n in numbers),
-        )
+        ),
+        constants,
     ]
     for n in range(1, learners + 1):
         if n > 1:
@@ -106,7 +128,5 @@ def learner_prefix_body(op: str, inputs: str, hidden: str, learners: int) -> onn
         lines.append((_FIRST if n == 1 else _NEXT).format(n=n, previous=n - 1))
     finished = [f"sum{learners}", *(f"done{n}" for n in range(learners, 1, -1))]
     lines.append(_RESTORE.format(finished=", ".join(finished)))
-    header = f'<domain: "{DOMAIN}", opset_import: ["" : {ONNX_OPSET}]>\n{op} ({inputs}) => (y)\n'
-    function = onnx.parser.parse_function(header + "{" + "".join(lines) + "}")
-    function.doc_string = f"Token t runs the first k[t] of {learners} learners; tokens sorted by k."
-    return function
+    doc = f"Token t runs the first k[t] of {learners} learners; tokens sorted by k."
+    return parse_body(op, inputs, "y", "".join(lines), doc)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
+
+if TYPE_CHECKING:
+    import onnx
 
 DOMAIN = "adaptrt"
 OPSET_VERSION = 1
@@ -55,6 +57,49 @@ class Case:
 
 
 @dataclass(frozen=True)
+class PartAttribute:
+    """An attribute of a part's node and the size that it gives the kernel.
+
+    Attributes:
+        name: Of the attribute.
+        size: Of the size.
+        words: Texts that the attribute may be, each with its number, the default first. None: it is a whole
+            number from 1 on, which must be given.
+    """
+
+    name: str
+    size: str
+    words: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one kernel computes of an op; as a node of its own it is the plugin of that name.
+
+    Attributes:
+        name: Op type of the node and the plugin. Several ops may share a part; two parts of one name are equal.
+        kernel: Name of the kernel's function and file.
+        inputs: What it reads, in order: inputs of the op and outputs of parts before it.
+        sizes: Sizes that the kernel takes, in order: named axes, and what attributes give.
+        outputs: What it writes, in order. An axis "N*h" is a product. Shapes follow from those of the inputs.
+        weights: Those inputs that may be int8 with a scale for each of their last axis.
+        attributes: The node's attributes.
+        constants: Compile-time constants of the kernel that make it this part.
+        version: Of what it computes.
+    """
+
+    name: str
+    kernel: str
+    inputs: tuple[Field, ...]
+    sizes: tuple[str, ...]
+    outputs: tuple[Field, ...]
+    weights: tuple[str, ...] = ()
+    attributes: tuple[PartAttribute, ...] = ()
+    constants: Mapping[str, str] = field(default_factory=dict)
+    version: int = 1
+
+
+@dataclass(frozen=True)
 class OpRecord:
     """The contract of one op.
 
@@ -74,6 +119,8 @@ class OpRecord:
         attributes: Attribute names with their defaults.
         static_axes: Axes that the body is unrolled over, each with the keyword by which ``body`` takes
             its size. An input that has the axis must be constant.
+        parts: What kernels compute of it, one after the other; the last one gives the op's outputs. None where
+            the op has no kernels.
     """
 
     name: str
@@ -88,6 +135,7 @@ class OpRecord:
     tolerances: Mapping[str, Tolerance]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     static_axes: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
     def expected(self, inputs: Mapping[str, Array], attributes: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
         """Outputs of the reference, in the op's order, also where there is only one."""

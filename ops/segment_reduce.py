@@ -26,11 +26,15 @@ last, zeros by Where     20                  618                  121
 
 from __future__ import annotations
 
-import numpy as np
-import onnx
-import onnx.parser
+from typing import TYPE_CHECKING
 
-from adaptrt.ops.record import DOMAIN, ONNX_OPSET, Array, Case, Field, OpRecord, Tolerance
+import numpy as np
+
+from adaptrt.ops.body import parse_body
+from adaptrt.ops.record import Array, Case, Field, OpRecord, Tolerance
+
+if TYPE_CHECKING:
+    import onnx
 
 MODES = ("sum", "mean", "last")
 
@@ -147,11 +151,8 @@ def body(mode: str) -> onnx.FunctionProto:
     """
     _check_mode(mode)
     text = _MEMBERS + {"sum": _SUM, "mean": _MEAN, "last": _LAST}[mode]
-    inputs = "x, segment, weight, segments"
-    header = f'<domain: "{DOMAIN}", opset_import: ["" : {ONNX_OPSET}]>\nSegmentReduce ({inputs}) => (y, n)\n'
-    function = onnx.parser.parse_function(header + "{" + text + "}")
-    function.doc_string = f"The tokens of each segment become one: {mode}."
-    return function
+    doc = f"The tokens of each segment become one: {mode}."
+    return parse_body("SegmentReduce", "x, segment, weight, segments", "y, n", text, doc)
 
 
 def _check_mode(mode: str) -> None:

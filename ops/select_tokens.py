@@ -34,11 +34,15 @@ blocks take a few hundred microseconds, feels those.
 
 from __future__ import annotations
 
-import numpy as np
-import onnx
-import onnx.parser
+from typing import TYPE_CHECKING
 
-from adaptrt.ops.record import DOMAIN, ONNX_OPSET, Array, Case, Field, OpRecord, Tolerance
+import numpy as np
+
+from adaptrt.ops.body import parse_body
+from adaptrt.ops.record import Array, Case, Field, OpRecord, Part, PartAttribute, Tolerance
+
+if TYPE_CHECKING:
+    import onnx
 
 LIMITS = ("any", "none")
 _FLOATS = ("float32", "float16", "bfloat16")
@@ -246,11 +250,9 @@ def body(limits: str) -> onnx.FunctionProto:
     """Give the portable body, with or without what limits need."""
     _check_limits(limits)
     inputs = "x, score, valid, forced, threshold, keep_min, keep_max"
-    header = f'<domain: "{DOMAIN}", opset_import: ["" : {ONNX_OPSET}]>\nSelectTokens ({inputs}) => (y, index, count)\n'
     text = _WANTED + (_WITHIN_LIMITS if limits == "any" else _AS_WANTED) + _PACK
-    function = onnx.parser.parse_function(header + "{" + text + "}")
-    function.doc_string = "The tokens worth their price, packed to the front, in their order."
-    return function
+    doc = "The tokens worth their price, packed to the front, in their order."
+    return parse_body("SelectTokens", inputs, "y, index, count", text, doc)
 
 
 def _check_limits(limits: str) -> None:
@@ -334,19 +336,35 @@ _CASES = (
     _case("one_sample_no_limits", (1, 50, 16), "padded", 1, 50, "none"),
 )
 
+_INPUTS = (
+    Field("x", _FLOATS, ("B", "T", "D")),
+    Field("score", ("float32",), ("B", "T")),
+    Field("valid", ("bool",), ("B", "T")),
+    Field("forced", ("bool",), ("B", "T")),
+    Field("threshold", ("float32",), ("B",)),
+    Field("keep_min", ("int64",), ()),
+    Field("keep_max", ("int64",), ()),
+)
+
+# The kernel's outputs are as long as its input, K = T: their shapes then follow from the input's.
+_KERNEL = Part(
+    name="SelectTokens",
+    kernel="select_tokens",
+    inputs=_INPUTS,
+    sizes=("B", "T", "D", "limits"),
+    outputs=(
+        Field("y", _FLOATS, ("B", "T", "D")),
+        Field("index", ("int32",), ("B", "T")),
+        Field("count", ("int32",), ("B",)),
+    ),
+    attributes=(PartAttribute("limits", "limits", {"any": 1, "none": 0}),),
+)
+
 SELECT_TOKENS = OpRecord(
     name="SelectTokens",
     summary="y_b = the valid tokens of x_b that are forced or score above threshold_b, in order, keep_min to keep_max",
     axes={"B": "samples", "T": "tokens of a sample", "D": "width", "K": "tokens kept in the sample that keeps most"},
-    inputs=(
-        Field("x", _FLOATS, ("B", "T", "D")),
-        Field("score", ("float32",), ("B", "T")),
-        Field("valid", ("bool",), ("B", "T")),
-        Field("forced", ("bool",), ("B", "T")),
-        Field("threshold", ("float32",), ("B",)),
-        Field("keep_min", ("int64",), ()),
-        Field("keep_max", ("int64",), ()),
-    ),
+    inputs=_INPUTS,
     outputs=(
         Field("y", _FLOATS, ("B", "K", "D")),
         Field("index", ("int32",), ("B", "K")),
@@ -358,4 +376,5 @@ SELECT_TOKENS = OpRecord(
     cases=_CASES,
     tolerances={"float32": Tolerance(0.0, 0.0), "float16": Tolerance(0.0, 0.0), "bfloat16": Tolerance(0.0, 0.0)},
     attributes={"limits": "any"},
+    parts=(_KERNEL,),
 )

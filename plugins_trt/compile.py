@@ -26,11 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from adaptrt import write_atomically
+from adaptrt.ops import RECORDS
 from adaptrt.plugins_trt.compile_worker import Job
 from adaptrt.plugins_trt.errors import KernelError
 from adaptrt.plugins_trt.kernel_records import ALIGNMENT, DTYPES, KERNEL_RECORDS, QUANTISED, SIZE, VALUES, WEIGHTS
-from adaptrt.plugins_trt.kernels.configurations import Configuration, configurations, family_of
+from adaptrt.plugins_trt.kernels.configurations import Configuration, family_of
 from adaptrt.plugins_trt.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, read_manifest
+from adaptrt.plugins_trt.op_table import table_text
 
 ARCHITECTURES = (87, 90, 100, 110, 120)
 """What ``make kernels`` compiles for: Orin, Hopper, Blackwell in data centres, Thor, Blackwell elsewhere."""
@@ -55,8 +57,7 @@ class Variant:
         """Path of its files without their suffix."""
         job = self.job
         weights = [job.weights] if job.weights != job.dtype else []
-        entry = KERNEL_RECORDS[job.op].entry
-        return f"sm_{job.arch}/" + ".".join([entry, job.dtype, *weights, self.name])
+        return f"sm_{job.arch}/" + ".".join([job.op, job.dtype, *weights, self.name])
 
 
 def variants(
@@ -83,7 +84,7 @@ def variants(
                 kinds += [(dtype, QUANTISED) for dtype in dtypes if dtype != "float32"]
             for dtype, weights in kinds:
                 for aligned in (True, False) if record.aligned else (False,):
-                    for choice in configurations(op, arch, dtype, weights, aligned=aligned):
+                    for choice in record.configurations(arch, dtype, weights, aligned=aligned):
                         job = Job(op, arch, dtype, weights, aligned, dict(choice.blocks), choice.warps, choice.stages)
                         base = f"aligned{ALIGNMENT}" if aligned else "any"
                         found.append(Variant(job, f"{base}-{choice.name}" if choice.at_least else base, choice))
@@ -138,6 +139,8 @@ def source_hash() -> str:
     for path in sorted(path for pattern in _SOURCES for path in room.glob(pattern)):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(room).as_posix()} {len(content)}\n".encode() + content)
+    # What the kernels take is in the ops' records.
+    digest.update(table_text(RECORDS).encode())
     return digest.hexdigest()
 
 

@@ -138,6 +138,8 @@ def _specialise(
             attributes[(place,)] = [["tt.divisibility", ALIGNMENT]]
     for name in record.blocks:
         signature[name], constants[name] = "constexpr", job.blocks[name]
+    for name, constant in record.constants.items():
+        signature[name], constants[name] = "constexpr", constant
     return signature, constants, attributes
 
 

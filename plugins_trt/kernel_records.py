@@ -1,18 +1,24 @@
 """The record of a kernel: arguments, grid and constants, the one source for launches, compilation and manifest.
 
-Every launcher passes the arguments in the record's order: pointers of the op's inputs, int32 sizes,
-pointers of the op's outputs, and nothing else. Importing this file imports no Triton.
+What a kernel reads and writes stands in the ops' records (``ops/``, their parts); how it is laid out, in
+``LAYOUTS``, one row per kernel file. Every launcher passes the arguments in the record's order: pointers of the
+op's inputs, int32 sizes, pointers of the op's outputs, and nothing else. Importing this file imports neither
+Triton nor onnx.
 """
 
 from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+from adaptrt.ops import RECORDS, Field, OpRecord, Part, PartAttribute
 from adaptrt.plugins_trt.errors import KernelError
+from adaptrt.plugins_trt.kernels import configurations
+from adaptrt.plugins_trt.kernels.configurations import Configuration, Configurations
 
 VALUES, WEIGHTS = "values", "weights"
 """Stand in a record for the dtype of the op's numbers and for that of its weights."""
@@ -64,28 +70,95 @@ Grid = tuple[tuple[GridFactor, ...], tuple[GridFactor, ...], tuple[GridFactor, .
 
 
 @dataclass(frozen=True)
+class KernelLayout:
+    """How one kernel file is launched, whatever part of whatever op it computes.
+
+    Attributes:
+        grid: Factors of each extent.
+        blocks: The compile-time constants that a configuration must give.
+        configurations: All of them.
+        aligned: Sizes that must be multiples of ``ALIGNMENT`` for the aligned variants.
+    """
+
+    grid: Grid
+    blocks: tuple[str, ...]
+    configurations: Configurations
+    aligned: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class KernelRecord:
     """The contract of one kernel.
 
     Attributes:
-        op: The op or part of an op that it computes, as the plugin is called.
-        version: The op's version.
-        entry: Name of the function, and of the symbol in PTX and cubin; its file has the same name.
-        arguments: Runtime arguments in the order of the signature.
-        grid: Factors of each extent.
-        blocks: The compile-time constants that a configuration must give.
-        aligned: Sizes that must be multiples of ``ALIGNMENT`` for the aligned variants.
-        attributes: Sizes that no tensor's axis gives: attributes of the op.
+        part: What it computes, of one op or several.
+        layout: How it is launched.
     """
 
-    op: str
-    version: int
-    entry: str
-    arguments: tuple[Argument, ...]
-    grid: Grid
-    blocks: tuple[str, ...]
-    aligned: tuple[str, ...] = ()
-    attributes: tuple[str, ...] = ()
+    part: Part
+    layout: KernelLayout
+
+    @property
+    def op(self) -> str:
+        """The op or part of an op that it computes, as the plugin is called."""
+        return self.part.name
+
+    @property
+    def version(self) -> int:
+        """The part's version."""
+        return self.part.version
+
+    @property
+    def entry(self) -> str:
+        """Name of the function, and of the symbol in PTX and cubin; its file has the same name."""
+        return self.part.kernel
+
+    @cached_property
+    def arguments(self) -> tuple[Argument, ...]:
+        """Runtime arguments in the order of the signature; int8 weights are followed by their scales."""
+        inputs = [argument for field in self.part.inputs for argument in self._read(field)]
+        sizes = [Argument(name, SIZE) for name in self.part.sizes]
+        outputs = [Argument(field.name, OUTPUT, _dtype(field), field.axes) for field in self.part.outputs]
+        return (*inputs, *sizes, *outputs)
+
+    def _read(self, field: Field) -> list[Argument]:
+        if field.name not in self.part.weights:
+            return [Argument(field.name, INPUT, _dtype(field), field.axes)]
+        scaled = (*field.axes[:-2], field.axes[-1])
+        return [
+            Argument(field.name, INPUT, WEIGHTS, field.axes),
+            Argument(f"{field.name}_scale", INPUT, "float32", scaled, quantised=True),
+        ]
+
+    @property
+    def grid(self) -> Grid:
+        """Factors of each extent."""
+        return self.layout.grid
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The compile-time constants that a configuration must give."""
+        return self.layout.blocks
+
+    @property
+    def constants(self) -> Mapping[str, str]:
+        """The other compile-time constants."""
+        return self.part.constants
+
+    @property
+    def aligned(self) -> tuple[str, ...]:
+        """Sizes that must be multiples of ``ALIGNMENT`` for the aligned variants."""
+        return self.layout.aligned
+
+    @property
+    def attributes(self) -> tuple[PartAttribute, ...]:
+        """Attributes of the op that give sizes which no tensor's axis gives."""
+        axes = {axis for argument in self.arguments for axis in argument.axes}
+        return tuple(attribute for attribute in self.part.attributes if attribute.size not in axes)
+
+    def configurations(self, arch: int, dtype: str, weights: str, *, aligned: bool) -> tuple[Configuration, ...]:
+        """See ``Configurations.of``."""
+        return self.layout.configurations.of(arch, dtype, weights, aligned=aligned)
 
     @property
     def has_values(self) -> bool:
@@ -116,7 +189,7 @@ class KernelRecord:
 
         Args:
             shapes: By argument name; tensors that the variant lacks are left out.
-            attributes: Values of the record's ``attributes``.
+            attributes: Values of the record's ``attributes``, by the sizes that they give.
 
         Returns:
             Every size by name.
@@ -124,119 +197,104 @@ class KernelRecord:
         Raises:
             KernelError: A rank differs, or two tensors disagree about the size of an axis.
         """
-        sizes = {name: attributes[name] for name in self.attributes}
-        known = [argument for argument in self.arguments if argument.name in shapes]
-        for argument in known:
-            shape = shapes[argument.name]
-            if len(shape) != len(argument.axes):
-                raise KernelError(
-                    f"{self.op}: {argument.name} has shape {list(shape)}, expected [{', '.join(argument.axes)}]"
-                )
-        found = [
-            (argument.name, axis, size)
-            for argument in known
-            for axis, size in zip(argument.axes, shapes[argument.name], strict=True)
+        given = {attribute.size: attributes[attribute.size] for attribute in self.attributes}
+        named = [
+            (argument.name, argument.axes, shapes[argument.name])
+            for argument in self.arguments
+            if argument.name in shapes
         ]
-        # An axis such as "N*h" holds two; both are known from other tensors once these are read.
-        for name, axis, size in sorted(found, key=lambda entry: "*" in entry[1]):
-            wanted = _product(axis, sizes) if "*" in axis else sizes.setdefault(axis, size)
-            if wanted != size:
-                raise KernelError(f"{self.op}: axis {axis} of {name} is {size}, expected {wanted} as in other tensors")
-        return sizes
+        return sizes_of(self.op, named, given)
 
 
-def _product(axis: str, sizes: Mapping[str, int]) -> int:
-    return math.prod(sizes[name] for name in axis.split("*"))
+def sizes_of(
+    op: str, tensors: Sequence[tuple[str, tuple[str, ...], tuple[int, ...]]], given: Mapping[str, int]
+) -> dict[str, int]:
+    """Bind named sizes to shapes.
+
+    Args:
+        op: For messages.
+        tensors: Name, axes and shape of each.
+        given: Sizes known without them.
+
+    Raises:
+        KernelError: A rank differs, or two tensors disagree about the size of an axis.
+    """
+    sizes = dict(given)
+    for name, axes, shape in tensors:
+        if len(shape) != len(axes):
+            raise KernelError(f"{op}: {name} has shape {list(shape)}, expected [{', '.join(axes)}]")
+    found = [(name, axis, size) for name, axes, shape in tensors for axis, size in zip(axes, shape, strict=True)]
+    # An axis such as "N*h" holds two; both are known from other tensors once these are read.
+    for name, axis, size in sorted(found, key=lambda entry: "*" in entry[1]):
+        wanted = axes_sizes((axis,), sizes)[0] if "*" in axis else sizes.setdefault(axis, size)
+        if wanted != size:
+            raise KernelError(f"{op}: axis {axis} of {name} is {size}, expected {wanted} as in other tensors")
+    return sizes
 
 
-def _input(name: str, dtype: str, *axes: str, quantised: bool = False) -> Argument:
-    return Argument(name, INPUT, dtype, axes, quantised)
+def axes_sizes(axes: Sequence[str], sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape that axes have for these sizes; an axis such as "N*h" is a product."""
+    return tuple(math.prod(sizes[name] for name in axis.split("*")) for axis in axes)
 
 
-def _sizes(*names: str) -> tuple[Argument, ...]:
-    return tuple(Argument(name, SIZE) for name in names)
+def _dtype(field: Field) -> str:
+    return VALUES if len(field.dtypes) > 1 else field.dtypes[0]
 
 
-def _output(name: str, dtype: str, *axes: str) -> Argument:
-    return Argument(name, OUTPUT, dtype, axes)
-
-
-CONDITIONAL_MLP_ORDER = KernelRecord(
-    op="ConditionalMLPOrder",
-    version=1,
-    entry="conditional_mlp_order",
-    arguments=(
-        _input("k", "int32", "T"),
-        *_sizes("T", "N"),
-        _output("order", "int32", "T"),
-        _output("running", "int32", "N"),
-    ),
-    grid=((GridFactor("N", 1),), (), ()),
-    blocks=("BLOCK_T", "BLOCK_N"),
-)
-
-CONDITIONAL_MLP_UP = KernelRecord(
-    op="ConditionalMLPUp",
-    version=1,
-    entry="conditional_mlp_up",
-    arguments=(
-        _input("x", VALUES, "T", "D"),
-        _input("order", "int32", "T"),
-        _input("running", "int32", "N"),
-        _input("w1", WEIGHTS, "N", "D", "h"),
-        _input("w1_scale", "float32", "N", "h", quantised=True),
-        _input("b1", VALUES, "N", "h"),
-        *_sizes("T", "N", "D", "h"),
-        _output("hidden", VALUES, "T", "N*h"),
-    ),
+_UP_LAYOUT = KernelLayout(
     grid=((GridFactor("T", "BLOCK_T"), GridFactor("N", 1), GridFactor("h", "BLOCK_H")), (), ()),
     blocks=("BLOCK_T", "BLOCK_H", "BLOCK_D", "GROUP_T"),
+    configurations=configurations.UP,
     aligned=("D", "h"),
 )
 
-CONDITIONAL_MLP_DOWN = KernelRecord(
-    op="ConditionalMLPDown",
-    version=1,
-    entry="conditional_mlp_down",
-    arguments=(
-        _input("hidden", VALUES, "T", "N*h"),
-        _input("order", "int32", "T"),
-        _input("running", "int32", "N"),
-        _input("w2", WEIGHTS, "N", "h", "E"),
-        _input("w2_scale", "float32", "N", "E", quantised=True),
-        _input("b2", VALUES, "E"),
-        *_sizes("T", "N", "h", "E"),
-        _output("y", VALUES, "T", "E"),
+LAYOUTS: dict[str, KernelLayout] = {
+    "conditional_mlp_order": KernelLayout(
+        grid=((GridFactor("N", 1),), (), ()),
+        blocks=("BLOCK_T", "BLOCK_N"),
+        configurations=configurations.ORDER,
     ),
-    grid=((GridFactor("T", "BLOCK_T"), GridFactor("E", "BLOCK_E")), (), ()),
-    blocks=("BLOCK_T", "BLOCK_E", "BLOCK_H", "GROUP_T"),
-    aligned=("h", "E"),
-)
-
-SELECT_TOKENS = KernelRecord(
-    op="SelectTokens",
-    version=1,
-    entry="select_tokens",
-    arguments=(
-        _input("x", VALUES, "B", "T", "D"),
-        _input("score", "float32", "B", "T"),
-        _input("valid", "bool", "B", "T"),
-        _input("forced", "bool", "B", "T"),
-        _input("threshold", "float32", "B"),
-        _input("keep_min", "int64"),
-        _input("keep_max", "int64"),
-        *_sizes("B", "T", "D", "limits"),
-        _output("y", VALUES, "B", "T", "D"),
-        _output("index", "int32", "B", "T"),
-        _output("count", "int32", "B"),
+    "conditional_mlp_up": _UP_LAYOUT,
+    "conditional_glu_up": replace(_UP_LAYOUT, configurations=configurations.GATED_UP),
+    "conditional_mlp_down": KernelLayout(
+        grid=((GridFactor("T", "BLOCK_T"), GridFactor("E", "BLOCK_E")), (), ()),
+        blocks=("BLOCK_T", "BLOCK_E", "BLOCK_H", "GROUP_T"),
+        configurations=configurations.DOWN,
+        aligned=("h", "E"),
     ),
-    grid=((GridFactor("B", 1),), (GridFactor("D", "BLOCK_D"),), ()),
-    blocks=("BLOCK_T", "BLOCK_D"),
-    aligned=("D",),
-    attributes=("limits",),
-)
-
-KERNEL_RECORDS: dict[str, KernelRecord] = {
-    record.op: record for record in (CONDITIONAL_MLP_ORDER, CONDITIONAL_MLP_UP, CONDITIONAL_MLP_DOWN, SELECT_TOKENS)
+    "select_tokens": KernelLayout(
+        grid=((GridFactor("B", 1),), (GridFactor("D", "BLOCK_D"),), ()),
+        blocks=("BLOCK_T", "BLOCK_D"),
+        configurations=configurations.SELECT,
+        aligned=("D",),
+    ),
 }
-"""Every kernel, by the op it computes."""
+"""How every kernel file is launched, by its name."""
+
+
+def kernel_records(records: Mapping[str, OpRecord]) -> dict[str, KernelRecord]:
+    """Give the kernels that ops are computed by, each once, by the name of the op or part.
+
+    Args:
+        records: Ops by name; those without parts have no kernels.
+
+    Raises:
+        KernelError: Two ops have different parts of one name, or a part's kernel has no layout.
+    """
+    found: dict[str, KernelRecord] = {}
+    for part in (part for record in records.values() for part in record.parts):
+        if part.kernel not in LAYOUTS:
+            raise KernelError(f"got kernel {part.kernel} of {part.name}, expected one of {', '.join(LAYOUTS)}; add it")
+        kernel = KernelRecord(part, LAYOUTS[part.kernel])
+        if found.setdefault(part.name, kernel) != kernel:
+            raise KernelError(f"got two different parts {part.name}, expected equal ones; give one another name")
+    return found
+
+
+KERNEL_RECORDS: dict[str, KernelRecord] = kernel_records(RECORDS)
+"""Every kernel, by the op or part that it computes."""
+
+CONDITIONAL_MLP_ORDER = KERNEL_RECORDS["ConditionalMLPOrder"]
+CONDITIONAL_MLP_UP = KERNEL_RECORDS["ConditionalMLPUp"]
+CONDITIONAL_MLP_DOWN = KERNEL_RECORDS["ConditionalMLPDown"]
+SELECT_TOKENS = KERNEL_RECORDS["SelectTokens"]

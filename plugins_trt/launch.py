@@ -11,21 +11,27 @@ from typing import Any
 
 import triton
 
+from adaptrt.ops import RECORDS, OpRecord, PartAttribute
+from adaptrt.ops.activations import activation_named
 from adaptrt.plugins_trt.errors import KernelError
 from adaptrt.plugins_trt.kernel_records import (
     ALIGNMENT,
-    CONDITIONAL_MLP_DOWN,
     CONDITIONAL_MLP_ORDER,
-    CONDITIONAL_MLP_UP,
     DTYPES,
+    INPUT,
+    KERNEL_RECORDS,
+    OUTPUT,
     QUANTISED,
-    SELECT_TOKENS,
     SIZE,
     VALUES,
     WEIGHTS,
+    Argument,
     KernelRecord,
+    axes_sizes,
+    kernel_records,
+    sizes_of,
 )
-from adaptrt.plugins_trt.kernels.configurations import FAMILIES, Configuration, configurations
+from adaptrt.plugins_trt.kernels.configurations import FAMILIES, Configuration
 
 Tensor = Any
 Allocate = Callable[[Tensor, tuple[int, ...], str], Tensor]
@@ -69,7 +75,7 @@ def choose_configuration(record: KernelRecord, sizes: Mapping[str, int], dtype: 
     if not older:
         raise KernelError(f"got a device of architecture {arch}, expected {min(FAMILIES)} or later")
     aligned = all(sizes[name] % ALIGNMENT == 0 for name in record.aligned)
-    choices = configurations(record.op, max(older), dtype, weights, aligned=aligned)
+    choices = record.configurations(max(older), dtype, weights, aligned=aligned)
     return next(choice for choice in choices if choice.suits(sizes))
 
 
@@ -90,7 +96,7 @@ def launch(
     Args:
         record: Which one.
         tensors: Inputs and outputs by name, outputs already allocated; scales only where weights are int8.
-        attributes: Values of the record's attributes.
+        attributes: Values of the record's attributes, by the sizes that they give.
         choose: Gives the configuration.
 
     Raises:
@@ -112,11 +118,71 @@ def launch(
     record.function()[extents](
         *values,
         **configuration.blocks,
+        **record.constants,
         num_warps=configuration.warps,
         num_stages=configuration.stages,
         # Triton 3.9 leaves products and sums apart unless told; ahead of time they are fused, too.
         enable_fp_fusion=True,
     )
+
+
+def compute(
+    op: OpRecord,
+    inputs: Mapping[str, Tensor],
+    attributes: Mapping[str, Any] | None = None,
+    *,
+    allocate: Allocate = allocate_empty,
+    choose: Choose = choose_configuration,
+) -> dict[str, Tensor]:
+    """Compute an op by the kernels of its parts: as many launches, no synchronisation.
+
+    Args:
+        op: Its record.
+        inputs: By name; int8 weights beside their scales, ``w1`` and ``w1_scale``.
+        attributes: The op's, where they are not its defaults.
+        allocate: Gives memory for the results and what lies between.
+        choose: Gives the configuration of each kernel.
+
+    Returns:
+        What the last part gives, by name.
+
+    Raises:
+        KernelError: The op has no kernels, a tensor is missing, or a shape, dtype or attribute does not fit.
+    """
+    if not op.parts:
+        raise KernelError(f"got {op.name}, expected an op with kernels; its portable body computes it")
+    missing = [field.name for field in op.inputs if field.name not in inputs]
+    if missing:
+        raise KernelError(f"{op.name}: got no {', '.join(missing)}, expected all of the op's inputs")
+    records = KERNEL_RECORDS if RECORDS.get(op.name) is op else kernel_records({op.name: op})
+    known = {argument.name for part in op.parts for argument in records[part.name].arguments if argument.quantised}
+    known |= {field.name for field in op.inputs}
+    if not known.issuperset(inputs):
+        unknown = ", ".join(sorted(set(inputs) - known))
+        raise KernelError(f"{op.name}: got {unknown}, expected some of {', '.join(sorted(known))}")
+    given = {**op.attributes, **(attributes or {})}
+    numbers = {
+        part.name: {attribute.size: _number(op, attribute, given) for attribute in records[part.name].attributes}
+        for part in op.parts
+    }
+    named = [(field.name, field.axes, tuple(inputs[field.name].shape)) for field in op.inputs]
+    sizes = sizes_of(op.name, named, {})
+    tensors, like = dict(inputs), inputs[op.inputs[0].name]
+    for part in op.parts:
+        record = records[part.name]
+        taken = {
+            argument.name: tensors[argument.name]
+            for argument in record.arguments
+            if argument.kind == INPUT and (argument.name in tensors or not argument.quantised)
+        }
+        outputs = {
+            argument.name: allocate(like, axes_sizes(argument.axes, sizes), _result_dtype(argument, like))
+            for argument in record.arguments
+            if argument.kind == OUTPUT
+        }
+        launch(record, {**taken, **outputs}, attributes=numbers[part.name], choose=choose)
+        tensors.update(outputs)
+    return {field.name: tensors[field.name] for field in op.parts[-1].outputs}
 
 
 def conditional_mlp(
@@ -127,12 +193,13 @@ def conditional_mlp(
     w2: Tensor,
     b2: Tensor,
     *,
+    activation: str = "gelu",
     w1_scale: Tensor | None = None,
     w2_scale: Tensor | None = None,
     allocate: Allocate = allocate_empty,
     choose: Choose = choose_configuration,
 ) -> Tensor:
-    """Compute ConditionalMLP, see ``ops/conditional_mlp.py``: three launches, no synchronisation.
+    """Compute ConditionalMLP with one of the activations, see ``ops/conditional_mlp.py``: three launches.
 
     Args:
         x: ``[T, D]``, float16, bfloat16 or float32.
@@ -141,6 +208,7 @@ def conditional_mlp(
         b1: ``[N, h]``.
         w2: ``[N, h, E]``, of the dtype of x or int8, as w1.
         b2: ``[E]``.
+        activation: A name of ``ops/activations.py``.
         w1_scale: float32 ``[N, h]``, with int8 weights: the weight is ``w1 * w1_scale``.
         w2_scale: float32 ``[N, E]``, likewise.
         allocate: Gives memory for the result and what lies between.
@@ -151,21 +219,59 @@ def conditional_mlp(
 
     Raises:
         KernelError: A shape or dtype does not fit, or a tensor has gaps.
+        ValueError: The activation is unknown.
     """
-    if len(w1.shape) != 3 or len(w2.shape) != 3 or len(x.shape) != 2:
-        raise KernelError("ConditionalMLP: expected x[T, D], w1[N, D, h] and w2[N, h, E]")
-    learners, _, width = w1.shape
-    order = allocate(k, tuple(k.shape), "int32")
-    running = allocate(k, (learners,), "int32")
-    launch(CONDITIONAL_MLP_ORDER, {"k": k, "order": order, "running": running}, choose=choose)
-    hidden = allocate(x, (x.shape[0], learners * width), _name(x))
-    ordered = {"order": order, "running": running}
-    up = {"x": x, **ordered, "w1": w1, "b1": b1, "hidden": hidden}
-    launch(CONDITIONAL_MLP_UP, _with(up, w1_scale=w1_scale), choose=choose)
-    y = allocate(x, (x.shape[0], w2.shape[2]), _name(x))
-    down = {"hidden": hidden, **ordered, "w2": w2, "b2": b2, "y": y}
-    launch(CONDITIONAL_MLP_DOWN, _with(down, w2_scale=w2_scale), choose=choose)
-    return y
+    op = RECORDS[activation_named(activation).mlp]
+    inputs = {"x": x, "k": k, "w1": w1, "b1": b1, "w2": w2, "b2": b2}
+    return compute(op, _with(inputs, w1_scale=w1_scale, w2_scale=w2_scale), allocate=allocate, choose=choose)["y"]
+
+
+def conditional_glu(
+    x: Tensor,
+    k: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    v1: Tensor,
+    c1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    *,
+    activation: str = "silu",
+    w1_scale: Tensor | None = None,
+    v1_scale: Tensor | None = None,
+    w2_scale: Tensor | None = None,
+    allocate: Allocate = allocate_empty,
+    choose: Choose = choose_configuration,
+) -> Tensor:
+    """Compute the gated form, see ``ops/conditional_glu.py``: three launches.
+
+    Args:
+        x: ``[T, D]``, float16, bfloat16 or float32.
+        k: int32 ``[T]``, clamped to 0..N.
+        w1: Of the gate, ``[N, D, h]``, of the dtype of x or int8.
+        b1: Of the gate, ``[N, h]``.
+        v1: Of what is gated, ``[N, D, h]``, of the dtype of w1.
+        c1: Of what is gated, ``[N, h]``.
+        w2: ``[N, h, E]``, of the dtype of w1.
+        b2: ``[E]``.
+        activation: Of the gate, a name of ``ops/activations.py`` whose row has a gated op.
+        w1_scale: float32 ``[N, h]``, with int8 weights.
+        v1_scale: float32 ``[N, h]``, likewise.
+        w2_scale: float32 ``[N, E]``, likewise.
+        allocate: Gives memory for the result and what lies between.
+        choose: Gives the configuration of each kernel.
+
+    Returns:
+        y ``[T, E]`` in the dtype of x.
+
+    Raises:
+        KernelError: A shape or dtype does not fit, or a tensor has gaps.
+        ValueError: No op is gated by that activation.
+    """
+    op = RECORDS[activation_named(activation, gated=True).glu]
+    inputs = {"x": x, "k": k, "w1": w1, "b1": b1, "v1": v1, "c1": c1, "w2": w2, "b2": b2}
+    inputs = _with(inputs, w1_scale=w1_scale, v1_scale=v1_scale, w2_scale=w2_scale)
+    return compute(op, inputs, allocate=allocate, choose=choose)["y"]
 
 
 def select_tokens(
@@ -201,15 +307,26 @@ def select_tokens(
     Raises:
         KernelError: A shape or dtype does not fit, a tensor has gaps, or ``limits`` is unknown.
     """
-    if limits not in ("any", "none"):
-        raise KernelError(f"SelectTokens: got limits {limits!r}, expected any or none")
-    y = allocate(x, tuple(x.shape), _name(x))
-    index = allocate(x, tuple(score.shape), "int32")
-    count = allocate(x, tuple(threshold.shape), "int32")
     inputs = {"x": x, "score": score, "valid": valid, "forced": forced, "threshold": threshold}
-    tensors = {**inputs, "keep_min": keep_min, "keep_max": keep_max, "y": y, "index": index, "count": count}
-    launch(SELECT_TOKENS, tensors, attributes={"limits": int(limits == "any")}, choose=choose)
-    return y, index, count
+    inputs |= {"keep_min": keep_min, "keep_max": keep_max}
+    outputs = compute(RECORDS["SelectTokens"], inputs, {"limits": limits}, allocate=allocate, choose=choose)
+    return outputs["y"], outputs["index"], outputs["count"]
+
+
+def _number(op: OpRecord, attribute: PartAttribute, given: Mapping[str, Any]) -> int:
+    """What an attribute gives a kernel: a whole number itself, a text by its word."""
+    value = given[attribute.name]
+    if not attribute.words:
+        return int(value)
+    if value not in attribute.words:
+        known = " or ".join(attribute.words)
+        raise KernelError(f"{op.name}: got {attribute.name} {value!r}, expected {known}")
+    return attribute.words[value]
+
+
+def _result_dtype(argument: Argument, like: Tensor) -> str:
+    assert argument.dtype is not None
+    return _name(like) if argument.dtype == VALUES else argument.dtype
 
 
 def _with(tensors: dict[str, Tensor], **optional: Tensor | None) -> dict[str, Tensor]:

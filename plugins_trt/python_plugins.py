@@ -22,20 +22,19 @@ import math
 import operator
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptrt.ops import PartAttribute
 from adaptrt.plugins_trt.errors import KernelError
 from adaptrt.plugins_trt.kernel_records import INPUT, KERNEL_RECORDS, OUTPUT, SIZE, VALUES, WEIGHTS, Argument
 from adaptrt.plugins_trt.manifest import Kernel, Manifest
 
 NAMESPACE = "adaptrt"
-OPS = ("ConditionalMLPOrder", "ConditionalMLPUp", "ConditionalMLPDown", "SelectTokens")
-OP_VERSION = 1
+OPS = tuple(KERNEL_RECORDS)
 _DTYPES = {
     "FLOAT": "float32",
     "HALF": "float16",
@@ -49,26 +48,6 @@ _TUNED = {"FLOAT": "FP32", "HALF": "FP16"}
 """How ``AutoTuneCombination`` spells them; the others go by their names."""
 
 
-@dataclass(frozen=True)
-class _Attribute:
-    """An attribute of an op, and the size of the kernel that it gives.
-
-    Whole numbers are annotated as arrays: of a field of one number TensorRT before 11.4 makes ``int(array)``,
-    which NumPy refuses since 2.4. For the parser both are a field of int64.
-    """
-
-    name: str
-    kind: Any
-    size: str
-    value: Callable[[Any], int]
-
-
-_ATTRIBUTES: dict[str, tuple[_Attribute, ...]] = {
-    "ConditionalMLPOrder": (
-        _Attribute("learners", NDArray[np.int64], "N", lambda learners: int(np.ravel(learners)[0])),
-    ),
-    "SelectTokens": (_Attribute("limits", str, "limits", lambda limits: int(limits != "none")),),
-}
 _REGISTERED: dict[str, tuple[str, int]] = {}
 
 
@@ -92,9 +71,10 @@ def register_plugins(manifest: Manifest, arch: int, ops: Sequence[str] = OPS) ->
         kernels = [kernel for kernel in manifest.kernels if (kernel.op, kernel.arch) == (op, arch)]
         if not kernels:
             raise KernelError(f'got no kernel of {op} for {arch} in {manifest.folder}; make kernels ARCH="{arch}"')
-        newer = next((kernel for kernel in kernels if kernel.version > OP_VERSION), None)
+        known = KERNEL_RECORDS[op].version
+        newer = next((kernel for kernel in kernels if kernel.version > known), None)
         if newer is not None:
-            raise KernelError(f"got version {newer.version} of {op}, expected {OP_VERSION}; update adaptrt")
+            raise KernelError(f"got version {newer.version} of {op}, expected {known}; update adaptrt")
     trt, plugin = _import()
     for op in ops:
         mark = manifest.source_sha256, arch
@@ -118,12 +98,12 @@ class _Plugin:
         arguments = self._record.arguments_of(quantised=False)
         self._inputs = [argument for argument in arguments if argument.kind == INPUT]
         self._outputs = [argument for argument in arguments if argument.kind == OUTPUT]
-        self._attributes = _ATTRIBUTES.get(op, ())
+        self._attributes = self._record.part.attributes
 
     def register(self) -> None:
         name, desc = f"{NAMESPACE}::{self._op}", self._plugin.TensorDesc
         inputs = [(argument.name, desc) for argument in self._inputs]
-        attributes = [(attribute.name, attribute.kind) for attribute in self._attributes]
+        attributes = [(attribute.name, _kind(attribute)) for attribute in self._attributes]
         outputs = ("outputs", tuple[(desc,) * len(self._outputs)])  # type: ignore[misc]
         combinations = typing.List[self._plugin.AutoTuneCombination]  # type: ignore[name-defined] # noqa: UP006
         text = typing.Union[str, bytes]  # noqa: UP007 - TensorRT looks at what the annotation is made of
@@ -218,7 +198,7 @@ class _Plugin:
         for argument, desc in zip(self._inputs, inputs, strict=True):
             for place, axis in enumerate(argument.axes):
                 sizes.setdefault(axis, desc.shape_expr[place])
-        sizes |= {a.size: a.value(value) for a, value in zip(self._attributes, attributes, strict=True)}
+        sizes |= {a.size: _number(a, value) for a, value in zip(self._attributes, attributes, strict=True)}
         return sizes
 
     def _cdiv(self, size: Any, per: int) -> Any:
@@ -235,6 +215,24 @@ def _product(factors: Sequence[Any]) -> Any:
         return number
     found = functools.reduce(operator.mul, expressions)
     return found if number == 1 else found * number
+
+
+def _kind(attribute: PartAttribute) -> Any:
+    """How TensorRT is told of an attribute.
+
+    Whole numbers are annotated as arrays: of a field of one number TensorRT before 11.4 makes ``int(array)``,
+    which NumPy refuses since 2.4. For the parser both are a field of int64.
+    """
+    return str if attribute.words else NDArray[np.int64]
+
+
+def _number(attribute: PartAttribute, value: Any) -> int:
+    """The size that an attribute gives."""
+    if not attribute.words:
+        return int(np.ravel(value)[0])
+    if value not in attribute.words:
+        raise KernelError(f"got {attribute.name} {value!r}, expected {' or '.join(attribute.words)}; export again")
+    return attribute.words[value]
 
 
 def _type_name(argument: Argument) -> str:

@@ -1,21 +1,26 @@
 """What the kernels must compute, in torch at float64, and how far they are from it.
 
-Written apart from ``ops/``, whose records want onnx; a machine with a GPU may have torch and Triton alone.
-Outputs, and all memory between kernels, are full of NaN or -1 before.
+Written apart from the references in ``ops/``, of whose records names and activations are read; those need no
+onnx, as a machine with a GPU may have torch and Triton alone. Outputs, and all memory between kernels, are full of
+NaN or -1 before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
+from adaptrt.ops import ACTIVATIONS, CONDITIONAL_MLP, RECORDS, OpRecord
 from adaptrt.plugins_trt import launch
 from adaptrt.plugins_trt.kernel_records import CONDITIONAL_MLP_ORDER
 
 TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 3e-2}
-"""Absolute and relative, as in the op's record."""
+"""Absolute and relative, as in the ops' records."""
+
+LEARNER_OPS = [record for record in RECORDS.values() if record.parts and record.parts[0].name == "ConditionalMLPOrder"]
+"""Ops with kernels in which a token runs the first k learners."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,11 @@ class Check:
 
 @dataclass(frozen=True)
 class MLPInputs:
-    """Inputs of ConditionalMLP by name, and the weights that they stand for."""
+    """Inputs of an op by name, and the weights that they stand for, in float64."""
 
     tensors: dict[str, torch.Tensor]
-    w1: torch.Tensor
-    w2: torch.Tensor
-    dtype: torch.dtype = field(default=torch.float32)
+    weights: dict[str, torch.Tensor]
+    op: OpRecord = CONDITIONAL_MLP
 
 
 def poisoned(like: torch.Tensor, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
@@ -85,49 +89,64 @@ def draw_k(sizes: Sizes, device: str, generator: torch.Generator) -> torch.Tenso
     return (k if fixed is None else torch.full_like(k, fixed)).to(device)
 
 
-def draw_mlp(sizes: Sizes, dtype: str, weights: str, device: str, generator: torch.Generator) -> MLPInputs:
+def draw_mlp(
+    sizes: Sizes,
+    dtype: str,
+    weights: str,
+    device: str,
+    generator: torch.Generator,
+    op: OpRecord = CONDITIONAL_MLP,
+) -> MLPInputs:
     """Inputs whose results have a standard deviation of about one."""
     kind: torch.dtype = getattr(torch, dtype)
-    x = torch.randn(sizes.T, sizes.D, generator=generator)
-    w1 = torch.randn(sizes.N, sizes.D, sizes.h, generator=generator) / sizes.D**0.5
-    w2 = torch.randn(sizes.N, sizes.h, sizes.E, generator=generator) / (sizes.N * sizes.h) ** 0.5
-    b1 = torch.randn(sizes.N, sizes.h, generator=generator) / 2
-    b2 = torch.randn(sizes.E, generator=generator) / 2
-    tensors = {"x": x.to(kind), "b1": b1.to(kind), "b2": b2.to(kind)}
-    if weights == "int8":
-        for name, weight in (("w1", w1), ("w2", w2)):
-            scale = weight.abs().amax(1) / 127
-            tensors[name] = (weight / scale[:, None]).round().to(torch.int8)
-            tensors[f"{name}_scale"] = scale
-        w1 = tensors["w1"].double() * tensors["w1_scale"].double()[:, None]
-        w2 = tensors["w2"].double() * tensors["w2_scale"].double()[:, None]
-    else:
-        tensors["w1"], tensors["w2"] = w1.to(kind), w2.to(kind)
-        w1, w2 = tensors["w1"].double(), tensors["w2"].double()
-    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-    k = draw_k(sizes, device, generator)
-    return MLPInputs({**tensors, "k": k}, w1.to(device), w2.to(device), kind)
+    axes = {name: getattr(sizes, name) for name in "TNDhE"}
+    tensors = {"x": torch.randn(sizes.T, sizes.D, generator=generator).to(kind)}
+    wide = {}
+    for field in op.inputs[2:]:
+        shape = [axes[axis] for axis in field.axes]
+        drawn = torch.randn(shape, generator=generator)
+        if len(shape) < 3:
+            tensors[field.name] = (drawn / 2).to(kind)
+            continue
+        drawn = drawn / (shape[1] * (sizes.N if field.axes[1] == "h" else 1)) ** 0.5
+        if weights == "int8":
+            scale = drawn.abs().amax(1) / 127
+            tensors[field.name] = (drawn / scale[:, None]).round().to(torch.int8)
+            tensors[f"{field.name}_scale"] = scale
+            wide[field.name] = tensors[field.name].double() * scale.double()[:, None]
+        else:
+            tensors[field.name] = drawn.to(kind)
+            wide[field.name] = tensors[field.name].double()
+    tensors["k"] = draw_k(sizes, "cpu", generator)
+    on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
+    return MLPInputs(on_device, {name: weight.to(device) for name, weight in wide.items()}, op)
 
 
 def mlp_reference(inputs: MLPInputs) -> torch.Tensor:
-    """ConditionalMLP in float64, ``[T, E]``."""
-    x, k, b1, b2 = (inputs.tensors[name].double() for name in ("x", "k", "b1", "b2"))
-    y = b2.repeat(len(x), 1)
-    for n in range(len(inputs.w1)):
+    """The op in float64, ``[T, E]``."""
+    wide = {**{name: tensor.double() for name, tensor in inputs.tensors.items()}, **inputs.weights}
+    (activation,) = (part.constants["ACTIVATION"] for part in inputs.op.parts if part.constants)
+    x, k = wide["x"], inputs.tensors["k"]
+    y = wide["b2"].repeat(len(x), 1)
+    for n in range(len(wide["w1"])):
         rows = k > n
-        hidden = torch.nn.functional.gelu(x[rows] @ inputs.w1[n] + b1[n])
-        y[rows] += hidden @ inputs.w2[n]
+        hidden = ACTIVATIONS[activation].torch(torch, x[rows] @ wide["w1"][n] + wide["b1"][n])
+        if "v1" in wide:
+            hidden = hidden * (x[rows] @ wide["v1"][n] + wide["c1"][n])
+        y[rows] += hidden @ wide["w2"][n]
     return y
 
 
-def check_mlp(sizes: Sizes, dtype: str, weights: str, device: str, choose: launch.Choose) -> Check:
-    """Compare one run of the three kernels with the reference."""
+def check_mlp(
+    sizes: Sizes, dtype: str, weights: str, device: str, choose: launch.Choose, op: OpRecord = CONDITIONAL_MLP
+) -> Check:
+    """Compare one run of an op's kernels with the reference."""
     generator = torch.Generator().manual_seed(sizes.T + sizes.D)
-    inputs = draw_mlp(sizes, dtype, weights, device, generator)
-    got = launch.conditional_mlp(**inputs.tensors, allocate=poisoned, choose=choose).double()
+    inputs = draw_mlp(sizes, dtype, weights, device, generator, op)
+    got = launch.compute(op, inputs.tensors, allocate=poisoned, choose=choose)["y"].double()
     wanted = mlp_reference(inputs)
     tolerance = TOLERANCES[dtype]
-    return Check("ConditionalMLP", dtype, weights, str(sizes), _distance(got, wanted, tolerance))
+    return Check(op.name, dtype, weights, str(sizes), _distance(got, wanted, tolerance))
 
 
 def _distance(got: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> float:
@@ -196,12 +215,17 @@ def _selection(
 def checks(
     cases: tuple[Sizes, ...], device: str, choose: launch.Choose = launch.choose_configuration
 ) -> Iterator[Check]:
-    """Every kernel in every dtype at every case."""
+    """Every kernel file in every dtype at every case; ops that differ from others in a constant, at one of them."""
+    files: set[tuple[str, ...]] = set()
+    for op in LEARNER_OPS:
+        own = tuple(part.kernel for part in op.parts)
+        for sizes in cases if own not in files else (cases[len(cases) // 2],):
+            for dtype in TOLERANCES:
+                for weights in (dtype, "int8") if own not in files else (dtype,):
+                    yield check_mlp(sizes, dtype, weights, device, choose, op)
+        files.add(own)
     for sizes in cases:
         yield check_order(sizes, device, choose)
-        for dtype in TOLERANCES:
-            for weights in (dtype, "int8"):
-                yield check_mlp(sizes, dtype, weights, device, choose)
     most = max(sizes.T for sizes in cases)
     selection: Callable[..., Check] = check_selection
     for dtype in TOLERANCES:

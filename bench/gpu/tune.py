@@ -14,7 +14,7 @@ import torch
 from adaptrt.bench.gpu.time import Call, MLPShape, Timer, draw_decisions, draw_weights
 from adaptrt.plugins_trt import launch
 from adaptrt.plugins_trt.kernel_records import CONDITIONAL_MLP_DOWN, CONDITIONAL_MLP_ORDER, CONDITIONAL_MLP_UP
-from adaptrt.plugins_trt.kernels.configurations import CANDIDATES, Configuration
+from adaptrt.plugins_trt.kernels.configurations import Configuration
 
 
 def tune(
@@ -39,7 +39,7 @@ def tune(
             down = {"hidden": hidden, **ordered, "w2": weights["w2"], "b2": weights["b2"], "y": torch.empty_like(x)}
             for record, tensors in ((CONDITIONAL_MLP_UP, up), (CONDITIONAL_MLP_DOWN, down)):
                 calls: dict[str, Call] = {}
-                for choice in (candidates or CANDIDATES)[record.op]:
+                for choice in (candidates or {}).get(record.op, record.layout.configurations.candidates):
 
                     def call(record: Any = record, tensors: Any = tensors, choice: Configuration = choice) -> None:
                         launch.launch(record, tensors, choose=lambda *_: choice)

@@ -3,7 +3,8 @@
 Reads ``manifest.json`` and the PTX and cubin files it names, checks the manifest's version, every field
 and every hash, and writes one file with all images and one C++ source with the tables of
 ``kernel_table.h``, which includes the images by the assembler's ``.incbin``. What was checked is what is
-embedded: the library never reads the files again.
+embedded: the library never reads the files again. The source also holds the table of ``op_contract.h``, made of
+``ops.json``, which lies beside this file and is written from the ops' records.
 
 Needs nothing but Python 3.8's standard library, because it also runs where the library is built on a device.
 
@@ -19,6 +20,7 @@ import os
 import re
 import sys
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,14 @@ TYPES = {
     "bool": "kBool",
 }
 KINDS = {"input": "kInput", "size": "kSize", "output": "kOutput"}
-# The newest version of each op that op_contract.cpp knows how to call.
-VERSIONS = {
-    "ConditionalMLPOrder": 1,
-    "ConditionalMLPUp": 1,
-    "ConditionalMLPDown": 1,
-    "SelectTokens": 1,
+TENSOR_TYPES = {
+    "real": "kReal",
+    "float32": "kFloat32",
+    "int32": "kInt32",
+    "int64": "kInt64",
+    "bool": "kBool",
 }
+OPS_FILE = Path(__file__).resolve().parent / "ops.json"
 MOST_ARGUMENTS = 24
 ALIGNMENT = 64
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -48,6 +51,25 @@ _TARGET = re.compile(rb"^\s*\.target\s+sm_(\d+)([a-z]?)", re.MULTILINE)
 
 class EmbedError(Exception):
     """A manifest or a file it names cannot be used; the message is one line."""
+
+
+@lru_cache
+def read_ops() -> list[dict[str, Any]]:
+    """Read what the plugins know of each op, as ``plugins_trt/op_table.py`` wrote it.
+
+    Raises:
+        EmbedError: The file is missing or not readable.
+    """
+    try:
+        ops: list[dict[str, Any]] = json.loads(OPS_FILE.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EmbedError(f"got no readable {OPS_FILE} ({_line(error)}); copy all of csrc") from None
+    return ops
+
+
+def versions() -> dict[str, int]:
+    """The newest version of each kernel that the library's plugins know how to call."""
+    return {op["name"]: op["version"] for op in read_ops() if op["kernels"] == [op["name"]]}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -76,9 +98,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise EmbedError(f"{path} names no kernel; make kernels again")
     for number, kernel in enumerate(kernels):
         _check_kernel(kernel, f"{path}, kernel {number}")
-    manifest["kernels"] = [kernel for kernel in kernels if kernel["op"] in VERSIONS and _weights_as_inputs(kernel)]
+    known = versions()
+    manifest["kernels"] = [kernel for kernel in kernels if kernel["op"] in known and _weights_as_inputs(kernel)]
     if not manifest["kernels"]:
-        raise EmbedError(f"{path} has kernels of none of {', '.join(VERSIONS)}; make kernels again")
+        raise EmbedError(f"{path} has kernels of none of {', '.join(known)}; make kernels again")
     return manifest
 
 
@@ -106,7 +129,7 @@ def _check_kernel(kernel: Any, where: str) -> None:
     text(kernel.get("entry"), "entry", _IDENTIFIER)
     text(kernel.get("variant"), "variant", _VARIANT)
     whole(kernel.get("version"), "version", 1)
-    newest = VERSIONS.get(kernel["op"])
+    newest = versions().get(kernel["op"])
     if newest is not None and kernel["version"] > newest:
         raise EmbedError(
             f"{where}: {kernel['op']} has version {kernel['version']}, the plugin knows up to {newest}; "
@@ -180,6 +203,42 @@ def _runs_on_later(ptx: bytes, kernel: dict[str, Any]) -> bool:
     return not target[2]
 
 
+def contracts_text(ops: list[dict[str, Any]]) -> list[str]:
+    """Give the lines of ``opContracts``, the table of what the plugins know of each op."""
+
+    def texts(words: list[str]) -> str:
+        return "{" + ", ".join(f'"{word}"' for word in words) + "}"
+
+    def tensors(rules: list[dict[str, Any]]) -> str:
+        rows = []
+        for rule in rules:
+            axes = ", ".join(f"AxisRule{texts(axis.split('*'))}" for axis in rule["axes"])
+            rows.append(f'TensorRule{{"{rule["name"]}", TypeRule::{TENSOR_TYPES[rule["dtype"]]}, {{{axes}}}}}')
+        return "{" + ", ".join(rows) + "}"
+
+    def attributes(rules: list[dict[str, Any]]) -> str:
+        rows = []
+        for rule in rules:
+            words = ", ".join(f'Word{{"{word}", {number}}}' for word, number in rule["words"].items())
+            rows.append(f'AttributeRule{{"{rule["name"]}", "{rule["size"]}", {{{words}}}}}')
+        return "{" + ", ".join(rows) + "}"
+
+    rows = [
+        f'      OpContract{{"{op["name"]}", {op["version"]}, {tensors(op["inputs"])}, {tensors(op["outputs"])},\n'
+        f"       {tensors(op['scratch'])}, {attributes(op['attributes'])}, {texts(op['kernels'])}}},"
+        for op in ops
+    ]
+    return [
+        "std::vector<OpContract> const& opContracts() {",
+        "  // Never destroyed: plugins and creators outlive the library's other statics.",
+        "  static auto const* const contracts = new std::vector<OpContract>{",
+        *rows,
+        "  };",
+        "  return *contracts;",
+        "}",
+    ]
+
+
 def source_text(manifest: dict[str, Any], folder: Path, images_path: Path) -> tuple[str, bytes]:
     """Give the C++ source and the images that it includes from ``images_path``.
 
@@ -234,8 +293,9 @@ def source_text(manifest: dict[str, Any], folder: Path, images_path: Path) -> tu
     if any(character in path for character in '"\\\n'):
         raise EmbedError(f"the path {path!r} cannot be written into a source file; build in another folder")
     lines = [
-        "// Written by embed_kernels.py from a manifest of kernels.",
+        "// Written by embed_kernels.py from a manifest of kernels and from ops.json.",
         '#include "kernel_table.h"',
+        '#include "op_contract.h"',
         "",
         '__asm__(".pushsection .rodata\\n"',
         f'        ".balign {ALIGNMENT}\\n"',
@@ -258,6 +318,7 @@ def source_text(manifest: dict[str, Any], folder: Path, images_path: Path) -> tu
         f"extern const Table<Kernel> kKernels = {{kRows, {len(rows)}}};",
         "extern const unsigned char* const kImages = adaptrt_kernel_images;",
         f'extern const char* const kSourceHash = "{manifest["source_sha256"]}";',
+        *contracts_text(read_ops()),
         "}  // namespace adaptrt",
         "",
     ]

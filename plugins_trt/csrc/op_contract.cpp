@@ -12,48 +12,6 @@ using nvinfer1::DataType;
 using nvinfer1::PluginField;
 using nvinfer1::PluginFieldType;
 
-std::vector<OpContract> const& opContracts() {
-  static TensorRule const x{"x", TypeRule::kReal, {{"T"}, {"D"}}};
-  static TensorRule const k{"k", TypeRule::kInt32, {{"T"}}};
-  static TensorRule const w1{"w1", TypeRule::kReal, {{"N"}, {"D"}, {"h"}}};
-  static TensorRule const b1{"b1", TypeRule::kReal, {{"N"}, {"h"}}};
-  static TensorRule const w2{"w2", TypeRule::kReal, {{"N"}, {"h"}, {"E"}}};
-  static TensorRule const b2{"b2", TypeRule::kReal, {{"E"}}};
-  static TensorRule const y{"y", TypeRule::kReal, {{"T"}, {"E"}}};
-  static TensorRule const order{"order", TypeRule::kInt32, {{"T"}}};
-  static TensorRule const running{"running", TypeRule::kInt32, {{"N"}}};
-  static TensorRule const hidden{"hidden", TypeRule::kReal, {{"T"}, {"N", "h"}}};
-  // Never destroyed: plugins and creators outlive the library's other statics.
-  static auto const* const contracts = new std::vector<OpContract>{
-      {"ConditionalMLP",
-       1,
-       {x, k, w1, b1, w2, b2},
-       {y},
-       {order, running, hidden},
-       {},
-       {"ConditionalMLPOrder", "ConditionalMLPUp", "ConditionalMLPDown"}},
-      {"ConditionalMLPOrder", 1, {k}, {order, running}, {}, {{"learners", "N", {}}}, {"ConditionalMLPOrder"}},
-      {"ConditionalMLPUp", 1, {x, order, running, w1, b1}, {hidden}, {}, {}, {"ConditionalMLPUp"}},
-      {"ConditionalMLPDown", 1, {hidden, order, running, w2, b2}, {y}, {}, {}, {"ConditionalMLPDown"}},
-      {"SelectTokens",
-       1,
-       {{"x", TypeRule::kReal, {{"B"}, {"T"}, {"D"}}},
-        {"score", TypeRule::kFloat32, {{"B"}, {"T"}}},
-        {"valid", TypeRule::kBool, {{"B"}, {"T"}}},
-        {"forced", TypeRule::kBool, {{"B"}, {"T"}}},
-        {"threshold", TypeRule::kFloat32, {{"B"}}},
-        {"keep_min", TypeRule::kInt64, {}},
-        {"keep_max", TypeRule::kInt64, {}}},
-       {{"y", TypeRule::kReal, {{"B"}, {"T"}, {"D"}}},
-        {"index", TypeRule::kInt32, {{"B"}, {"T"}}},
-        {"count", TypeRule::kInt32, {{"B"}}}},
-       {},
-       {{"limits", "limits", {{"any", 1}, {"none", 0}}}},
-       {"SelectTokens"}},
-  };
-  return *contracts;
-}
-
 TensorRule const* OpContract::tensor(std::string const& wanted) const {
   for (auto const* const group : {&inputs, &outputs, &scratch}) {
     for (TensorRule const& rule : *group) {

@@ -56,6 +56,7 @@ struct OpContract {
   TensorRule const* tensor(std::string const& name) const;
 };
 
+// Defined in the source that embed_kernels.py makes of ops.json.
 std::vector<OpContract> const& opContracts();
 
 // Values of named sizes, at most a handful.

@@ -1,8 +1,9 @@
 """ConditionalMLPUp: the first half of ConditionalMLP, a ragged GEMM that gathers its rows.
 
-    hidden[p, n*h + j] = gelu(sum_d x[order[p], d] * w1[n, d, j] + b1[n, j])    where p < running[n]
+    hidden[p, n*h + j] = act(sum_d x[order[p], d] * w1[n, d, j] + b1[n, j])    where p < running[n]
 
-The rest of ``hidden`` is neither read nor written. GELU is the exact (erf) one, in float32.
+The rest of ``hidden`` is neither read nor written. The activation is computed in float32; it is a constant of the
+kernel, one op for each.
 
 Floor. FLOPs: 2 D h per (token, learner) that runs, R = sum over n of running[n] of them. Bytes, with s
 bytes per number: x once, s T' D of the T' tokens that run anything; w1 of the learners that somebody
@@ -23,7 +24,7 @@ Laid out so.
 - Copies, not tensor descriptors: a descriptor made on the device needs global scratch, one made on the
   host another argument, and neither fits launchers that pass the op's own arguments only. What TMA would
   save, address arithmetic, is small beside the tiles taken here.
-- Bias, GELU and rounding stay in registers. The dense MLP of a framework writes its hidden layer and
+- Bias, activation and rounding stay in registers. The dense MLP of a framework writes its hidden layer and
   reads it for the activation once more, which at 8,192 tokens is 100 MB; that gain pays for what the
   gather and the ragged edge cost.
 - Two CTAs fit one SM with the configurations for Hopper (see ``configurations.py``): one computes GELU
@@ -36,11 +37,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def gelu(z):
-    """The exact GELU of float32 values."""
-    return 0.5 * z * (1.0 + tl.math.erf(z * 0.7071067811865476))
+from adaptrt.plugins_trt.kernels.activations import activate
 
 
 @triton.jit
@@ -69,6 +66,7 @@ def conditional_mlp_up(
     BLOCK_H: tl.constexpr,
     BLOCK_D: tl.constexpr,
     GROUP_T: tl.constexpr,
+    ACTIVATION: tl.constexpr,
 ):
     """One CTA of ``ceil(T / BLOCK_T) * N * ceil(h / BLOCK_H)``.
 
@@ -88,6 +86,7 @@ def conditional_mlp_up(
         BLOCK_H: Hidden units of a tile.
         BLOCK_D: Input widths of one step.
         GROUP_T: Row blocks that are walked together.
+        ACTIVATION: Name of the activation.
     """
     rows = tl.cdiv(T, BLOCK_T)
     columns = tl.cdiv(h, BLOCK_H)
@@ -114,5 +113,5 @@ def conditional_mlp_up(
         total *= tl.load(w1_scale + n * h + unit, mask=unit < h, other=0.0)[None, :]
     total += tl.load(b1 + n * h + unit, mask=unit < h, other=0.0).to(tl.float32)[None, :]
     hidden_tile = hidden + place.to(tl.int64)[:, None] * (N * h) + (n * h + unit)[None, :]
-    result = gelu(total).to(hidden.dtype.element_ty)
+    result = activate(total, ACTIVATION).to(hidden.dtype.element_ty)
     tl.store(hidden_tile, result, mask=(place < live)[:, None] & (unit < h)[None, :])

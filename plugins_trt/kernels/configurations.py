@@ -20,6 +20,7 @@ spills, shared memory; they have not been timed on every family, see README.md):
 - Blackwell, data centre and Thor: as Hopper, the sums in tensor memory. Blackwell, consumer: shared memory
   of 100 KB and mma.sync, hence as Ampere.
 - float32 is computed exactly, without TF32, by FMA units: 64 x 64 x 16, bound by those whatever the tile.
+- The gated up-projection has two sums a tile, hence half the columns of the other's tiles, and as many registers.
 - Sizes that are no multiples of 16 cannot be copied asynchronously in 16-byte pieces; that is a way to be
   right, not fast, and has one small tile.
 """
@@ -27,7 +28,7 @@ spills, shared memory; they have not been timed on every family, see README.md):
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from adaptrt.plugins_trt.errors import KernelError
@@ -78,6 +79,11 @@ def _up(
     return Configuration(name, {**blocks, "GROUP_T": group}, warps, stages, {"T": tokens} if tokens else {})
 
 
+def _half_as_wide(choice: Configuration) -> Configuration:
+    """The same with half the columns of each of two sums."""
+    return replace(choice, blocks={**choice.blocks, "BLOCK_H": choice.blocks["BLOCK_H"] // 2})
+
+
 def _down(
     name: str, tile: tuple[int, int, int], warps: int, stages: int, *, tokens: int = 0, group: int = 8
 ) -> Configuration:
@@ -85,8 +91,53 @@ def _down(
     return Configuration(name, {**blocks, "GROUP_T": group}, warps, stages, {"T": tokens} if tokens else {})
 
 
-_ORDER = (Configuration("tokens", {"BLOCK_T": 512, "BLOCK_N": 8}, 16, 1),)
-_SELECT = (Configuration("tokens", {"BLOCK_T": 256, "BLOCK_D": 64}, 8, 1),)
+@dataclass(frozen=True)
+class Configurations:
+    """All configurations of one kernel.
+
+    Attributes:
+        general: Takes every size of every dtype that the others are not for.
+        families: Those for aligned sizes in 16 bits, by family of architectures; the most special first, the last
+            one takes every size. Empty: the kernel has ``general`` alone.
+        exact: For float32.
+        widened: For int8 weights.
+        candidates: What ``make gpu-check TUNE=1`` times on the device at hand, to correct the table by.
+    """
+
+    general: Configuration
+    families: Mapping[str, tuple[Configuration, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    exact: Configuration | None = None
+    widened: Configuration | None = None
+    candidates: tuple[Configuration, ...] = ()
+
+    def of(self, arch: int, dtype: str, weights: str, *, aligned: bool) -> tuple[Configuration, ...]:
+        """Give those for one case, the most special first; the last one takes every size.
+
+        Args:
+            arch: Compute capability, 87 for 8.7.
+            dtype: Of the op's numbers.
+            weights: Of the op's weights: ``dtype`` or "int8".
+            aligned: Whether the sizes that the record names are multiples of 16.
+
+        Raises:
+            KernelError: The architecture is unknown.
+        """
+        family = family_of(arch)
+        if dtype == "float32" and self.exact is not None:
+            return (self.exact,)
+        if not aligned or not self.families:
+            return (self.general,)
+        if weights == "int8" and self.widened is not None:
+            return (self.widened,)
+        return self.families[family]
+
+
+ORDER = Configurations(Configuration("tokens", {"BLOCK_T": 512, "BLOCK_N": 8}, 16, 1))
+SELECT = Configurations(Configuration("tokens", {"BLOCK_T": 256, "BLOCK_D": 64}, 8, 1))
+
+_EXACT = (64, 64, 16)  # float32
+_WIDENED = (64, 64, 64)  # int8 weights
+_UNALIGNED = (64, 64, 32)
 
 _UP = {
     "hopper": (
@@ -124,12 +175,12 @@ _DOWN = {
         _down("small", (64, 64, 64), 4, 3),
     ),
 }
-_EXACT = (64, 64, 16)  # float32
-_WIDENED = (64, 64, 64)  # int8 weights
-_UNALIGNED = (64, 64, 32)
-
-CANDIDATES: dict[str, tuple[Configuration, ...]] = {
-    "ConditionalMLPUp": (
+UP = Configurations(
+    general=_up("unaligned", _UNALIGNED, 8, 2),
+    families=_UP,
+    exact=_up("exact", _EXACT, 8, 2),
+    widened=_up("widened", _WIDENED, 8, 3),
+    candidates=(
         _up("128x128x64w8s3", (128, 128, 64), 8, 3),
         _up("128x128x64w4s3", (128, 128, 64), 4, 3),
         _up("128x128x64w8s4", (128, 128, 64), 8, 4),
@@ -142,7 +193,20 @@ CANDIDATES: dict[str, tuple[Configuration, ...]] = {
         _up("64x64x64w4s4", (64, 64, 64), 4, 4),
         _up("128x128x32w4s4", (128, 128, 32), 4, 4),
     ),
-    "ConditionalMLPDown": (
+)
+GATED_UP = Configurations(
+    general=_up("unaligned", _UNALIGNED, 8, 2),
+    families={family: tuple(_half_as_wide(choice) for choice in choices) for family, choices in _UP.items()},
+    exact=_up("exact", _EXACT, 8, 2),
+    widened=_up("widened", _WIDENED, 8, 3),
+    candidates=tuple(_half_as_wide(choice) for choice in UP.candidates),
+)
+DOWN = Configurations(
+    general=_down("unaligned", _UNALIGNED, 8, 2),
+    families=_DOWN,
+    exact=_down("exact", _EXACT, 8, 2),
+    widened=_down("widened", _WIDENED, 8, 3),
+    candidates=(
         _down("128x128x64w8s3", (128, 128, 64), 8, 3),
         _down("128x128x64w4s3", (128, 128, 64), 4, 3),
         _down("128x128x64w8s4", (128, 128, 64), 8, 4),
@@ -155,36 +219,7 @@ CANDIDATES: dict[str, tuple[Configuration, ...]] = {
         _down("64x64x64w4s6", (64, 64, 64), 4, 6),
         _down("128x128x32w4s4", (128, 128, 32), 4, 4),
     ),
-}
-"""What ``make gpu-check TUNE=1`` times on the device at hand, to correct the table by."""
-
-
-def configurations(op: str, arch: int, dtype: str, weights: str, *, aligned: bool) -> tuple[Configuration, ...]:
-    """Give the configurations of one kernel, the most special first; the last one takes every size.
-
-    Args:
-        op: Name of the op.
-        arch: Compute capability, 87 for 8.7.
-        dtype: Of the op's numbers.
-        weights: Of the op's weights: ``dtype`` or "int8".
-        aligned: Whether the sizes that the record names are multiples of 16.
-
-    Raises:
-        KernelError: The architecture or the op is unknown.
-    """
-    family = family_of(arch)
-    if op == "ConditionalMLPOrder":
-        return _ORDER
-    if op == "SelectTokens":
-        return _SELECT
-    if op not in ("ConditionalMLPUp", "ConditionalMLPDown"):
-        raise KernelError(f"got op {op!r}, expected ConditionalMLPOrder, -Up, -Down or SelectTokens")
-    make, table = (_up, _UP) if op == "ConditionalMLPUp" else (_down, _DOWN)
-    if dtype == "float32":
-        return (make("exact", _EXACT, 8, 2),)
-    if not aligned:
-        return (make("unaligned", _UNALIGNED, 8, 2),)
-    return (make("widened", _WIDENED, 8, 3),) if weights == "int8" else table[family]
+)
 
 
 def family_of(arch: int) -> str:

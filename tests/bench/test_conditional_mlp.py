@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from adaptrt.bench.conditional_mlp import (
+    ACTIVATION_OF,
     DENSE,
     FFNShape,
     adaptive_graph,
@@ -20,18 +21,26 @@ from adaptrt.bench.conditional_mlp import (
     main,
     turns,
 )
+from adaptrt.ops import RECORDS
 
 SHAPE = FFNShape(width=24, hidden=64)
 
 
-def test_both_graphs_are_valid_and_equal_where_all_learners_run() -> None:
+def test_ops_to_measure_are_those_of_the_records() -> None:
+    assert set(ACTIVATION_OF) == {record.name for record in RECORDS.values() if "ACTIVATION" in str(record.parts)}
+    nodes = [node.op_type for node in dense_graph(draw_weights(SHAPE, np.random.default_rng(0))).graph.node]
+    assert nodes == ["Gemm", "Gelu", "Gemm"]
+
+
+@pytest.mark.parametrize("op", ACTIVATION_OF)
+def test_both_graphs_are_valid_and_equal_where_all_learners_run(op: str) -> None:
     generator = np.random.default_rng(0)
-    weights = draw_weights(SHAPE, generator)
+    weights = draw_weights(SHAPE, generator, RECORDS[op])
     x = generator.standard_normal((37, SHAPE.width)).astype(np.float32)
     outputs = []
     for model, feeds in (
-        (dense_graph(weights), {"x": x}),
-        (adaptive_graph(weights), {"x": x, "k": np.full(37, 4, np.int32)}),
+        (dense_graph(weights, RECORDS[op]), {"x": x}),
+        (adaptive_graph(weights, RECORDS[op]), {"x": x, "k": np.full(37, 4, np.int32)}),
     ):
         onnx.checker.check_model(model)
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

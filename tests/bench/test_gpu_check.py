@@ -21,7 +21,7 @@ from adaptrt.bench.gpu import tune as gpu_tune
 from adaptrt.bench.gpu.reference import TINY_CASES, Check, Sizes
 from adaptrt.bench.gpu.time import Call, Milliseconds, MLPShape, Rates
 from adaptrt.plugins_trt import launch
-from adaptrt.plugins_trt.kernels.configurations import CANDIDATES
+from adaptrt.plugins_trt.kernel_records import CONDITIONAL_MLP_DOWN, CONDITIONAL_MLP_UP
 from tests.ops.kernels import DEVICE
 
 SHAPE = MLPShape(width=32, learners=4, hidden=16)
@@ -51,7 +51,8 @@ def test_every_kernel_dtype_and_kind_of_weights_is_checked(result: gpu_check.Res
     dtypes = ("float32", "float16", "bfloat16")
     assert kinds == {
         ("ConditionalMLPOrder", "int32", "int32"),
-        *(("ConditionalMLP", dtype, weights) for dtype in dtypes for weights in (dtype, "int8")),
+        *((op, dtype, "int8") for op in ("ConditionalMLP", "ConditionalGeGLU") for dtype in dtypes),
+        *((op.name, dtype, dtype) for op in gpu_reference.LEARNER_OPS for dtype in dtypes),
         *(("SelectTokens", dtype, dtype) for dtype in dtypes),
     }
 
@@ -134,7 +135,8 @@ def test_dense_and_adaptive_compute_the_same() -> None:
 
 
 def test_candidates_are_timed_and_sorted() -> None:
-    few = {op: choices[-2:] for op, choices in CANDIDATES.items()}
+    halves = (CONDITIONAL_MLP_UP, CONDITIONAL_MLP_DOWN)
+    few = {record.op: record.layout.configurations.candidates[-2:] for record in halves}
     found = list(gpu_tune.tune(SHAPE, (20,), (0.5,), timer, DEVICE, few))
     assert [entry["op"] for entry in found] == ["ConditionalMLPUp", "ConditionalMLPDown"]
     assert all(len(entry["ms"]) == 2 for entry in found)

@@ -60,10 +60,10 @@ def poisoned(like: torch.Tensor, shape: tuple[int, ...], dtype: str) -> torch.Te
 
 def run_kernels(record: OpRecord, inputs: dict[str, Array], attributes: Mapping[str, Any]) -> tuple[Array, ...]:
     tensors = {name: to_device(array) for name, array in inputs.items()}
-    if record.name == "ConditionalMLP":
-        return (to_numpy(launch.conditional_mlp(**tensors, allocate=poisoned)),)
-    outputs = launch.select_tokens(**tensors, **attributes, allocate=poisoned)
-    y, index, count = (to_numpy(output) for output in outputs)
+    outputs = launch.compute(record, tensors, attributes, allocate=poisoned)
+    if record.name != "SelectTokens":
+        return tuple(to_numpy(outputs[spec.name]) for spec in record.outputs)
+    y, index, count = (to_numpy(outputs[spec.name]) for spec in record.outputs)
     # The kernel's output is as long as its input; what is longer than the op's own output must be empty.
     largest = int(count.max(initial=0))
     assert y.shape == inputs["x"].shape and not y[:, largest:].any() and not index[:, largest:].any()

@@ -12,57 +12,23 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from adaptrt.plugins_trt.kernel_records import KERNEL_RECORDS, VALUES, WEIGHTS, Grid
+
 REALS = ("float16", "bfloat16", "float32")
 
-_ARGUMENTS: dict[str, tuple[list[tuple[str, str]], list[str], list[tuple[str, str]]]] = {
-    "ConditionalMLPOrder": ([("k", "int32")], ["T", "N"], [("order", "int32"), ("running", "int32")]),
-    "ConditionalMLPUp": (
-        [("x", ""), ("order", "int32"), ("running", "int32"), ("w1", ""), ("b1", "")],
-        ["T", "N", "D", "h"],
-        [("hidden", "")],
-    ),
-    "ConditionalMLPDown": (
-        [("hidden", ""), ("order", "int32"), ("running", "int32"), ("w2", ""), ("b2", "")],
-        ["T", "N", "h", "E"],
-        [("y", "")],
-    ),
-    "SelectTokens": (
-        [
-            ("x", ""),
-            ("score", "float32"),
-            ("valid", "bool"),
-            ("forced", "bool"),
-            ("threshold", "float32"),
-            ("keep_min", "int64"),
-            ("keep_max", "int64"),
-        ],
-        ["B", "T", "D", "limits"],
-        [("y", ""), ("index", "int32"), ("count", "int32")],
-    ),
-}
-_GRIDS: dict[str, list[list[tuple[str, int]]]] = {
-    "ConditionalMLPOrder": [[("N", 1)], [], []],
-    "ConditionalMLPUp": [[("T", 64)], [("N", 1), ("h", 16)], []],
-    "ConditionalMLPDown": [[("T", 32), ("E", 16)], [], []],
-    "SelectTokens": [[("B", 1)], [("D", 128)], []],
-}
-_ALIGNED = {"ConditionalMLPUp": ("D", "h"), "ConditionalMLPDown": ("h", "E"), "SelectTokens": ("D",)}
-_ENTRIES = {
-    "ConditionalMLPOrder": "conditional_mlp_order",
-    "ConditionalMLPUp": "conditional_mlp_up",
-    "ConditionalMLPDown": "conditional_mlp_down",
-    "SelectTokens": "select_tokens",
-}
+# Tiles that are no kernel's own.
+_BLOCKS = {"BLOCK_T": 64, "BLOCK_H": 16, "BLOCK_E": 16, "BLOCK_D": 128}
 
 
 def kernel(op: str, arch: int, dtype: str, variant: str = "any", shared: int = 0) -> dict[str, Any]:
     """One kernel of the manifest, its files not yet named."""
-    inputs, sizes, outputs = _ARGUMENTS[op]
-
-    def tensors(kind: str, named: list[tuple[str, str]]) -> list[dict[str, str]]:
-        return [{"name": name, "kind": kind, "dtype": own or dtype} for name, own in named]
-
-    aligned = _ALIGNED.get(op, ()) if variant.startswith("aligned") else ()
+    record = KERNEL_RECORDS[op]
+    own = {VALUES: dtype, WEIGHTS: dtype, None: None}
+    arguments = [
+        {"name": argument.name, "kind": argument.kind, "dtype": own.get(argument.dtype, argument.dtype)}
+        for argument in record.arguments_of(quantised=False)
+    ]
+    aligned = record.aligned if variant.startswith("aligned") else ()
     return {
         "op": op,
         "version": 1,
@@ -70,26 +36,33 @@ def kernel(op: str, arch: int, dtype: str, variant: str = "any", shared: int = 0
         "arch": arch,
         "dtype": dtype,
         "weights": dtype,
-        "entry": _ENTRIES[op],
+        "entry": record.entry,
         "threads": 64 if variant == "any" else 128,
         "shared_bytes": shared,
         "registers": 32,
         "spill_bytes": 0,
         "requires": dict.fromkeys(aligned, 16),
         "at_least": {"T": 512} if variant.endswith("large") else {},
-        "arguments": [
-            *tensors("input", inputs),
-            *({"name": size, "kind": "size"} for size in sizes),
-            *tensors("output", outputs),
-        ],
-        "grid": [[{"size": size, "per": per} for size, per in factors] for factors in _GRIDS[op]],
+        "arguments": arguments,
+        "grid": [[{"size": f.size, "per": f.blocked(_BLOCKS)} for f in factors] for factors in _spread(record.grid)],
     }
+
+
+def _spread(grid: Grid) -> Grid:
+    """A grid of several factors on one axis as one of two axes, so that both are tried."""
+    first, second, third = grid
+    return grid if second else (first[:1], first[1:], third)
 
 
 def all_kernels() -> list[dict[str, Any]]:
     """sm_75: float16, any size. sm_87: everything but what a comment says. sm_90: float16, aligned sizes, sm_90a."""
-    kernels = [kernel("ConditionalMLPOrder", arch, "int32") for arch in (75, 87, 90)]
-    for op in ("ConditionalMLPUp", "ConditionalMLPDown", "SelectTokens"):
+    kernels = [
+        kernel(op, arch, "int32")
+        for op, record in KERNEL_RECORDS.items()
+        for arch in (75, 87, 90)
+        if not record.has_values
+    ]
+    for op in (op for op, record in KERNEL_RECORDS.items() if record.has_values):
         kernels.append(kernel(op, 75, "float16"))
         for dtype in REALS:
             kernels.append(kernel(op, 87, dtype, "aligned16-large", shared=65536))
@@ -143,7 +116,9 @@ def signatures(folder: Path, manifest: dict[str, Any]) -> str:
     """What the stand-in driver must know of every image, one a line."""
     lines = []
     for record in manifest["kernels"]:
-        arguments = " ".join(f"{a['name']}:{a['kind']}:{a.get('dtype') or 'int32'}" for a in record["arguments"])
+        words = [f"{a['name']}:{a['kind']}:{a.get('dtype') or 'int32'}" for a in record["arguments"]]
+        constants = KERNEL_RECORDS[record["op"]].constants
+        arguments = " ".join([*words, *(f"{name}:constant:{value}" for name, value in constants.items())])
         for kind in ("cubin", "ptx"):
             path = folder / record[kind]["file"]
             later = int(kind == "ptx" and f".target sm_{record['arch']}\n".encode() in path.read_bytes())

@@ -23,14 +23,28 @@ needs_triton = pytest.mark.skipif(
 _TYPES = {"input": "u64", "output": "u64", "size": "u32"}
 
 
+ONE_OF_EACH_FILE = list({record.entry: op for op, record in reversed(KERNEL_RECORDS.items())}.values())
+
+
 @pytest.fixture(scope="module", params=[pytest.param(arch, marks=needs_triton) for arch in (87, 120)])
 def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """One op of each kernel file: compilation takes half a second each."""
     folder = tmp_path_factory.mktemp("kernels")
-    return compile_kernels(folder, [request.param], ["float16"])
+    return compile_kernels(folder, [request.param], ["float16"], ONE_OF_EACH_FILE)
+
+
+@needs_triton
+def test_ops_that_differ_in_a_constant_compile_to_different_kernels(tmp_path: Path) -> None:
+    ops = [op for op, record in KERNEL_RECORDS.items() if record.constants]
+    manifest = compile_kernels(tmp_path, [87], ["float32"], ops)
+    assert {kernel.op for kernel in manifest.kernels} == set(ops)
+    assert not any(kernel.spill_bytes for kernel in manifest.kernels)
+    images = {kernel.cubin.sha256 for kernel in manifest.kernels}
+    assert len(images) == len(manifest.kernels) == 2 * len(ops)
 
 
 def test_every_kernel_is_there_and_takes_what_the_manifest_says(compiled: Manifest) -> None:
-    assert {kernel.op for kernel in compiled.kernels} == set(KERNEL_RECORDS)
+    assert {kernel.op for kernel in compiled.kernels} == set(ONE_OF_EACH_FILE)
     assert {kernel.weights for kernel in compiled.kernels} == {"float16", "int8", "int32"}
     for kernel in compiled.kernels:
         ptx = compiled.read(kernel.ptx).decode()
@@ -52,7 +66,7 @@ def test_registers_suffice_and_multiplications_are_those_of_tensor_cores(compile
     for kernel in compiled.kernels:
         assert kernel.spill_bytes == 0 and 0 < kernel.registers <= 255 and ".local" not in text(compiled, kernel)
         assert kernel.registers * kernel.threads <= 65536
-        if kernel.op in ("ConditionalMLPUp", "ConditionalMLPDown"):
+        if KERNEL_RECORDS[kernel.op].has_weights:
             assert "mma.sync" in text(compiled, kernel)
             assert kernel.requires == {} or "cp.async" in text(compiled, kernel)
 
@@ -115,7 +129,7 @@ def worker_that_fails(message: str) -> object:
 def test_a_kernel_that_does_not_compile_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "manifest.json").write_text("old")
     monkeypatch.setattr(compilation, "_worker", worker_that_fails("no such instruction"))
-    with pytest.raises(KernelError, match=r"sm_87/conditional_mlp_order.int32.any did not compile: no such instruct"):
+    with pytest.raises(KernelError, match=r"sm_87/ConditionalMLPOrder.int32.any did not compile: no such instruct"):
         compile_kernels(tmp_path, [87], ["float16"], ["ConditionalMLPOrder"])
     assert contents(tmp_path) == {"manifest.json": b"old"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from adaptrt.ops.conditional_mlp import CONDITIONAL_MLP
-from adaptrt.ops.record import Case
-from adaptrt.ops.select_tokens import SELECT_TOKENS
+from adaptrt.ops import CONDITIONAL_MLP, RECORDS, SELECT_TOKENS, Case, OpRecord
 from tests.plugins_trt.plugin_host import Array, Build, Input, Played, Scenario
 from tests.plugins_trt.standin_manifest import REALS, chosen, grid_of, write_kernels
 
@@ -26,17 +24,26 @@ def real(dtype: str) -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
 
 
-def mlp_inputs(sizes: dict[str, int], dtype: str, draw: str = "random") -> dict[str, Array]:
-    inputs = CONDITIONAL_MLP.make_inputs(Case("", sizes, draw), np.random.default_rng(), "float32")
+def learner_ops(records: Mapping[str, OpRecord]) -> list[OpRecord]:
+    """The ops with plugins in which a token runs the first k learners."""
+    return [record for record in records.values() if record.parts and "k" in {field.name for field in record.inputs}]
+
+
+def mlp_inputs(
+    sizes: dict[str, int], dtype: str, draw: str = "random", record: OpRecord = CONDITIONAL_MLP
+) -> dict[str, Array]:
+    inputs = record.make_inputs(Case("", sizes, draw), np.random.default_rng(), "float32")
     return {name: array if name == "k" else array.astype(real(dtype)) for name, array in inputs.items()}
 
 
-def mlp_expected(inputs: dict[str, Array]) -> Array:
+def mlp_expected(inputs: dict[str, Array], record: OpRecord = CONDITIONAL_MLP) -> Array:
     """The reference in float64 of what the inputs hold."""
-    return CONDITIONAL_MLP.expected({name: a if name == "k" else a.astype("float32") for name, a in inputs.items()})[0]
+    return record.expected({name: a if name == "k" else a.astype("float32") for name, a in inputs.items()})[0]
 
 
-def mlp_scenario(runs: Sequence[dict[str, Array]], most: int = 600, **rest: Any) -> Scenario:
+def mlp_scenario(
+    runs: Sequence[dict[str, Array]], most: int = 600, op: str = CONDITIONAL_MLP.name, **rest: Any
+) -> Scenario:
     """A node whose number of tokens alone is dynamic."""
     dtype = runs[0]["x"].dtype.name
     inputs = []
@@ -46,7 +53,7 @@ def mlp_scenario(runs: Sequence[dict[str, Array]], most: int = 600, **rest: Any)
         inputs.append(
             Input("int32" if name == "k" else dtype, axes, (most, *array.shape[1:]) if tokens else array.shape)
         )
-    return Scenario("ConditionalMLP", inputs, runs=[list(run.values()) for run in runs], **rest)
+    return Scenario(op, inputs, runs=[list(run.values()) for run in runs], **rest)
 
 
 def agree(got: Array, wanted: Array, dtype: str) -> None:
@@ -69,17 +76,28 @@ def check_launches(played: Played, tmp_path: Path, dtype: str, arch: int, order:
 
 
 @pytest.mark.parametrize("dtype", REALS)
-def test_whole_op_in_every_dtype(csrc: Build, tmp_path: Path, dtype: str) -> None:
-    inputs = mlp_inputs(SIZES, dtype, "beyond")
-    played = csrc.play(mlp_scenario([inputs]), tmp_path / "play")
+@pytest.mark.parametrize("record", learner_ops(RECORDS), ids=lambda record: record.name)
+def test_whole_op_in_every_dtype(csrc: Build, tmp_path: Path, record: OpRecord, dtype: str) -> None:
+    inputs = mlp_inputs(SIZES, dtype, "beyond", record)
+    played = csrc.play(mlp_scenario([inputs], op=record.name), tmp_path / "play")
     assert played.status == 0 and not played.report["log"] and not played.report["recorded"]
     assert played.report["output_types"] == [dtype]
     assert played.report["output_shapes"] == [["T", "48"]]
     assert played.report["serialized"] == {"op_version": 1}
     assert played.report["independent"]
-    agree(played.results[0][0], mlp_expected(inputs), dtype)
+    agree(played.results[0][0], mlp_expected(inputs, record), dtype)
     # Once by the run, once more by the second context.
-    check_launches(played, tmp_path, dtype, 87, PARTS * 2)
+    check_launches(played, tmp_path, dtype, 87, [part.name for part in record.parts] * 2)
+
+
+@pytest.mark.parametrize("record", learner_ops(RECORDS), ids=lambda record: record.name)
+def test_comparison_tells_ops_apart(csrc: Build, tmp_path: Path, record: OpRecord) -> None:
+    inputs = mlp_inputs(SIZES, "float32", "all", record)
+    played = csrc.play(mlp_scenario([inputs], op=record.name), tmp_path)
+    for other in learner_ops(RECORDS):
+        if other is not record and other.inputs == record.inputs:
+            with pytest.raises(AssertionError, match="Not equal to tolerance"):
+                agree(played.results[0][0], mlp_expected(inputs, other), "float32")
 
 
 def test_comparison_can_fail(csrc: Build, tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from adaptrt.ops import RECORDS
 from tests.plugins_trt.conftest import built_or_skip
 from tests.plugins_trt.plugin_host import Build, Scenario
 from tests.plugins_trt.standin_manifest import chosen, grid_of, signatures
 from tests.plugins_trt.test_csrc import SIZES, agree, mlp_expected, mlp_inputs, mlp_scenario
 
 ARCH = 87
+OPS = ("ConditionalMLP", "ConditionalSwiGLU")  # one of each up-projection
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def compiled_for(arch: int, csrc: Build, folder: Path) -> BuildWithKernels:
     assert csrc.library.is_file()  # where there is none the tests are skipped before anything is compiled
     pytest.importorskip("triton", reason="there is no Triton to compile kernels with")
     compile_kernels = pytest.importorskip("adaptrt.plugins_trt.compile").compile_kernels
-    ops = ("ConditionalMLPOrder", "ConditionalMLPUp", "ConditionalMLPDown")
+    ops = list(dict.fromkeys(part.name for op in OPS for part in RECORDS[op].parts))
     compile_kernels(folder / "kernels", (arch,), dtypes=("float16",), ops=ops)
     images = folder / "signatures"
     images.write_text(signatures(folder / "kernels", json.loads((folder / "kernels" / "manifest.json").read_text())))
@@ -64,16 +66,17 @@ def arch_of_this_machine() -> int | None:
     return major.value * 10 + minor.value
 
 
+@pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize(
     "sizes", [SIZES, SIZES | {"T": 1500}, SIZES | {"D": 20, "h": 12, "E": 7}], ids=["aligned", "many", "odd"]
 )
 def test_compiled_kernels_are_launched_as_their_manifest_says(
-    compiled: BuildWithKernels, kernels: Path, tmp_path: Path, sizes: dict[str, int]
+    compiled: BuildWithKernels, kernels: Path, tmp_path: Path, sizes: dict[str, int], op: str
 ) -> None:
-    inputs = mlp_inputs(sizes, "float16", "beyond")
-    played = compiled.play(mlp_scenario([inputs], most=1500), tmp_path, "--arch", ARCH)
+    inputs = mlp_inputs(sizes, "float16", "beyond", RECORDS[op])
+    played = compiled.play(mlp_scenario([inputs], most=1500, op=op), tmp_path, "--arch", ARCH)
     assert played.status == 0 and not played.report["log"]
-    agree(played.results[0][0], mlp_expected(inputs), "float16")
+    agree(played.results[0][0], mlp_expected(inputs, RECORDS[op]), "float16")
     manifest = json.loads((kernels / "manifest.json").read_text())
     assert len(played.launches) == 6
     for launch in played.launches:

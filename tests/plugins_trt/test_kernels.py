@@ -10,8 +10,8 @@ pytest.importorskip("triton", reason="triton is not installed: install adaptrt[k
 
 import torch
 
-from adaptrt.bench.gpu.reference import TOLERANCES, Sizes, draw_mlp, mlp_reference
-from adaptrt.ops import CONDITIONAL_MLP, SELECT_TOKENS, Case
+from adaptrt.bench.gpu.reference import LEARNER_OPS, TOLERANCES, Sizes, draw_mlp, mlp_reference
+from adaptrt.ops import CONDITIONAL_MLP, RECORDS, SELECT_TOKENS, Case, OpRecord
 from adaptrt.plugins_trt import launch
 from adaptrt.plugins_trt.kernel_records import (
     CONDITIONAL_MLP_DOWN,
@@ -19,18 +19,19 @@ from adaptrt.plugins_trt.kernel_records import (
     CONDITIONAL_MLP_UP,
     KERNEL_RECORDS,
 )
-from adaptrt.plugins_trt.kernels.configurations import FAMILIES, Configuration, configurations
+from adaptrt.plugins_trt.kernels.configurations import FAMILIES, Configuration
 from tests.ops.implementations import assert_close
 from tests.ops.kernels import DEVICE, poisoned, run_kernels
 
 seeds = st.integers(0, 2**32 - 1)
 ONE_OF_EACH_FAMILY = sorted({family: arch for arch, family in FAMILIES.items()}.values())
+OF_TILES = ("ConditionalMLP", "ConditionalSwiGLU")  # each kernel file's tiles by one op
 TILES = {
     f"{op}-{choice.name}-{'x'.join(map(str, choice.blocks.values()))}": (op, choice)
-    for op in ("ConditionalMLPUp", "ConditionalMLPDown")
+    for op in ("ConditionalMLPUp", "ConditionalSwiGLUUp", "ConditionalMLPDown")
     for arch in ONE_OF_EACH_FAMILY
     for dtype, weights, aligned in (("float16", "float16", True), ("float32", "float32", True), ("float16", "int8", 1))
-    for choice in configurations(op, arch, dtype, weights, aligned=bool(aligned))
+    for choice in KERNEL_RECORDS[op].configurations(arch, dtype, weights, aligned=bool(aligned))
 }
 
 
@@ -40,14 +41,17 @@ def ordered(k: torch.Tensor, learners: int) -> tuple[torch.Tensor, torch.Tensor]
     return order, running
 
 
-def assert_right(sizes: Sizes, dtype: str, weights: str, seed: int, choose: launch.Choose) -> None:
-    inputs = draw_mlp(sizes, dtype, weights, DEVICE, torch.Generator().manual_seed(seed))
-    got = launch.conditional_mlp(**inputs.tensors, allocate=poisoned, choose=choose)
+def assert_right(
+    sizes: Sizes, dtype: str, weights: str, seed: int, choose: launch.Choose, op: OpRecord = CONDITIONAL_MLP
+) -> None:
+    inputs = draw_mlp(sizes, dtype, weights, DEVICE, torch.Generator().manual_seed(seed), op)
+    got = launch.compute(op, inputs.tensors, allocate=poisoned, choose=choose)["y"]
     torch.testing.assert_close(got.double(), mlp_reference(inputs), rtol=TOLERANCES[dtype], atol=TOLERANCES[dtype])
 
 
-def test_tolerances_are_those_of_the_op() -> None:
-    of_the_op = {name: (tolerance.rtol, tolerance.atol) for name, tolerance in CONDITIONAL_MLP.tolerances.items()}
+@pytest.mark.parametrize("op", LEARNER_OPS, ids=lambda op: op.name)
+def test_tolerances_are_those_of_the_op(op: OpRecord) -> None:
+    of_the_op = {name: (tolerance.rtol, tolerance.atol) for name, tolerance in op.tolerances.items()}
     assert of_the_op == {name: (tolerance, tolerance) for name, tolerance in TOLERANCES.items()}
 
 
@@ -103,7 +107,8 @@ def test_every_tile_of_the_table(tile: str) -> None:
     def choose(record: launch.KernelRecord, sizes: dict[str, int], dtype: str, weights: str) -> Configuration:
         return choice if record.op == op else launch.choose_configuration(record, sizes, dtype, weights)
 
-    assert_right(Sizes(150, 3, 80, 48, 144), "float16", "float16", 1, choose)
+    (whole,) = [name for name in OF_TILES if op in {part.name for part in RECORDS[name].parts}][:1]
+    assert_right(Sizes(150, 3, 80, 48, 144), "float16", "float16", 1, choose, RECORDS[whole])
 
 
 @settings(max_examples=8, deadline=None)
@@ -112,18 +117,24 @@ def test_thousands_of_tokens(seed: int, tokens: int, learners: int, dtype: str) 
     assert_right(Sizes(tokens, learners, 16, 16, 16, "beyond"), dtype, dtype, seed, launch.choose_configuration)
 
 
+@pytest.mark.parametrize("op", OF_TILES)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @settings(max_examples=8, deadline=None)
 @given(seed=seeds, sizes=st.builds(Sizes, *[st.integers(low, 70) for low in (0, 1, 1, 1, 1)]))
-def test_int8_weights_mean_what_their_scales_say(dtype: str, seed: int, sizes: Sizes) -> None:
+def test_int8_weights_mean_what_their_scales_say(op: str, dtype: str, seed: int, sizes: Sizes) -> None:
     few = Sizes(sizes.T, sizes.N % 5 + 1, sizes.D, sizes.h, sizes.E, "beyond")
-    assert_right(few, dtype, "int8", seed, launch.choose_configuration)
+    assert_right(few, dtype, "int8", seed, launch.choose_configuration, RECORDS[op])
 
 
-def test_the_comparison_can_fail() -> None:
-    inputs = draw_mlp(Sizes(40, 4, 16, 16, 16), "float16", "int8", DEVICE, torch.Generator().manual_seed(0))
-    wrong = {**inputs.tensors, "w2_scale": inputs.tensors["w2_scale"] * 1.5}
-    got = launch.conditional_mlp(**wrong, allocate=poisoned).double()
+@pytest.mark.parametrize(
+    ("op", "scale"),
+    [("ConditionalMLP", "w2_scale"), ("ConditionalSwiGLU", "w1_scale"), ("ConditionalSwiGLU", "v1_scale")],
+)
+def test_the_comparison_can_fail(op: str, scale: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = draw_mlp(Sizes(40, 4, 16, 16, 16), "float16", "int8", DEVICE, generator, RECORDS[op])
+    wrong = {**inputs.tensors, scale: inputs.tensors[scale] * 1.5}
+    got = launch.compute(RECORDS[op], wrong, allocate=poisoned)["y"].double()
     with pytest.raises(AssertionError):
         torch.testing.assert_close(got, mlp_reference(inputs), rtol=1e-2, atol=1e-2)
 

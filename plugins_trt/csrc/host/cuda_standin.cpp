@@ -94,7 +94,7 @@ size_t lengthOf(char const* image) {
 using namespace adaptrt::host;
 
 // One kernel a line: arch, cubin or ptx, whether PTX may be compiled for later ones, file, op, entry, threads,
-// shared bytes, then name:kind:dtype of each argument. False where the text cannot be read.
+// shared bytes, then name:kind:dtype of each argument and name:constant:value of each constant. False where the text cannot be read.
 ADAPTRT_EXPORT bool standinConfigure(int arch, int sharedBytes, bool refusesCubins, char const* kernels) {
   device().arch = arch;
   device().sharedBytes = sharedBytes;
@@ -217,7 +217,9 @@ ADAPTRT_EXPORT int cuLaunchKernel(Function* function, unsigned gridX, unsigned g
   for (size_t i = 0; i < image.parameters.size(); ++i) {
     Parameter const& parameter = image.parameters[i];
     Argument argument{parameter.kind, parameter.dtype, nullptr, 0};
-    if (parameter.kind == "size") {
+    if (parameter.kind == "constant") {
+      // Compiled into the kernel: stands behind all arguments and is not passed.
+    } else if (parameter.kind == "size") {
       std::memcpy(&argument.value, parameters[i], sizeof argument.value);
       sizes.number(parameter.name, argument.value);
     } else {
@@ -244,10 +246,10 @@ ADAPTRT_EXPORT int cuLaunchKernel(Function* function, unsigned gridX, unsigned g
       sharedBytes > function->mostShared) {
     return kInvalidValue;
   }
-  std::string const op = image.op;
-  auto const run = [op, arguments] {
-    if (!compute(op, arguments)) {
-      device().records.push_back(JsonObject().text("refused", "computing " + op).str());
+  std::string const entry = image.entry;
+  auto const run = [entry, arguments] {
+    if (!compute(entry, arguments)) {
+      device().records.push_back(JsonObject().text("refused", "computing " + entry).str());
     }
   };
   if (device().isCapturing) {

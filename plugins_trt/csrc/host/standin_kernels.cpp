@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <numeric>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 namespace adaptrt::host {
@@ -126,28 +128,60 @@ void computeOrder(Given const& given) {
   }
 }
 
-void computeUp(Given const& given) {
-  int64_t const T = given.size("T");
-  int64_t const N = given.size("N");
+// The activations of the ops' table, written apart from it.
+double activate(std::string const& name, double z) {
+  double const pi = std::acos(-1.0);
+  auto const logistic = [](double value) { return 1 / (1 + std::exp(-value)); };
+  static std::map<std::string, int> const places{
+      {"gelu", 0}, {"gelu_tanh", 1}, {"quick_gelu", 2}, {"relu", 3}, {"silu", 4}};
+  switch (places.at(name)) {
+    case 0: return 0.5 * z * (1 + std::erf(z / std::sqrt(2.0)));
+    case 1: return 0.5 * z * (1 + std::tanh(std::sqrt(2 / pi) * (z + 0.044715 * z * z * z)));
+    case 2: return z * logistic(1.702 * z);
+    case 3: return z > 0 ? z : 0;
+    default: return z * logistic(z);
+  }
+}
+
+// One learner's first layer for one token: the sum over d of x[token, d] * weight[n, d, j], and bias[n, j].
+double linear(Given const& given, char const* weight, char const* bias, int64_t token, int64_t n, int64_t j) {
   int64_t const D = given.size("D");
   int64_t const h = given.size("h");
   Reals const x = given.reals("x");
-  Reals const w1 = given.reals("w1");
-  Reals const b1 = given.reals("b1");
+  Reals const w = given.reals(weight);
+  double z = given.reals(bias)[n * h + j];
+  for (int64_t d = 0; d < D; ++d) {
+    z += x[token * D + d] * w[(n * D + d) * h + j];
+  }
+  return z;
+}
+
+// hidden of both up-projections; factor is what an activation is multiplied by.
+template <typename Factor>
+void fillHidden(Given const& given, Factor const& factor) {
+  int64_t const T = given.size("T");
+  int64_t const N = given.size("N");
+  int64_t const h = given.size("h");
+  std::string const activation = given.all.at("ACTIVATION").dtype;
   Reals hidden = given.reals("hidden");
   auto const* const order = given.as<int32_t const>("order");
   auto const* const running = given.as<int32_t const>("running");
   for (int64_t n = 0; n < N; ++n) {
     for (int64_t p = 0; p < std::min<int64_t>(running[n], T); ++p) {
       for (int64_t j = 0; j < h; ++j) {
-        double z = b1[n * h + j];
-        for (int64_t d = 0; d < D; ++d) {
-          z += x[order[p] * D + d] * w1[(n * D + d) * h + j];
-        }
-        hidden.set(p * N * h + n * h + j, 0.5 * z * (1 + std::erf(z / std::sqrt(2.0))));
+        double const active = activate(activation, linear(given, "w1", "b1", order[p], n, j));
+        hidden.set(p * N * h + n * h + j, active * factor(order[p], n, j));
       }
     }
   }
+}
+
+void computeUp(Given const& given) {
+  fillHidden(given, [](int64_t, int64_t, int64_t) { return 1.0; });
+}
+
+void computeGatedUp(Given const& given) {
+  fillHidden(given, [&](int64_t token, int64_t n, int64_t j) { return linear(given, "v1", "c1", token, n, j); });
 }
 
 void computeDown(Given const& given) {
@@ -232,13 +266,14 @@ void computeSelection(Given const& given) {
 
 }  // namespace
 
-bool compute(std::string const& op, Arguments const& arguments) {
-  static std::map<std::string, void (*)(Given const&)> const ops{{"ConditionalMLPOrder", computeOrder},
-                                                                 {"ConditionalMLPUp", computeUp},
-                                                                 {"ConditionalMLPDown", computeDown},
-                                                                 {"SelectTokens", computeSelection}};
-  auto const known = ops.find(op);
-  if (known == ops.end()) {
+bool compute(std::string const& entry, Arguments const& arguments) {
+  static std::map<std::string, void (*)(Given const&)> const kernels{{"conditional_mlp_order", computeOrder},
+                                                                     {"conditional_mlp_up", computeUp},
+                                                                     {"conditional_glu_up", computeGatedUp},
+                                                                     {"conditional_mlp_down", computeDown},
+                                                                     {"select_tokens", computeSelection}};
+  auto const known = kernels.find(entry);
+  if (known == kernels.end()) {
     return false;
   }
   try {

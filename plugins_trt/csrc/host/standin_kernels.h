@@ -8,15 +8,15 @@
 namespace adaptrt::host {
 
 struct Argument {
-  std::string kind;   // "input", "size" or "output"
-  std::string dtype;  // of what the pointer points to
+  std::string kind;   // "input", "size", "output", or "constant", which the kernel was compiled with
+  std::string dtype;  // of what the pointer points to; a constant's value
   void* pointer;
   int32_t value;
 };
 
 using Arguments = std::map<std::string, Argument>;
 
-// Computes the op of that name. False where the op is unknown or an argument of its own is missing.
-bool compute(std::string const& op, Arguments const& arguments);
+// Computes what the kernel of that name does. False where it is unknown or an argument of its own is missing.
+bool compute(std::string const& entry, Arguments const& arguments);
 
 }  // namespace adaptrt::host
