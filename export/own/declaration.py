@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -203,10 +204,10 @@ def _knob(knob: object, where: str, *, several: bool) -> KnobSpec:
     numbers = (knob.full, knob.least)
     fine = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
     fine = fine and knob.full != knob.least and type(knob.size) is int and knob.size >= 1
-    if not fine or (knob.whole and not all(float(number).is_integer() for number in numbers)):
+    if not fine or (knob.whole and not all(float(number).is_integer() and number >= 0 for number in numbers)):
         raise ExportError(
             f"{where}: got {knob.name} from {knob.full} to {knob.least} of size {knob.size}, expected two finite "
-            "numbers that differ, whole ones where it is whole, and a size from 1"
+            "numbers that differ, whole ones from 0 where it is whole, and a size from 1"
         )
     if knob.name in _RESERVED_KNOBS:
         raise ExportError(
@@ -223,10 +224,10 @@ def _knob(knob: object, where: str, *, several: bool) -> KnobSpec:
                 f"{where}: got 'price' from {knob.full:g} to {knob.least:g} of size {knob.size}, expected one number "
                 "that rises from where everything runs; call it otherwise, and it is swept by its own range"
             )
-    low, high = min(numbers), max(numbers)
-    return KnobSpec(
-        knob.name, "int32" if knob.whole else "float32", (knob.size,), float(low), float(high), float(knob.full)
-    )
+    # As graphs hold them: what is fed is rounded to float32 and must not lie outside.
+    full, least = (float(np.float32(number)) for number in numbers)
+    dtype = "int32" if knob.whole else "float32"
+    return KnobSpec(knob.name, dtype, (knob.size,), min(full, least), max(full, least), full)
 
 
 def _rule(network: Adaptive, kind: str) -> tuple[float, ...] | None:
