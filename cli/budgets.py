@@ -8,57 +8,74 @@ from adaptrt.cli.errors import CommandError
 
 if TYPE_CHECKING:
     from adaptrt.runtime import Budget
-
-_SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_LARGEST_SHARE = 10.0
-"""A plain number above this is meant as multiply-accumulates whose suffix was forgotten."""
+    from adaptrt.runtime.control.budget_kinds import BudgetKind, TextForm
 
 
 def parse_budget(text: str, *, hard: bool = False) -> Budget:
-    """``0.5`` or ``50%`` is a share of the dense work, ``90M`` multiply-accumulates, ``full`` everything.
-
-    ``8ms`` is a latency, ``40mJ`` an energy per call, ``10W`` an average power.
+    """A budget as any kind of the table is written; of several suffixes that fit the longest counts.
 
     Args:
-        text: As written.
+        text: As written, such as ``50%``, ``8ms`` or ``full``.
         hard: Whether it holds for every input, not only on average.
 
     Raises:
-        CommandError: It is none of these, or hard and not of work.
+        CommandError: It is written like no kind, or hard and not of work.
         BudgetError: The number is NaN, infinite or negative.
     """
     from adaptrt.runtime import Budget
 
     text = text.strip()
-    if text.lower() == "full":
-        if hard:
-            raise CommandError("got --hard with budget full, expected a share or MACs; leave --hard out")
-        return Budget.full()
-    for suffix, make in (("ms", Budget.latency), ("mJ", Budget.energy), ("W", Budget.power)):
-        if text.endswith(suffix):
-            if hard:
-                raise CommandError(f"got --hard with budget {text}, expected a share or MACs; leave --hard out")
-            return make(_number(text, text[: -len(suffix)]))
-    if text[-1:] in _SUFFIXES:
-        return Budget.macs(_number(text, text[:-1]) * _SUFFIXES[text[-1]], hard)
-    if text.endswith("%"):
-        return Budget.fraction(_number(text, text[:-1]) / 100, hard)
-    budget = Budget.fraction(_number(text, text), hard)
-    if budget.value > _LARGEST_SHARE:
+    kind, form = _recognised(text)
+    if hard and not kind.hard:
+        shown = text if form else kind.name
+        raise CommandError(f"got --hard with budget {shown}, expected {_hard_kinds()}; leave --hard out")
+    if form is None:
+        return Budget(kind.name)
+    try:
+        number = float(text.removesuffix(form.suffix))
+    except ValueError:
+        raise _unreadable(text) from None
+    budget = Budget(kind.name, number * form.multiplier / form.divisor, hard, kind.percentile)
+    if form.largest is not None and budget.value > form.largest:
         raise _unreadable(text)
     return budget
 
 
-def _number(text: str, number: str) -> float:
-    try:
-        return float(number)
-    except ValueError:
-        raise _unreadable(text) from None
+def budget_metavar() -> str:
+    """What a command's usage calls its budget: ``SHARE|MACS|...``."""
+    from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
+
+    return "|".join(kind.metavar for kind in BUDGET_KINDS.values())
+
+
+def budget_forms() -> str:
+    """How budgets are written, with an example of each kind."""
+    from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
+
+    *others, last = (kind.written for kind in BUDGET_KINDS.values())
+    return f"{', '.join(others)}, or {last}"
+
+
+def _recognised(text: str) -> tuple[BudgetKind, TextForm | None]:
+    """The kind that is written so, and which of its forms; None where it is the word."""
+    from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, NOTHING
+
+    forms = [(form, kind) for kind in BUDGET_KINDS.values() for form in kind.forms]
+    for kind in BUDGET_KINDS.values():
+        if kind.meter is NOTHING and text.lower() == kind.name:
+            return kind, None
+    for form, kind in sorted(forms, key=lambda pair: -len(pair[0].suffix)):
+        if text.endswith(form.suffix):
+            return kind, form
+    raise _unreadable(text)
+
+
+def _hard_kinds() -> str:
+    from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
+    from adaptrt.runtime.table import either
+
+    return either(kind.short for kind in BUDGET_KINDS.values() if kind.hard)
 
 
 def _unreadable(text: str) -> CommandError:
-    return CommandError(
-        f"got budget {text!r}, expected a share of the dense work such as 0.5 or 50%, MACs such as 90M "
-        "(k, M, G or T), a latency such as 8ms, an energy such as 40mJ, a power such as 10W, or full; write it "
-        "like one of these"
-    )
+    return CommandError(f"got budget {text!r}, expected {budget_forms()}; write it like one of these")

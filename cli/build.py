@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from adaptrt.cli.errors import CommandError
+from adaptrt.cli.table_options import TableChoice, TableOption
 from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
 
 if TYPE_CHECKING:
     from adaptrt.export.targets.build import BuildReport
 
-_EXAMPLES = """
-adaptrt build build/digits --target tensorrt-rtx --arch 89 --precision fp16
-adaptrt build build/digits --target tensorrt-rtx --arch 86 --arch 89 --arch 120 --batch 1:8:64
-adaptrt build build/digits --target openvino
-adaptrt build build/digits --target tensorrt --precision fp16
-adaptrt build build/digits --target tensorrt --plugins library --plugin-library libadaptrt_trt.so --engine-version 10.3
-"""
+
+def _examples() -> str:
+    from adaptrt.runtime.bundle.target_table import TARGETS
+
+    lines = [(target.name, options) for target in TARGETS.values() for options in target.examples]
+    return "\n".join(f"adaptrt build build/digits --target {name} {options}".rstrip() for name, options in lines)
 
 
-@click.command(cls=Verb, examples=_EXAMPLES)
+def _what_is_built() -> str:
+    from adaptrt.runtime.bundle.target_table import TARGETS
+
+    return " ".join(f"{target.name}: {target.made}." for target in TARGETS.values())
+
+
+def _targets() -> str:
+    """Help for ``--target``."""
+    from adaptrt.runtime.bundle.target_table import TARGETS
+    from adaptrt.runtime.table import either
+
+    return f"{either(TARGETS)}."
+
+
+def _precisions() -> Sequence[str]:
+    from adaptrt.runtime.bundle.target_table import all_precisions
+
+    return all_precisions()
+
+
+def _plugins() -> Sequence[str]:
+    from adaptrt.runtime.bundle.target_table import all_plugins
+
+    return all_plugins()
+
+
+@click.command(cls=Verb, examples=_examples, details=_what_is_built)
 @click.argument("bundle", type=PATH)
-@click.option("--target", required=True, metavar="TARGET", help="tensorrt, tensorrt-rtx or openvino.")
+@click.option("--target", cls=TableOption, required=True, metavar="TARGET", table_help=_targets)
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16"]),
+    type=TableChoice(_precisions),
     default="fp32",
     show_default=True,
     help="Of weights and activations; what decides stays in float32.",
@@ -39,14 +65,14 @@ adaptrt build build/digits --target tensorrt --plugins library --plugin-library 
     type=click.IntRange(50, 999),
     multiple=True,
     help="Compute capability, as 89; several times for one engine that serves several. Default: this machine's GPU; "
-    "without one tensorrt-rtx builds for 86, 89 and 120.",
+    "without one 86, 89 and 120, where the target can be built for other machines.",
 )
 @click.option(
     "--plugins",
-    type=click.Choice(["none", "library", "python"]),
+    type=TableChoice(_plugins),
     default="none",
     show_default=True,
-    help="Where tensorrt finds adaptrt's ops: as standard operators, in a plugin library, or compiled into the engine.",
+    help="Where adaptrt's ops come from: standard operators, a plugin library, or kernels compiled into the engine.",
 )
 @click.option("--plugin-library", type=PATH, metavar="FILE.so", help="The library, for --plugins library.")
 @click.option(
@@ -74,7 +100,10 @@ adaptrt build build/digits --target tensorrt --plugins library --plugin-library 
     help="How much less than the bundle's the share of golden predictions may be; below that nothing is written.",
 )
 @click.option(
-    "--verify/--no-verify", default=True, show_default=True, help="Compare OpenVINO, if installed, with ONNX Runtime."
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Run the prepared graphs where the engine compiles them itself and is installed, and compare.",
 )
 @click.option("--rebuild", is_flag=True, help="Build also what is there already.")
 @json_option
@@ -98,16 +127,14 @@ def build(
 
     The result is kept in the bundle's folder, under engines/TARGET-PRECISION.
 
-    tensorrt-rtx builds engines here, no GPU needed. tensorrt builds where TensorRT is installed; elsewhere it leaves
-    the prepared graphs and the trtexec commands. openvino gets prepared graphs, which it compiles when it loads them.
-
     What is there is kept if it was made of the same bundle, for the same engine version, architecture, shapes and
     plugins; otherwise it is built again, and the reason told.
     """
     from adaptrt.cli import output
     from adaptrt.cli.progress import steps_shown
-    from adaptrt.export.targets.build import BuildSettings, build_target
+    from adaptrt.export.targets.build import build_target
     from adaptrt.export.targets.profiles import SizeRange
+    from adaptrt.export.targets.target_builder import BuildSettings
 
     keep_on_interrupt("the bundle is as it was")
     if plugin_library is not None and not plugin_library.is_file():

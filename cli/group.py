@@ -23,12 +23,9 @@ _LONGEST_NAME = 200
 
 _EXTRAS = {
     **dict.fromkeys(("rich", "PIL", "onnx"), "cli"),
-    "onnxruntime": "cpu",
-    "openvino": "openvino",
-    "tensorrt_rtx_bindings": "tensorrt-rtx",
     **dict.fromkeys(("torch", "onnxscript", "safetensors", "sklearn", "matplotlib"), "export"),
 }
-"""The extra that brings a module."""
+"""The extra that brings a module; for an engine's module its record says it."""
 
 
 class Failure(click.ClickException):
@@ -89,13 +86,23 @@ class VerbGroup(click.Group):
             raise _unusable_path(error) from error
         except ModuleNotFoundError as error:
             module = (error.name or "").partition(".")[0]
-            if module not in _EXTRAS:
+            extra = _extra_of(module)
+            if extra is None:
                 raise
-            extra = _EXTRAS[module]
             raise Failure(
                 f"{module} is not installed, expected it for `adaptrt {ctx.invoked_subcommand}`; "
                 f"run: pip install 'adaptrt[{extra}]'"
             ) from error
+
+
+def _extra_of(module: str) -> str | None:
+    """The extra that brings a module; None where none does."""
+    if module in _EXTRAS:
+        return _EXTRAS[module]
+    from adaptrt.runtime.backends.backend_table import BACKENDS
+
+    extras = (extra for record in BACKENDS.values() if module in record.modules for extra in record.extras)
+    return next(extras, None)
 
 
 def _unusable_path(error: OSError) -> Failure:

@@ -73,13 +73,14 @@ def _sizes(folder: Path, bundle: Bundle) -> dict[str, int]:
 
 def _engines(folder: Path, bundle: Bundle) -> dict[str, tuple[EngineSet | None, str | None]]:
     """What was built, by folder: its content, and what is wrong with it."""
-    from adaptrt.runtime.bundle.engine_files import PRECISIONS, TARGETS, check_source, engine_folder, read_engines
+    from adaptrt.runtime.bundle.engine_files import check_source, engine_folder, read_engines
+    from adaptrt.runtime.bundle.target_table import TARGETS
     from adaptrt.runtime.errors import BundleError
 
     found: dict[str, tuple[EngineSet | None, str | None]] = {}
-    for target in TARGETS:
-        for precision in PRECISIONS:
-            place = engine_folder(folder, target, precision)
+    for target in TARGETS.values():
+        for precision in target.precisions:
+            place = engine_folder(folder, target.name, precision)
             if not place.exists():
                 continue
             made = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from adaptrt.runtime.control.budget import PHYSICAL
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
 
 if TYPE_CHECKING:
     from adaptrt.runtime import AdaptiveModel, Budget
@@ -25,7 +25,7 @@ def prepare(model: AdaptiveModel, inputs: Mapping[str, Any], budget: Budget, *, 
         BudgetError: The bundle cannot obey the budget.
         BackendError: The engine failed.
     """
-    if budget.kind not in PHYSICAL:
+    if not BUDGET_KINDS[budget.kind].meter.physical:
         return
     from adaptrt.cli.batches import count_samples, repeated
     from adaptrt.cli.progress import steps_shown

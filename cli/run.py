@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptrt.cli.backend import backend_options, open_model
+from adaptrt.cli.budgets import budget_forms, budget_metavar, parse_budget
+from adaptrt.cli.table_options import TableOption
 from adaptrt.cli.verb import PATH, Verb, json_option
 
 if TYPE_CHECKING:
@@ -40,9 +42,9 @@ _ROWS = 20
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=PATH)
 @click.option(
     "--budget",
-    metavar="SHARE|MACS|MS|full",
-    help="Work per sample on average: 0.5 or 50% of the dense model's, or MACs such as 90M; or a latency such as "
-    "8ms; default: full.",
+    cls=TableOption,
+    table_metavar=budget_metavar,
+    table_help=lambda: f"What a call may spend: {budget_forms()}; default: full.",
 )
 @click.option("--hard", is_flag=True, help="The budget holds for every sample, not only on average.")
 @click.option("--price", type=float, help="Feed this price instead of obeying a budget.")
@@ -108,12 +110,11 @@ def run(
         raise click.UsageError("got --watch with --price, --output, --explain or --deadline, expected none; leave out")
     from adaptrt.cli.background import parse_background
     from adaptrt.cli.batches import MOST_SAMPLES, check_samples, predict
-    from adaptrt.cli.budgets import parse_budget
     from adaptrt.cli.input_files import read_files
     from adaptrt.cli.output import check_output_file, note, show_json
     from adaptrt.cli.preparation import prepare
     from adaptrt.runtime import Budget
-    from adaptrt.runtime.control.budget import PHYSICAL
+    from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
 
     if output is not None:
         check_output_file(output, (".npz",), inputs=inputs)
@@ -126,7 +127,7 @@ def run(
     model = open_model(bundle, threads, backend, precision, plugin_library)
     given = read_files(inputs, model.bundle.inputs, ground)
     arrays, laid_over = given.arrays, given.laid_over and given.laid_over.plain()
-    check_samples(model.bundle, arrays, some=watch or asked.kind in PHYSICAL)
+    check_samples(model.bundle, arrays, some=watch or BUDGET_KINDS[asked.kind].meter.physical)
     if watch:
         with contextlib.nullcontext() if metrics_port is None else model.serve_metrics(metrics_port) as server:
             if server is not None:

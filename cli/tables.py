@@ -230,5 +230,9 @@ def engines_quality(report: BuildReport) -> str:
     if made.largest_difference is not None:
         told += f"; logits differ by up to {made.largest_difference:.2g}"
     if report.verified is not None:
-        told += f"; OpenVINO's from ONNX Runtime's by {report.verified:.1e} away from ties"
+        from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
+        from adaptrt.runtime.bundle.target_table import TARGETS
+
+        engine, portable = BACKENDS[TARGETS[made.target].backend].title, BACKENDS[DEFAULT_BACKEND].title
+        told += f"; {engine}'s from {portable}'s by {report.verified:.1e} away from ties"
     return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,33 @@ class Verb(click.Command):
     """A command whose help ends in an Examples section.
 
     Args:
-        examples: One example per line, printed as they are.
+        examples: One example per line, printed as they are; or what gives them, where they come from a table.
+        details: Gives a paragraph of the help that comes from a table; None: there is none.
     """
 
-    def __init__(self, *args: Any, examples: str, **settings: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        examples: str | Callable[[], str],
+        details: Callable[[], str] | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(*args, **settings)
-        self.examples = examples.strip().splitlines()
+        self._examples, self._details = examples, details
+
+    @property
+    def examples(self) -> list[str]:
+        """One per line."""
+        text = self._examples if isinstance(self._examples, str) else self._examples()
+        return text.strip().splitlines()
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what the command does."""
+        super().format_help_text(ctx, formatter)
+        if self._details is not None:
+            formatter.write_paragraph()
+            with formatter.indentation():
+                formatter.write_text(self._details())
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the examples."""

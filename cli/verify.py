@@ -24,12 +24,13 @@ def verify(bundle: Path, backend: str, precision: str | None, plugin_library: Pa
     """Check a bundle on this machine against what torch computed.
 
     Decisions may differ only in ties, logits by at most 1e-4; otherwise an error and exit code 2. With a
-    --backend other than onnxruntime, whose decisions cannot be forced, logits are compared on the samples
+    --backend other than the default, whose decisions cannot be forced, logits are compared on the samples
     without a decision close to a tie; in half precision the predictions are, of which 1% may differ.
     """
     from adaptrt.cli import output
+    from adaptrt.runtime.backends.backend_table import DEFAULT_BACKEND
 
-    if (backend, precision, plugin_library) != ("onnxruntime", None, None):
+    if (backend, precision, plugin_library) != (DEFAULT_BACKEND, None, None):
         from adaptrt.export.parity.verify_backend import verify_backend
 
         checked = verify_backend(bundle, backend, precision=precision, plugin_library=plugin_library)

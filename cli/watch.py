@@ -14,6 +14,7 @@ import numpy as np
 from adaptrt.cli.batches import count_samples, repeated
 from adaptrt.cli.interrupts import stop_if_interrupted
 from adaptrt.runtime import Budget
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, TIME
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,7 +37,7 @@ class Watched:
         budget: That they are to obey.
         batch: Samples of a call.
         calls: Their number.
-        missed: How many took longer than a latency budget, or more energy.
+        missed: How many did not keep a budget that each call keeps or misses.
         latest: The last call.
         milliseconds: Of the latest calls.
         fractions: Their shares of the dense work.
@@ -61,7 +62,7 @@ class Watched:
     def describe(self) -> dict[str, Any]:
         """The numbers as they stand, for JSON and for the table."""
         latest, times = self.latest, np.array(self.milliseconds)
-        counted = self.budget.kind in ("latency", "energy") and self.calls
+        counted = BUDGET_KINDS[self.budget.kind].meter.per_call and self.calls
         return {
             "budget": str(self.budget),
             "batch": self.batch,
@@ -139,7 +140,8 @@ def view(model: AdaptiveModel, watched: Watched) -> Table:
     if latest is None:
         return made
     made.add_row("latency", f"{known['latency_ms']:.3f} ms; median {known['median_ms']:.3f}, 95% {known['p95_ms']:.3f}")
-    highest = watched.budget.value * 1.5 if watched.budget.kind == "latency" else max(watched.milliseconds)
+    kind = BUDGET_KINDS[watched.budget.kind]
+    highest = watched.budget.value * kind.factor * 1.5 if kind.meter is TIME else max(watched.milliseconds)
     made.add_row("", sparkline(list(watched.milliseconds)[-_WIDTH:], highest))
     made.add_row("of dense MACs", tables.percent(known["macs_fraction"]))
     made.add_row("", sparkline(list(watched.fractions)[-_WIDTH:], 1.1))

@@ -2,7 +2,7 @@
 
 >>> from adaptrt.runtime import Budget, load
 >>> Budget.fraction(0.5)
-Budget(kind='fraction', value=0.5, hard=False)
+Budget(kind='fraction', value=0.5, hard=False, percentile=0.0)
 """
 
 from adaptrt.runtime.bundle.bundle_file import Bundle

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adaptrt.runtime.backends import Backend, Provider, Settings, check_threads
+from adaptrt.runtime.backends.backend_table import DEFAULT_BACKEND
 from adaptrt.runtime.backends.selection import check_backend, create_backends
 from adaptrt.runtime.bundle import bundle_files
 from adaptrt.runtime.bundle.bundle_file import read_bundle
@@ -18,7 +19,7 @@ def load(
     path: str | Path,
     *,
     threads: int | None = None,
-    backend: str = "onnxruntime",
+    backend: str = DEFAULT_BACKEND,
     providers: Sequence[Provider] | None = None,
     precision: str | None = None,
     plugin_library: str | Path | None = None,
@@ -33,9 +34,9 @@ def load(
         threads: that one operator may use; None takes the physical cores that the process may run on, as far as the
             quota of its control group feeds them (`adaptrt.runtime.device.processors`). More than the system lets
             the process start are refused. A GPU has no use for it. The stages run in turn.
-        backend: ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"`` or ``"tensorrt-rtx"``, which then runs or an
-            error is raised. All but the first run what ``adaptrt build`` put into the bundle. ``"auto"`` takes
-            what is there, the fastest first, and ``AdaptiveModel.backend_reason`` says why.
+        backend: a name of ``BACKENDS`` (`adaptrt.runtime.backends.backend_table`), which then runs or an error is
+            raised. All but the default run what ``adaptrt build`` put into the bundle. ``"auto"`` takes what is
+            there, the fastest first, and ``AdaptiveModel.backend_reason`` says why.
         providers: ONNX Runtime's execution providers in order of preference; None is the CPU.
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"``, as far as the backend has it. None is float32, and
             with TensorRT the lowest that was built.

@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-import warnings
-import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from adaptrt import AdaptrtWarning
 from adaptrt.runtime.backends import Backend
 from adaptrt.runtime.bundle.schema import MACS_OUTPUT, Bundle, KnobValue
-from adaptrt.runtime.control.budget import PHYSICAL, Budget
+from adaptrt.runtime.control.budget import Budget
 from adaptrt.runtime.control.chains import OperatingPoint, copy_knobs
 from adaptrt.runtime.decisions import DecisionRecorder
-from adaptrt.runtime.device.call_energy import CallEnergy
-from adaptrt.runtime.device.device_budgets import DeviceBudgets
 from adaptrt.runtime.device.forked import keep_for_ever
-from adaptrt.runtime.device.profile import DeviceKey, Profile
+from adaptrt.runtime.device.model_on_device import ModelOnDevice
+from adaptrt.runtime.device.profile import Profile
 from adaptrt.runtime.device.profile_cache import ProfileCache
-from adaptrt.runtime.device.profiling import device_key, measure
 from adaptrt.runtime.engines import Engines, Reload
 from adaptrt.runtime.errors import InputError, NotShareable
 from adaptrt.runtime.inputs import InputContract
 from adaptrt.runtime.plan import Plan, Planner
 from adaptrt.runtime.result import Result
-from adaptrt.runtime.telemetry import Reading, Telemetry
-from adaptrt.runtime.telemetry.metrics import CallMetrics
-from adaptrt.runtime.telemetry.prometheus import MetricsCollector, MetricsServer
+from adaptrt.runtime.telemetry import Reading
+from adaptrt.runtime.warn_once import WarnOnce
 from adaptrt.runtime.work_check import SoftBudgetCheck
 
-Array = np.ndarray[Any, Any]
+if TYPE_CHECKING:
+    from adaptrt.runtime.telemetry.prometheus import MetricsServer
 
-_SLOW_SENSORS_S = 0.3e-3
-"""What a reading may take of a caller's time; chips behind I2C take milliseconds."""
+Array = np.ndarray[Any, Any]
 
 
 class AdaptiveModel:
@@ -66,17 +61,15 @@ class AdaptiveModel:
         self._plan = self._planner.for_budget(Budget.full())  # replaced whole, never changed
         self._engines = Engines(bundle, backends, reload, self._begin_in_child)
         self._batch = self._engines.batch
-        self._threads = threads
-        self._sensors: Telemetry | None = None
-        self._metrics: CallMetrics | None = None
-        self._warned: set[str] = set()
-        self._device, self._work = DeviceBudgets(self._planner), SoftBudgetCheck()
+        self._warn = WarnOnce()
+        self._device = ModelOnDevice(bundle, self._planner, self._engines, threads, self._warn)
+        self._work = SoftBudgetCheck()
 
     def _begin_in_child(self) -> None:
-        """The process forked: locks may be held by threads that are gone, sensors be read by them."""
-        keep_for_ever(self._sensors, self._device, self._work)
-        self._sensors, self._metrics = None, None
-        self._device, self._work = self._device.afresh(), SoftBudgetCheck()
+        """The process forked: locks may be held by threads that are gone."""
+        self._device.begin_in_child()
+        keep_for_ever(self._work)
+        self._work = SoftBudgetCheck()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse: an engine lives in one process.
@@ -88,13 +81,6 @@ class AdaptiveModel:
             f"got the loaded model {self._bundle.name!r} to pickle or copy, expected its bundle's path; load that in "
             "each process, and let threads share one model"
         )
-
-    def _warn(self, what: str | None, text: str | None = None) -> None:
-        """Say something once: of ``what``, or the very text."""
-        text = text or what
-        if what is not None and text is not None and what not in self._warned:
-            self._warned.add(what)
-            warnings.warn(text, AdaptrtWarning, stacklevel=3)
 
     @property
     def bundle(self) -> Bundle:
@@ -138,17 +124,15 @@ class AdaptiveModel:
     @budget.setter
     def budget(self, budget: Budget) -> None:
         self._plan = self._plan_for(budget)
-        self._device.reset()
+        self._device.budgets.reset()
         self._work.reset()
 
     def _plan_for(self, budget: Budget) -> Plan:
         """The plan under a budget; of one that depends on the device, what stands for it until a call."""
-        if not isinstance(budget, Budget) or budget.kind not in PHYSICAL:
-            return self._planner.for_budget(budget)
-        if budget.kind != "latency":
-            self._energy()
-        _, full = self._planner.shares
-        return self._planner.for_fraction(full, budget, reachable=True, message=None)
+        plan = self._planner.for_budget(budget)
+        if plan.physical:
+            self._device.find_energy(budget)
+        return plan
 
     def operating_point(self, budget: Budget | None = None) -> OperatingPoint:
         """What a call under ``budget`` (None: the model's own) would run, and what to expect of it.
@@ -202,13 +186,9 @@ class AdaptiveModel:
         if deadline_ms is not None:
             self._engines.check_deadline(deadline_ms)
         ticket = None
-        if plan.budget is not None and plan.budget.kind in PHYSICAL and 0 not in sizes.values():
-            samples = sizes[self._batch] if self._batch else 1
-
-            own = budget is not None
-            if plan.budget.kind != "latency":
-                self._energy()  # there already, but in a forked child
-            ticket = self._device.begin(plan.budget, samples, perf_counter(), own=own, profiler=self._profiler(inputs))
+        if plan.physical and plan.budget is not None and 0 not in sizes.values():
+            run = partial(_run_at, self, inputs)
+            ticket = self._device.begin(plan.budget, self._samples(sizes), run, own=budget is not None)
             plan = ticket.plan
         recorder = DecisionRecorder.of(self._bundle, sizes, self._batch or "") if decisions else None
         feeds.update(plan.feeds)
@@ -219,7 +199,7 @@ class AdaptiveModel:
         macs_fraction = outputs.pop(MACS_OUTPUT)
         spent = None
         if ticket is not None:
-            spent = self._device.end(ticket, float(macs_fraction.mean()), latency_ms, perf_counter())
+            spent = self._device.end(ticket, float(macs_fraction.mean()), latency_ms)
         point = plan.point
         message = plan.message
         if plan.checked and deadline_ms is None and macs_fraction.size:
@@ -227,6 +207,8 @@ class AdaptiveModel:
             if excess is not None:
                 self._warn("soft budget exceeded", excess)
                 message = message or excess
+        device = self._device
+        reading = None if device.sensors is None else device.telemetry()
         result = Result(
             outputs,
             macs_fraction,
@@ -240,10 +222,10 @@ class AdaptiveModel:
             None if ticket is None else ticket.expected,
             None if deadline_ms is None else (perf_counter() - entry) * 1e3 <= deadline_ms,
             spent,
-            None if self._sensors is None else self._sensors.read(perf_counter()),
+            reading,
         )
-        if self._metrics is not None:
-            self._metrics.observe(result)
+        if reading is not None and device.metrics is not None:
+            device.metrics.observe(result)
         return result
 
     def telemetry(self) -> Reading:
@@ -252,10 +234,7 @@ class AdaptiveModel:
         A sensor that is absent, fails or may not be read is absent from the reading, never 0. Sensors that are
         slow to answer are read in a thread of their own from their second reading on.
         """
-        if self._sensors is None:
-            self._sensors = Telemetry.find(own_thread_above_s=_SLOW_SENSORS_S)
-            weakref.finalize(self, self._sensors.close).atexit = False  # nothing to lose, and a sensor may hang
-        return self._sensors.read(perf_counter())
+        return self._device.telemetry()
 
     def serve_metrics(self, port: int = 9464, address: str = "127.0.0.1") -> MetricsServer:
         """Serve the device's readings and what this model's calls come to for Prometheus, at ``/metrics``.
@@ -270,12 +249,7 @@ class AdaptiveModel:
         Raises:
             TelemetryError: adaptrt[telemetry] is not installed, or the port cannot be had.
         """
-        self.telemetry()
-        assert self._sensors is not None
-        metrics = self._metrics or CallMetrics()
-        server = MetricsServer(MetricsCollector(self._sensors, [metrics.counters(self._bundle.name)]), port, address)
-        self._metrics = metrics
-        return server
+        return self._device.serve_metrics(port, address)
 
     def profile(
         self,
@@ -308,17 +282,9 @@ class AdaptiveModel:
             raise InputError("got an empty batch to profile, expected at least one sample; give some")
         if self._engines.inherited:
             self._engines.ready()
-        profile = measure(
-            lambda knobs: self.run(inputs, knobs=knobs),
-            self._planner,
-            self._key(sizes[self._batch] if self._batch else 1),
-            meter=self._energy() if energy else None,
-            seconds=seconds,
-            progress=progress,
-        )
-        self._warn((cache or ProfileCache()).store(profile))
-        self._device.use(profile)
-        return profile
+        run = partial(_run_at, self, inputs)
+        samples = self._samples(sizes)
+        return self._device.profile(run, samples, seconds=seconds, energy=energy, progress=progress, cache=cache)
 
     def prepare(
         self,
@@ -343,37 +309,11 @@ class AdaptiveModel:
         """
         plan = self._plan if budget is None else self._plan_for(budget)
         _, sizes = self._contract.check(inputs)
-        if plan.budget is not None and plan.budget.kind in PHYSICAL and 0 not in sizes.values():
-            samples = sizes[self._batch] if self._batch else 1
-            self._device.prepare(plan.budget.kind, samples, self._profiler(inputs, progress))
+        if plan.physical and plan.budget is not None and 0 not in sizes.values():
+            self._device.prepare(plan.budget, self._samples(sizes), partial(_run_at, self, inputs), progress)
 
-    def _profiler(
-        self, inputs: Mapping[str, Array], progress: Callable[[float], None] = lambda _share: None
-    ) -> Callable[[int, bool], Profile]:
-        """Finds the profile for a batch of so many samples, or measures it with these inputs."""
-
-        def profiler(batch: int, energy: bool) -> Profile:
-            found, problem = ProfileCache().load(self._key(batch))
-            self._warn(problem)
-            if found is not None and (found.has_energy or not energy):
-                return found
-            return self.profile(inputs, energy=energy, progress=progress)
-
-        return profiler
-
-    def _energy(self) -> CallEnergy:
-        if self._device.energy is None:
-            telemetry = Telemetry.find(interval_s=0.0)
-            telemetry.read(perf_counter())  # the first reading opens files
-            begun = perf_counter()
-            telemetry.read(begun)
-            self._device.measure_energy(CallEnergy(telemetry, perf_counter(), perf_counter() - begun))
-        meter = self._device.energy
-        assert meter is not None
-        return meter
-
-    def _key(self, batch: int) -> DeviceKey:
-        return device_key(self._bundle, self._engines.backends[0].engine_version, self._threads, batch, self._sensors)
+    def _samples(self, sizes: Mapping[str, int]) -> int:
+        return sizes[self._batch] if self._batch else 1
 
     def run_stages(
         self, inputs: Mapping[str, Array], *, knobs: Mapping[str, KnobValue] | None = None
@@ -398,3 +338,8 @@ class AdaptiveModel:
         feeds, sizes = self._contract.check(inputs)
         feeds.update(plan.feeds)
         return self._engines.run_all(feeds, sizes)
+
+
+def _run_at(model: AdaptiveModel, inputs: Mapping[str, Array], knobs: Mapping[str, KnobValue]) -> Result:
+    """Run a batch at knob values, for a profile."""
+    return model.run(inputs, knobs=knobs)

@@ -12,10 +12,12 @@ import numpy as np
 
 from adaptrt.runtime.bundle.schema import THRESHOLDS_KNOB, Bundle, KnobValue
 from adaptrt.runtime.control.budget import Budget
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, WORK
 from adaptrt.runtime.control.chains import OperatingPoint
 from adaptrt.runtime.control.operating_point import BudgetSolver
 from adaptrt.runtime.errors import BudgetError
 from adaptrt.runtime.inputs import knob_arrays
+from adaptrt.runtime.table import either
 
 _PLANS_KEPT = 512
 """Enough for every budget an app switches between; a controller that never repeats one stays bounded."""
@@ -34,6 +36,7 @@ class Plan:
         message: for the caller, where the budget cannot be met.
         lists: whether some knob's value is a list, which a copy of ``point.knobs`` would share.
         checked: whether its calls are to take the expected work on average: a soft budget of work, calibrated.
+        physical: whether the budget depends on the device, which then chooses the plan of each call.
     """
 
     budget: Budget | None
@@ -43,6 +46,7 @@ class Plan:
     message: str | None
     lists: bool
     checked: bool
+    physical: bool = False
 
 
 class Planner:
@@ -56,15 +60,15 @@ class Planner:
         self._everything = self._solver.solve(Budget.full()).macs_fraction
 
     def for_budget(self, budget: Budget) -> Plan:
-        """The plan that obeys a budget.
+        """The plan that obeys a budget; of one that depends on the device what stands for it until a call: everything.
 
         Raises:
             BudgetError: it is no ``Budget``, or the bundle has no curve to solve it with.
         """
         if not isinstance(budget, Budget):
             raise BudgetError(
-                f"got a budget of {budget!r}, expected a Budget; pass Budget.fraction(0.5), Budget.latency(8) "
-                "or Budget.full()"
+                f"got a budget of {budget!r}, expected a Budget; pass "
+                + either(kind.call for kind in BUDGET_KINDS.values())
             )
         return self._cached(budget)
 
@@ -91,7 +95,8 @@ class Planner:
 
     def _for_fraction(self, fraction: float, budget: Budget) -> Plan:
         plan = self._cached(Budget.full() if fraction >= self._everything else Budget.fraction(fraction))
-        return replace(plan, budget=budget, point=replace(plan.point, reachable=True), message=None, checked=False)
+        point, physical = replace(plan.point, reachable=True), BUDGET_KINDS[budget.kind].meter.physical
+        return replace(plan, budget=budget, point=point, message=None, checked=False, physical=physical)
 
     def for_knobs(self, knobs: Mapping[str, KnobValue], budget: Budget | None) -> Plan:
         """The plan that feeds given values; knobs that are not named stand at their defaults.
@@ -107,6 +112,9 @@ class Planner:
         return self._plan(None, OperatingPoint(values, math.nan, None), arrays, None)
 
     def _solve(self, budget: Budget) -> Plan:
+        if BUDGET_KINDS[budget.kind].meter.physical:
+            _, full = self.shares
+            return self._for_fraction(full, budget)
         point = self._solver.solve(budget)
         message = None
         if not point.reachable:
@@ -125,7 +133,7 @@ class Planner:
     ) -> Plan:
         thresholds = tuple(arrays.pop(THRESHOLDS_KNOB).tolist() if THRESHOLDS_KNOB in arrays else ())
         lists = any(isinstance(value, list) for value in point.knobs.values())
-        soft = budget is not None and budget.kind in ("fraction", "macs") and not budget.hard
+        soft = budget is not None and BUDGET_KINDS[budget.kind].meter is WORK and not budget.hard
         return Plan(budget, point, arrays, thresholds, message, lists, soft and math.isfinite(point.macs_fraction))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from adaptrt.runtime.bundle.schema import KnobValue
 from adaptrt.runtime.control.budget import Budget
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
 from adaptrt.runtime.decisions import Decisions
 from adaptrt.runtime.telemetry.reading import Reading
 
@@ -33,12 +34,12 @@ class Result:
         exit: int64 [B], the stage at whose head each sample left, from 0; None for a bundle of one stage.
         decisions: what was computed for each token, where that was asked for.
         expected: milliseconds, or millijoules, that half of such calls were expected to stay under, where the budget
-            is one of latency, energy or power; None elsewhere.
+            depends on the device; None elsewhere.
         deadline_met: whether the answer was there by the call's deadline; None where it had none.
-        energy_mj: millijoules of the device from the call's begin to its end, where the budget is one of energy or
-            power; None elsewhere, and where the sensors did not tell.
+        energy_mj: millijoules of the device from the call's begin to its end, where the budget takes a
+            sensor; None elsewhere, and where the sensors did not tell.
         telemetry: what the sensors said last, at most 50 ms before the call's end; None until somebody asked
-            ``AdaptiveModel.telemetry`` or for a budget of energy or power.
+            ``AdaptiveModel.telemetry`` or for a budget that takes a sensor.
     """
 
     outputs: dict[str, Array]
@@ -60,5 +61,8 @@ class Result:
         """Whether the call kept its deadline, or else its budget; None where neither is one of time or energy."""
         if self.deadline_met is not None or self.budget is None:
             return self.deadline_met
-        measured = {"latency": self.latency_ms, "energy": self.energy_mj}.get(self.budget.kind)
-        return None if measured is None else measured <= self.budget.value
+        kind = BUDGET_KINDS[self.budget.kind]
+        if not kind.meter.per_call:
+            return None
+        measured = self.energy_mj if kind.meter.sensor else self.latency_ms
+        return None if measured is None else measured <= self.budget.value * kind.factor

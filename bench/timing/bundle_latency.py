@@ -18,6 +18,7 @@ from adaptrt.bench.timing.interleave import Case, Spread, Timing, interleave
 from adaptrt.bench.timing.machine import describe_machine, describe_source
 from adaptrt.bench.timing.samples import batches_of, find_samples
 from adaptrt.bench.timing.session_process import Array, BundleProcess, Feed, SessionProcess
+from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
 from adaptrt.runtime.bundle.bundle_file import Bundle, KnobValue, read_bundle
 from adaptrt.runtime.bundle.schema import MACS_OUTPUT, PRICE_KNOB
 from adaptrt.runtime.inputs import knob_arrays
@@ -202,9 +203,9 @@ def _open_dense(folder: Path, bundle: Bundle, threads: int, choice: EngineChoice
     """A process that runs the dense model on the same engine; None where there is no model, or no engine of it."""
     if bundle.dense.file is None:
         return None
-    if choice.backend == "onnxruntime":
+    if choice.backend == DEFAULT_BACKEND:
         return SessionProcess(folder / bundle.dense.file, threads=threads)
-    return BundleProcess(folder, threads=threads, choice=choice, dense=True) if choice.backend == "openvino" else None
+    return BundleProcess(folder, threads=threads, choice=choice, dense=True) if BACKENDS[choice.backend].dense else None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 ``python -m adaptrt.bench.timing.bundle_worker FOLDER --threads N --backend NAME``. A feed names an array for the
 bundle's inputs and for those knobs that do not stand at their defaults, ``exit_thresholds`` among them. Outputs
 are the bundle's and ``exit``, the stage at whose head each sample left. With ``--dense`` it is the bundle's
-dense model that runs, on OpenVINO.
+dense model that runs, on the same engine.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import numpy as np
 from adaptrt.bench.timing.engine_choice import EngineChoice
 from adaptrt.bench.timing.session_worker import Array, Runner, serve_process
 from adaptrt.runtime import AdaptiveModel, Budget, load
-from adaptrt.runtime.backends import Settings, StageProgram
+from adaptrt.runtime.backends import Backend, Settings, StageProgram
+from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
 from adaptrt.runtime.bundle.bundle_file import CurvePoint, KnobValue, read_bundle
 from adaptrt.runtime.bundle.schema import MACS_OUTPUT
+from adaptrt.runtime.table import imported
 
 EXIT_OUTPUT = "exit"
 _USUAL = EngineChoice()
@@ -92,21 +94,19 @@ class BundleRunner:
 
 
 class DenseRunner:
-    """The dense model of a bundle on OpenVINO, which reads its file as it is.
+    """The dense model of a bundle on an engine that reads its file as it is.
 
     Args:
         folder: The bundle.
         threads: Threads that one operator may use.
-        precision: To compute in.
+        choice: The engine, whose record names what runs a dense model.
 
     Raises:
         BundleError: The bundle is damaged.
-        BackendError: OpenVINO refuses it.
+        BackendError: The engine refuses it.
     """
 
-    def __init__(self, folder: Path, threads: int, precision: str | None) -> None:
-        from adaptrt.runtime.backends.openvino import OpenVinoBackend
-
+    def __init__(self, folder: Path, threads: int, choice: EngineChoice) -> None:
         bundle = read_bundle(folder)
         assert bundle.dense.file is not None
         file = folder / bundle.dense.file
@@ -116,7 +116,9 @@ class DenseRunner:
             data_folder=file.parent if bundle.dense.external_data else None,
             outputs=tuple(spec.name for spec in bundle.outputs if spec.name != MACS_OUTPUT),
         )
-        self._backend = OpenVinoBackend(program, Settings(threads=threads, precision=precision))
+        self._name = choice.backend
+        engine = imported(BACKENDS[choice.backend].dense)
+        self._backend: Backend = engine(program, Settings(threads=threads, precision=choice.precision))
 
     def describe(self) -> dict[str, Any]:
         """Names of inputs and outputs; the engine."""
@@ -124,7 +126,7 @@ class DenseRunner:
         return {
             "inputs": list(backend.inputs),
             "outputs": list(backend.outputs),
-            "backend": "openvino",
+            "backend": self._name,
             "engine": backend.engine_version,
         }
 
@@ -138,9 +140,9 @@ class DenseRunner:
 
 
 def _runner(chosen: argparse.Namespace) -> Runner:
-    if chosen.dense:
-        return DenseRunner(chosen.folder, chosen.threads, chosen.precision)
     choice = EngineChoice(chosen.backend, chosen.precision, chosen.plugin_library)
+    if chosen.dense:
+        return DenseRunner(chosen.folder, chosen.threads, choice)
     return BundleRunner(chosen.folder, chosen.threads, choice)
 
 
@@ -149,10 +151,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="One bundle answering JSON lines.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--backend", default="onnxruntime")
+    parser.add_argument("--backend", default=DEFAULT_BACKEND)
     parser.add_argument("--precision")
     parser.add_argument("--plugin-library", type=Path)
-    parser.add_argument("--dense", action="store_true", help="run the bundle's dense model, on OpenVINO")
+    parser.add_argument("--dense", action="store_true", help="run the bundle's dense model")
     serve_process(_runner, parser)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from adaptrt.runtime.backends.backend_table import DEFAULT_BACKEND
+
 
 @dataclass(frozen=True)
 class EngineChoice:
@@ -16,7 +18,7 @@ class EngineChoice:
         plugin_library: adaptrt's TensorRT plugins.
     """
 
-    backend: str = "onnxruntime"
+    backend: str = DEFAULT_BACKEND
     precision: str | None = None
     plugin_library: Path | None = None
 

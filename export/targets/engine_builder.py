@@ -19,11 +19,9 @@ from typing import Any
 from adaptrt import write_atomically
 from adaptrt.export.errors import ExportError
 from adaptrt.export.targets.profiles import InputRange
+from adaptrt.runtime.bundle.target_table import TARGETS
 
 Progress = Callable[[str, float], None]
-
-MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-"""Names that a target's Python module goes by, the last one that of the extra."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class EngineApi:
     """One of NVIDIA's builders.
 
     Attributes:
-        target: ``tensorrt`` or ``tensorrt-rtx``.
+        target: A name of ``TARGETS``.
         module: Its Python module.
     """
 
@@ -56,7 +54,8 @@ def find_engine_api(target: str) -> EngineApi | None:
     Raises:
         ExportError: It is, but does not load.
     """
-    name = next((name for name in MODULES[target] if importlib.util.find_spec(name) is not None), None)
+    record = TARGETS[target]
+    name = next((name for name in record.modules if importlib.util.find_spec(name) is not None), None)
     if name is None:
         return None
     try:
@@ -64,7 +63,7 @@ def find_engine_api(target: str) -> EngineApi | None:
     except (ImportError, OSError) as error:  # its shared library is missing or fits another system
         cause = " ".join(str(error).split())
         raise ExportError(
-            f"{name} does not load ({cause}), expected it with its library; run: pip install 'adaptrt[{target}]'"
+            f"{name} does not load ({cause}), expected it with its library; run: pip install 'adaptrt[{record.extra}]'"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import onnx
 
 from adaptrt.export.errors import ExportError, ParityError
 from adaptrt.export.targets.quality import QualityReport
+from adaptrt.runtime.backends.backend_table import BACKENDS
 from adaptrt.runtime.backends.openvino import import_openvino
 
 Array = npt.NDArray[Any]
@@ -62,7 +62,7 @@ class OpenVinoSession:
 
 def openvino_installed() -> bool:
     """Whether OpenVINO can be imported."""
-    return importlib.util.find_spec("openvino") is not None
+    return BACKENDS["openvino"].installed
 
 
 def openvino_version() -> str:

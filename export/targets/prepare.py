@@ -15,6 +15,7 @@ from adaptrt.export.targets.parts import with_parts
 from adaptrt.export.targets.rounding import rounded
 from adaptrt.export.targets.strip import BODIES_IGNORED_FROM, left_to_plugins
 from adaptrt.ops import CONDITIONAL_MLP, SELECT_TOKENS
+from adaptrt.runtime.bundle.target_table import TARGETS
 
 LIBRARY_OPS = (CONDITIONAL_MLP.name, SELECT_TOKENS.name)
 """Ops that the plugin library computes."""
@@ -45,7 +46,7 @@ def prepare(
 
     Args:
         stages: From ``read_stages``.
-        target: ``openvino``, ``tensorrt`` or ``tensorrt-rtx``.
+        target: A name of ``TARGETS``.
         precision: ``fp32`` or ``fp16``.
         plugins: ``none``, ``library`` or ``python``.
         engine_version: Of TensorRT, where ``library`` plugins are to be found by its parser; empty if not known.
@@ -57,7 +58,7 @@ def prepare(
     prepared = []
     for stage in stages:
         graph = stage if precision == "fp32" else to_half(stage)
-        if target != "openvino":
+        if TARGETS[target].gpu:
             graph = knobs_on_device(graph, knobs)
         flat = inlined(graph)
         runnable = flat if precision == "fp32" else rounded(flat)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from adaptrt.runtime.backends import Array, Bound, Provider, Settings, StageProgram, Value, check_threads
-from adaptrt.runtime.bundle.schema import TensorSpec
+from adaptrt.runtime.backends import Array, Backend, Bound, Provider, Settings, StageProgram, Value, check_threads
+from adaptrt.runtime.backends.backend_table import BackendRecord
+from adaptrt.runtime.backends.stage_programs import portable_programs
+from adaptrt.runtime.bundle.schema import Bundle, TensorSpec
 from adaptrt.runtime.device.forked import in_forked_children
 from adaptrt.runtime.errors import BackendError, one_line
 
@@ -23,6 +26,16 @@ _DTYPES = {
     "tensor(double)": "float64",
     **{f"tensor({kind}{bits})": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
 }
+
+
+def load_stages(
+    record: BackendRecord,  # noqa: ARG001 - as every loader takes it
+    root: Path,
+    bundle: Bundle,
+    settings: Settings,
+) -> tuple[str, list[Backend]]:
+    """A session for each stage of the portable files; see ``Loader``."""
+    return "fp32", [OnnxRuntimeBackend(program, settings) for program in portable_programs(root, bundle)]
 
 
 class OnnxRuntimeBackend:

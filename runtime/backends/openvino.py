@@ -7,13 +7,16 @@ import functools
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.backends import Array, Bound, Settings, StageProgram, Value, check_threads
-from adaptrt.runtime.bundle.schema import TensorSpec
+from adaptrt.runtime.backends import Array, Backend, Bound, Settings, StageProgram, Value, check_threads
+from adaptrt.runtime.backends.backend_table import DEFAULT_BACKEND, BackendRecord
+from adaptrt.runtime.backends.stage_programs import find_engines, prepared_programs, refuse_providers
+from adaptrt.runtime.bundle.schema import Bundle, TensorSpec
 from adaptrt.runtime.device.forked import in_forked_children, keep_for_ever
 from adaptrt.runtime.errors import BackendError, one_line
 
@@ -22,6 +25,15 @@ _TELEMETRY = "openvino_telemetry"
 _importing = threading.Lock()
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _USUAL = Settings()
+
+
+def load_stages(record: BackendRecord, root: Path, bundle: Bundle, settings: Settings) -> tuple[str, list[Backend]]:
+    """A compiled model for each stage that was prepared; see ``Loader``."""
+    refuse_providers(record, settings)
+    check_settings(settings)
+    folder, engines = find_engines(record, root, bundle, "fp16" if settings.precision == "fp16" else "fp32")
+    programs = prepared_programs(folder, engines, bundle)
+    return settings.precision or "fp32", [OpenVinoBackend(program, settings) for program in programs]
 
 
 class OpenVinoBackend:
@@ -60,7 +72,8 @@ class OpenVinoBackend:
             # Its pool counts threads that did not come along: compiling, or ending, waits for them now and then.
             raise BackendError(
                 "got openvino in a process that was forked from one that ran it, expected one that it began in; load "
-                "the bundle after the fork only, start processes with spawn, or load it with backend 'onnxruntime'"
+                f"the bundle after the fork only, start processes with spawn, or load it with backend "
+                f"{DEFAULT_BACKEND!r}"
             )
         if settings.threads is not None:
             options["INFERENCE_NUM_THREADS"] = check_threads(settings.threads)

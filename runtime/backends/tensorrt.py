@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.backends import Array, Bound, StageProgram, Value
+from adaptrt.runtime.backends import Array, Backend, Bound, Settings, StageProgram, Value
+from adaptrt.runtime.backends.backend_table import BackendRecord
 from adaptrt.runtime.backends.cuda import CudaDevice, CudaError
+from adaptrt.runtime.backends.stage_programs import engine_programs, find_engines, refuse_providers
 from adaptrt.runtime.backends.tensorrt_execution import (
     DeviceValue,
     EngineTensor,
@@ -23,8 +26,10 @@ from adaptrt.runtime.backends.tensorrt_execution import (
     Recording,
 )
 from adaptrt.runtime.backends.tensorrt_runtime import SAID_NOTHING, TensorRTRuntime
-from adaptrt.runtime.bundle.schema import TensorSpec
+from adaptrt.runtime.bundle.engine_files import engine_folder
+from adaptrt.runtime.bundle.schema import Bundle, TensorSpec
 from adaptrt.runtime.errors import BackendError, one_line
+from adaptrt.runtime.table import either
 
 _DTYPES = {
     "FLOAT": "float32",
@@ -41,6 +46,29 @@ _MOST_RECORDINGS = 2
 _REMEMBERED_SHAPES = 256
 
 _Signature = tuple[tuple[int, ...], ...]
+
+
+def load_stages(
+    record: BackendRecord, root: Path, bundle: Bundle, settings: Settings, *, rtx: bool = False
+) -> tuple[str, list[Backend]]:
+    """An engine for each stage, of the named precision or the first that was built; see ``Loader``."""
+    refuse_providers(record, settings)
+    if settings.precision not in {None, *record.precisions}:
+        raise BackendError(
+            f"got precision={settings.precision!r}, expected {either(map(repr, record.precisions))} with backend "
+            f"{record.name!r}; name one or leave it out"
+        )
+    built = [p for p in record.precisions if engine_folder(root, record.target, p).exists()]
+    precision = settings.precision or next(iter(built), "fp32")
+    folder, engines = find_engines(record, root, bundle, precision)
+    runtime = TensorRTRuntime(record, engines, folder, settings.plugin_library, rtx=rtx)
+    programs = engine_programs(folder, engines, bundle)
+    return engines.precision, [TensorRTBackend(runtime, program) for program in programs]
+
+
+def load_rtx_stages(record: BackendRecord, root: Path, bundle: Bundle, settings: Settings) -> tuple[str, list[Backend]]:
+    """The same with TensorRT-RTX; see ``Loader``."""
+    return load_stages(record, root, bundle, settings, rtx=True)
 
 
 class TensorRTBackend:

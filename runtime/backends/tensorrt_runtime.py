@@ -10,12 +10,12 @@ from types import ModuleType
 from typing import Any
 
 from adaptrt.runtime.backends import StageProgram
+from adaptrt.runtime.backends.backend_table import BackendRecord
 from adaptrt.runtime.backends.cuda import CudaDevice
 from adaptrt.runtime.bundle.engine_files import EngineSet, build_command
 from adaptrt.runtime.errors import BackendError, one_line
 
 SAID_NOTHING = "it logged nothing"
-_MODULES = {"tensorrt": ("tensorrt", "tensorrt_bindings"), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 _LOADED: set[Path] = set()
 """Plugin libraries: a process loads each once, and TensorRT's registry keeps it."""
 
@@ -24,27 +24,31 @@ class TensorRTRuntime:
     """What the stages of one model share: TensorRT's runtime, its log, one device with one stream.
 
     Args:
-        target: ``"tensorrt"`` or ``"tensorrt-rtx"``.
+        record: the backend's row.
         engines: what the bundle has for it.
         folder: where that lies.
         plugin_library: shared library of adaptrt's plugins, for engines that need it.
+        rtx: whether it is TensorRT-RTX, which records graphs by itself.
 
     Raises:
         BackendError: TensorRT or cuda-bindings is not installed, there is no GPU, the engines are for another
             version or another GPU, or the plugin library is missing or does not load.
     """
 
-    def __init__(self, target: str, engines: EngineSet, folder: Path, plugin_library: Path | None) -> None:
-        self.trt = trt = _import(target)
+    def __init__(
+        self, record: BackendRecord, engines: EngineSet, folder: Path, plugin_library: Path | None, *, rtx: bool
+    ) -> None:
+        self.trt = trt = _import(record)
         bundle, precision, plugins = folder.parent.parent, engines.precision, engines.plugins
+        target = record.target
         self.again = f"run `{build_command(bundle, target, precision, plugins)}`"
-        self.title = f"{'TensorRT-RTX' if target == 'tensorrt-rtx' else 'TensorRT'} {trt.__version__}"
+        self.title = f"{record.title} {trt.__version__}"
         self.kind = f"{self.title} {precision}, plugins: {plugins}"
-        self.rtx = target == "tensorrt-rtx"
+        self.rtx = rtx
         if not engines.engine_version:
             raise BackendError(
                 f"{folder}: prepared, but no engine was built, expected one of {self.title}; "
-                f"{self.again} where {'TensorRT-RTX' if self.rtx else 'TensorRT'} is installed"
+                f"{self.again} where {record.title} is installed"
             )
         if _version(engines.engine_version) != _version(trt.__version__):
             raise BackendError(
@@ -152,14 +156,13 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, numbers.group().split("."))) if numbers else ()
 
 
-def _import(target: str) -> ModuleType:
+def _import(record: BackendRecord) -> ModuleType:
     errors = []
-    for name in _MODULES[target]:
+    for name in record.modules:
         try:
             return importlib.import_module(name)
         except Exception as error:  # noqa: PERF203 - ImportError, or what a library that does not load raises
             errors.append(one_line(error))
-    remedy = "install it" if target == "tensorrt" else "install adaptrt[tensorrt-rtx]"
     raise BackendError(
-        f"{_MODULES[target][0]} cannot be imported ({'; '.join(errors)}), expected it beside adaptrt; {remedy}"
+        f"{record.modules[0]} cannot be imported ({'; '.join(errors)}), expected it beside adaptrt; {record.install}"
     )

@@ -18,15 +18,13 @@ import msgspec
 from adaptrt.runtime.bundle import bundle_files
 from adaptrt.runtime.bundle.expectations import MAX_TEXT, Invalid, short
 from adaptrt.runtime.bundle.schema import Bundle
+from adaptrt.runtime.bundle.target_table import TARGETS, all_plugins, all_precisions
 from adaptrt.runtime.bundle.validation import MAX_ENTRIES, SHA256, check_relative_path
 from adaptrt.runtime.errors import BundleError, one_line
 
 FORMAT_VERSION = 1
 ENGINES = "engines"
 ENGINE_FILE = "engine.json"
-TARGETS = ("openvino", "tensorrt", "tensorrt-rtx")
-PRECISIONS = ("fp32", "fp16")
-PLUGINS = ("none", "library", "python")
 MAX_ENGINE_FILE_BYTES = 16 * 1024 * 1024
 MAX_ENGINE_BYTES = 2**34
 
@@ -63,11 +61,11 @@ class EngineSet(msgspec.Struct, frozen=True):
     Attributes:
         format_version: ``FORMAT_VERSION``; another is refused.
         target: one of ``TARGETS``.
-        precision: one of ``PRECISIONS``, of what is not kept in float32 for its own sake.
+        precision: one of the target's, of what is not kept in float32 for its own sake.
         engine_version: of the library that built the engines, such as ``10.13.3.9``; empty where none was.
         arch: compute capabilities of the devices that it is for, as in ``"87"`` or ``"86 89 120"``; empty
             for any.
-        plugins: where adaptrt's ops come from, one of ``PLUGINS``: ``none`` (standard operators),
+        plugins: where adaptrt's ops come from, as the target has it: ``none`` (standard operators),
             ``library`` (a plugin library must be loaded), ``python`` (the engine carries the kernels).
         stages: one for each stage of the bundle, in order.
         quality: on the golden inputs, of the prepared graphs; None where it was not measured.
@@ -103,7 +101,7 @@ def engine_folder(bundle: Path, target: str, precision: str) -> Path:
     Raises:
         BundleError: there is no such target or precision.
     """
-    for name, value, known in (("target", target, TARGETS), ("precision", precision, PRECISIONS)):
+    for name, value, known in (("target", target, TARGETS), ("precision", precision, all_precisions())):
         if value not in known:
             raise BundleError(f"got {name} {value!r}, expected one of {', '.join(known)}; name one")
     return bundle / ENGINES / f"{target}-{precision}"
@@ -237,7 +235,7 @@ def _root(folder: Path) -> Path:
 def _again(folder: Path) -> str:
     """What to do about a folder that cannot be used."""
     target, _, precision = folder.name.rpartition("-")
-    if folder.parent.name != ENGINES or target not in TARGETS or precision not in PRECISIONS:
+    if folder.parent.name != ENGINES or target not in TARGETS or precision not in all_precisions():
         return "build it again with `adaptrt build`"
     return f"run `{build_command(folder.parent.parent, target, precision)}`"
 
@@ -257,8 +255,8 @@ def _decode(text: bytes) -> EngineSet:
 def _check(engines: EngineSet) -> None:
     for name, value, known in (
         ("target", engines.target, TARGETS),
-        ("precision", engines.precision, PRECISIONS),
-        ("plugins", engines.plugins, PLUGINS),
+        ("precision", engines.precision, all_precisions()),
+        ("plugins", engines.plugins, all_plugins()),
     ):
         _expect(value in known, f"{name} {short(value)}", f"one of {', '.join(known)}")
     version = engines.engine_version

@@ -5,20 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal
 
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, NOTHING, BudgetKind
 from adaptrt.runtime.errors import BudgetError, shown
-
-_UNITS = {
-    "fraction": "a share of the dense model's work",
-    "macs": "multiply-accumulates per sample",
-    "latency": "milliseconds per call",
-    "energy": "millijoules per call",
-    "power": "watts on average",
-}
-_EXAMPLES = {"fraction": "0.5", "macs": "2e9", "latency": "8", "energy": "40", "power": "10"}
-PHYSICAL = ("latency", "energy", "power")
-"""Kinds that depend on the device; their values are above 0."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +21,13 @@ class Budget:
     all take the same.
 
     Attributes:
-        kind: what ``value`` counts; with ``"full"`` it counts nothing.
-        value: 0 or more, above 0 for ``"latency"``, ``"energy"`` and ``"power"``; 0.0 with ``"full"``.
-        hard: whether it holds for each sample; False with ``"full"`` and what depends on the device.
-        percentile: share of calls that are to stay under a ``"latency"`` or ``"energy"``; 0.0 otherwise.
+        kind: what ``value`` counts, a name of ``BUDGET_KINDS``.
+        value: 0 or more, above 0 where it depends on the device; 0.0 where everything runs.
+        hard: whether it holds for each sample; False of anything but work.
+        percentile: share of calls that are to stay under it, where each call keeps it or misses it; 0.0 otherwise.
     """
 
-    kind: Literal["fraction", "macs", "full", "latency", "energy", "power"]
+    kind: str
     value: float = 0.0
     hard: bool = False
     percentile: float = 0.0
@@ -46,22 +35,20 @@ class Budget:
     def __post_init__(self) -> None:
         if not isinstance(self.hard, bool):
             raise BudgetError(f"got hard={self.hard!r}; expected True (each sample) or False (on average)")
-        if self.kind == "full":
+        kind = BUDGET_KINDS.get(self.kind) if isinstance(self.kind, str) else None
+        if kind is None:
+            raise BudgetError(f"got a budget of kind {self.kind!r}; expected {', '.join(BUDGET_KINDS)}")
+        if kind.meter is NOTHING:
             object.__setattr__(self, "value", 0.0)
             object.__setattr__(self, "hard", False)
             object.__setattr__(self, "percentile", 0.0)
             return
-        if self.kind not in _UNITS:
-            raise BudgetError(f"got a budget of kind {self.kind!r}; expected full, {', '.join(_UNITS)}")
-        object.__setattr__(self, "value", _amount(self.kind, self.value))
-        if self.kind in PHYSICAL and self.hard:
+        object.__setattr__(self, "value", _amount(kind, self.value))
+        if kind.meter.physical and self.hard:
             raise BudgetError(
                 f"got a hard budget of kind {self.kind!r}; expected hard=False: a device promises nothing"
             )
-        if self.kind in ("latency", "energy"):
-            object.__setattr__(self, "percentile", _percentile(self.percentile))
-        else:
-            object.__setattr__(self, "percentile", 0.0)
+        object.__setattr__(self, "percentile", _percentile(self.percentile) if kind.percentile else 0.0)
 
     @staticmethod
     def fraction(share: float, hard: bool = False) -> Budget:
@@ -93,7 +80,7 @@ class Budget:
         return Budget("macs", count, hard)
 
     @staticmethod
-    def latency(ms: float, percentile: float = 0.95) -> Budget:
+    def latency(ms: float, percentile: float = BUDGET_KINDS["latency"].percentile) -> Budget:
         """Milliseconds of a call, held by feedback while the device changes.
 
         Args:
@@ -106,7 +93,7 @@ class Budget:
         return Budget("latency", ms, percentile=percentile)
 
     @staticmethod
-    def energy(mj: float, percentile: float = 0.5) -> Budget:
+    def energy(mj: float, percentile: float = BUDGET_KINDS["energy"].percentile) -> Budget:
         """Millijoules of a call; needs a power or energy sensor.
 
         Args:
@@ -134,28 +121,21 @@ class Budget:
 
     def __str__(self) -> str:
         """For messages, such as ``0.5 of the dense work`` or ``2e+09 MACs for each sample``."""
-        if self.kind == "full":
-            return "full"
-        if self.kind == "power":
-            return f"{self.value:.4g} W on average"
-        if self.kind in PHYSICAL:
-            unit = "ms" if self.kind == "latency" else "mJ"
-            return f"{self.value:.4g} {unit} for {self.percentile:.4g} of the calls"
-        if self.kind == "fraction":
-            return f"{self.value:.4g} of the dense work{' for each sample' if self.hard else ''}"
-        return f"{self.value:.4g} MACs {'for each' if self.hard else 'per'} sample"
+        kind = BUDGET_KINDS[self.kind]
+        template = kind.shown_hard if self.hard else kind.shown
+        return template.format(value=self.value, percentile=self.percentile)
 
 
-def _amount(kind: str, value: object) -> float:
-    least = "above 0" if kind in PHYSICAL else "of at least 0"
-    problem = f"got a budget of {value!r}; expected {_UNITS[kind]}, a finite number {least}"
+def _amount(kind: BudgetKind, value: object) -> float:
+    least = "above 0" if kind.meter.physical else "of at least 0"
+    problem = f"got a budget of {value!r}; expected {kind.counts}, a finite number {least}"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise BudgetError(f"{problem}, such as Budget.{kind}({_EXAMPLES[kind]})")
+        raise BudgetError(f"{problem}, such as {kind.call}")
     try:
         amount = float(value)
     except OverflowError:
         raise BudgetError(problem) from None
-    if not math.isfinite(amount) or amount < 0 or (kind in PHYSICAL and amount == 0):
+    if not math.isfinite(amount) or amount < 0 or (kind.meter.physical and amount == 0):
         raise BudgetError(problem)
     return amount + 0.0  # -0.0 becomes 0.0
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from adaptrt.runtime.bundle.schema import PRICE_KNOB, SNAPPING_SETTING, Bundle, CurvePoint, Knob
 from adaptrt.runtime.control.budget import Budget
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, NOTHING
 from adaptrt.runtime.control.chains import (
     Calibrated,
     Canonical,
@@ -56,12 +57,13 @@ class BudgetSolver:
         Raises:
             BudgetError: the bundle has no points of the budget's kind, and it is not ``Budget.full()``.
         """
-        if budget.kind == "full":
+        kind = BUDGET_KINDS[budget.kind]
+        if kind.meter is NOTHING:
             return self._full
         calibrated = self._hard if budget.hard else self._soft
         if not calibrated:
             raise self._uncalibrated(budget)
-        target = budget.value if budget.kind == "fraction" else budget.value / self._dense_macs
+        target = kind.share(budget.value, self._dense_macs)
         solutions = [found for chain in calibrated if (found := chain.solve(target)) is not None]
         if solutions:
             return max(solutions, key=lambda solution: solution.rank).point

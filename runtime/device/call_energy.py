@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, NOTHING
 from adaptrt.runtime.errors import BudgetError
+from adaptrt.runtime.table import either
 from adaptrt.runtime.telemetry import Telemetry
 
 _WINDOW_S = 0.25
@@ -34,7 +36,7 @@ class CallEnergy:
             raise BudgetError(
                 "got a budget of energy or power, but no sensor of this device tells its power"
                 + (f" ({notes})" if notes else "")
-                + "; expected one, use Budget.latency or Budget.fraction"
+                + f"; expected one, use {either(_without_sensor())}"
             )
         self._telemetry = telemetry
         self._exact = cost < _QUICK_S and all(rail in reading.energy for rail in reading.total)
@@ -57,3 +59,9 @@ class CallEnergy:
         if watts is None:
             watts = last.total_power_w
         return None if watts is None else watts * (end - start) * 1e3
+
+
+def _without_sensor() -> list[str]:
+    """How to make the budgets that need no sensor, those of the device first."""
+    kinds = [kind for kind in BUDGET_KINDS.values() if kind.meter is not NOTHING and not kind.meter.sensor]
+    return [kind.call for kind in sorted(kinds, key=lambda kind: not kind.meter.physical)]

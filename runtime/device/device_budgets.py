@@ -14,6 +14,7 @@ from statistics import NormalDist, median
 from typing import NamedTuple
 
 from adaptrt.runtime.control.budget import Budget
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, ENERGY, POWER, TIME, Meter
 from adaptrt.runtime.control.controller import Choice, LatencyController
 from adaptrt.runtime.control.device_model import DeviceModel
 from adaptrt.runtime.control.response_curve import ResponseCurve
@@ -39,7 +40,7 @@ class Ticket(NamedTuple):
 
     Attributes:
         plan: What to run.
-        kind: Of the budget.
+        meter: Of the budget.
         expected: Milliseconds, or millijoules, that half of such calls stay under.
         choice: The controller's, to be observed; None for a call with its own budget.
         batch: Samples.
@@ -50,7 +51,7 @@ class Ticket(NamedTuple):
     """
 
     plan: Plan
-    kind: str
+    meter: Meter
     expected: float
     choice: Choice | None
     batch: int
@@ -72,10 +73,10 @@ class DeviceBudgets:
         self._lock = threading.Lock()
         self._profiling = threading.Lock()
         self._profile: Profile | None = None
-        self._curves: dict[str, ResponseCurve] = {}
+        self._curves: dict[Meter, ResponseCurve] = {}
         self._controller: LatencyController | None = None
-        self._profiled: dict[str, DeviceModel] = {}  # what the device makes of the profile, by calls with own budgets
-        self._factors: dict[tuple[str, int], list[float]] = {}  # what calls of a batch size took, each
+        self._profiled: dict[Meter, DeviceModel] = {}  # what the device makes of the profile, by calls with own budgets
+        self._factors: dict[tuple[Meter, int], list[float]] = {}  # what calls of a batch size took, each
         self._energy: CallEnergy | None = None
         self._interval: float | None = None
         self._ended: float | None = None
@@ -100,24 +101,24 @@ class DeviceBudgets:
             other.use(self._profile)
         return other
 
-    def prepare(self, kind: str, batch: int, profiler: Profiler) -> None:
-        """Have the profile for budgets of a kind, as the first call would.
+    def prepare(self, meter: Meter, batch: int, profiler: Profiler) -> None:
+        """Have the profile for budgets of a meter, as the first call would.
 
         Raises:
             BudgetError: The bundle has no curve.
             BackendError: The engine failed while it was profiled.
         """
-        self._ready(kind, batch, profiler)
+        self._ready(meter, batch, profiler)
 
     def use(self, profile: Profile) -> None:
         """Work with this profile from now on; the controller starts anew with it."""
-        curves = {"latency": profile.curve()}
+        curves = {TIME: profile.curve()}
         if profile.has_energy:
-            curves["energy"] = curves["power"] = profile.energy_curve()
+            curves[ENERGY] = curves[POWER] = profile.energy_curve()
         with self._lock:
             self._profile, self._curves = profile, curves
             self._factors.clear()
-            self._profiled = {kind: DeviceModel(one.at(one.full), profile.noise) for kind, one in curves.items()}
+            self._profiled = {meter: DeviceModel(one.at(one.full), profile.noise) for meter, one in curves.items()}
             self._start_anew()
 
     def reset(self) -> None:
@@ -142,14 +143,15 @@ class DeviceBudgets:
             BudgetError: The bundle has no curve.
             BackendError: The engine failed while it was profiled.
         """
-        profile, curve = self._ready(budget.kind, batch, profiler)
-        if self._energy is not None and budget.kind != "latency":
+        meter, amount = _metered(budget)
+        profile, curve = self._ready(meter, batch, profiler)
+        if self._energy is not None and meter.sensor:
             self._energy.begin(now)
-        scale = self._scale(profile, budget.kind, batch)
+        scale = self._scale(profile, meter, batch)
         if own:
             return self._from_profile(budget, profile, curve, batch, scale, now)
         with self._lock:
-            target = budget.value if budget.kind != "power" else self._energy_for(budget.value, curve, scale, now)
+            target = amount if meter.per_call else self._energy_for(amount, curve, scale, now)
             controller = self._controller
             if controller is None:
                 controller = self._controller = LatencyController(
@@ -157,7 +159,7 @@ class DeviceBudgets:
                     curve,
                     percentile=budget.percentile or _MEDIAN,
                     noise=profile.noise,
-                    cold=tuple(profile.cold) if budget.kind == "latency" else (),
+                    cold=tuple(profile.cold) if meter is TIME else (),
                     limits=self._planner.shares,
                 )
             controller.target = target
@@ -167,35 +169,35 @@ class DeviceBudgets:
         run = plan.point.macs_fraction
         expected = choice.expected * curve.at(run) / curve.at(choice.fraction)
         choice = choice._replace(fraction=run, expected=expected)
-        return Ticket(plan, budget.kind, choice.expected, choice, batch, scale, controller, now)
+        return Ticket(plan, meter, choice.expected, choice, batch, scale, controller, now)
 
     def end(self, ticket: Ticket, done: float, milliseconds: float, now: float) -> float | None:
         """Take in what a call took, and the share of work it did; its millijoules, where the budget needs them."""
         energy = self._energy
         spent = None
         self._ended, self._since_idle = now, self._since_idle + 1
-        if ticket.kind != "latency" and energy is not None:
+        if ticket.meter.sensor and energy is not None:
             spent = energy.millijoules(ticket.begun, now)
         if ticket.choice is None:
-            self._compare(ticket, done, milliseconds if ticket.kind == "latency" else spent)
+            self._compare(ticket, done, spent if ticket.meter.sensor else milliseconds)
             return spent
         with self._lock:
-            if ticket.kind == "power":
-                self._last = ticket, done
+            if ticket.meter.per_call:
+                self._observe(ticket, done, spent if ticket.meter.sensor else milliseconds, now)
             else:
-                self._observe(ticket, done, milliseconds if ticket.kind == "latency" else spent, now)
+                self._last = ticket, done
         return spent
 
     def _compare(self, ticket: Ticket, done: float, measured: float | None) -> None:
         """Learn from a call with its own budget what the device makes of the profile now."""
-        curve = self._curves[ticket.kind]
+        curve = self._curves[ticket.meter]
         if measured is None or not curve.can_be(done, measured / ticket.scale):
             return
-        if ticket.kind == "power":
+        if not ticket.meter.per_call:
             return  # the profile's own watts are what such a call goes by
         with self._lock:
             if not self._learn_factor(ticket, measured):
-                self._profiled[ticket.kind].observe(curve.at(done), measured / ticket.scale / ticket.cold)
+                self._profiled[ticket.meter].observe(curve.at(done), measured / ticket.scale / ticket.cold)
 
     def _observe(self, ticket: Ticket, done: float, measured: float | None, now: float) -> None:
         if measured is None or ticket.choice is None or ticket.controller is None:
@@ -220,24 +222,24 @@ class DeviceBudgets:
             return curve.at(curve.full) * scale  # the first call: nothing is known of the pauses
         return max(watts * self._interval * 1e3, 1e-6)
 
-    def _ready(self, kind: str, batch: int, profiler: Profiler) -> tuple[Profile, ResponseCurve]:
-        if kind not in self._curves:
+    def _ready(self, meter: Meter, batch: int, profiler: Profiler) -> tuple[Profile, ResponseCurve]:
+        if meter not in self._curves:
             with self._profiling:  # other threads wait for the first one's
-                if kind not in self._curves:
-                    self.use(profiler(batch, kind != "latency"))
+                if meter not in self._curves:
+                    self.use(profiler(batch, meter.sensor))
         assert self._profile is not None
-        return self._profile, self._curves[kind]
+        return self._profile, self._curves[meter]
 
-    def _scale(self, profile: Profile, kind: str, batch: int) -> float:
+    def _scale(self, profile: Profile, meter: Meter, batch: int) -> float:
         """Work grows with the batch; a factor per batch size makes up for what does not."""
-        return batch / profile.key.batch * self._factor(kind, batch)
+        return batch / profile.key.batch * self._factor(meter, batch)
 
     def _learn_factor(self, ticket: Ticket, measured: float) -> bool:
         """Learn what a batch size without a profile takes; whether the call was used up by that."""
         assert self._profile is not None
         if ticket.batch == self._profile.key.batch or not 0 < measured < float("inf"):
             return False
-        seen = self._factors.setdefault((ticket.kind, ticket.batch), [])
+        seen = self._factors.setdefault((ticket.meter, ticket.batch), [])
         if len(seen) >= _FACTOR_CALLS:
             return False
         low, high = _FACTOR_LIMITS
@@ -245,28 +247,29 @@ class DeviceBudgets:
         seen.append(assumed * min(max(measured / ticket.expected, low), high))
         return True
 
-    def _factor(self, kind: str, batch: int) -> float:
+    def _factor(self, meter: Meter, batch: int) -> float:
         """The median, which a single slow call does not move."""
-        seen = self._factors.get((kind, batch))
+        seen = self._factors.get((meter, batch))
         return median(seen) if seen else 1.0
 
     def _from_profile(
         self, budget: Budget, profile: Profile, curve: ResponseCurve, batch: int, scale: float, now: float
     ) -> Ticket:
+        meter, amount = _metered(budget)
         with self._lock:
-            device = self._profiled[budget.kind]
+            device = self._profiled[meter]
             margin = NormalDist(1.0, max(profile.noise, device.noise)).inv_cdf(budget.percentile or _MEDIAN)
-            cold = self._cold_factor(profile, now) if budget.kind == "latency" else 1.0
-            allowed = budget.value / (margin * scale * cold)
-            if budget.kind == "power":  # as if called back to back
-                allowed = profile.energy_for(budget.value)
+            cold = self._cold_factor(profile, now) if meter is TIME else 1.0
+            allowed = amount / (margin * scale * cold)
+            if not meter.per_call:  # as if called back to back
+                allowed = profile.energy_for(amount)
             cheapest, full = self._planner.shares
             fraction = min(max(curve.fraction_for(device.profiled_for(allowed)), cheapest), full)
             upper = device.predict(curve.at(fraction)) * scale * cold * margin
             reachable = allowed >= device.predict(curve.at(cheapest))
             plan = self._plan(budget, fraction, upper, reachable)
             expected = device.predict(curve.at(plan.point.macs_fraction)) * scale * cold
-        return Ticket(plan, budget.kind, expected, None, batch, scale, None, now, cold)
+        return Ticket(plan, meter, expected, None, batch, scale, None, now, cold)
 
     def _cold_factor(self, profile: Profile, now: float) -> float:
         """What the profile says of the first calls after a pause."""
@@ -277,9 +280,15 @@ class DeviceBudgets:
     def _plan(self, budget: Budget, fraction: float, upper: float, reachable: bool) -> Plan:
         message = None
         if not reachable:
-            unit = "ms" if budget.kind == "latency" else "mJ"
+            unit = _metered(budget)[0].unit
             message = (
                 f"got a budget of {budget}, but the cheapest calibrated point is expected to take up to "
                 f"{upper:.4g} {unit} now; ran that one"
             )
         return self._planner.for_fraction(fraction, budget, reachable=reachable, message=message)
+
+
+def _metered(budget: Budget) -> tuple[Meter, float]:
+    """The meter of a budget that depends on the device, and its value in milliseconds, millijoules or watts."""
+    kind = BUDGET_KINDS[budget.kind]
+    return kind.meter, budget.value * kind.factor

@@ -5,10 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from adaptrt.runtime.errors import TelemetryError, shown
-from adaptrt.runtime.telemetry.jetson import JetsonReader
-from adaptrt.runtime.telemetry.linux import LinuxReader
-from adaptrt.runtime.telemetry.nvml import NvmlReader
-from adaptrt.runtime.telemetry.rapl import RaplReader
 from adaptrt.runtime.telemetry.reading import Reader
 
 
@@ -23,6 +19,12 @@ def find_sensors(root: str | Path = "/") -> tuple[Reader, ...]:
     Raises:
         TelemetryError: ``root`` is no folder. A machine without sensors is no error.
     """
+    # Most processes never ask for sensors, and pay for no module that reads them.
+    from adaptrt.runtime.telemetry.jetson import JetsonReader
+    from adaptrt.runtime.telemetry.linux import LinuxReader
+    from adaptrt.runtime.telemetry.nvml import NvmlReader
+    from adaptrt.runtime.telemetry.rapl import RaplReader
+
     folder = Path(root)
     if not folder.is_dir():
         raise TelemetryError(f"got {shown(str(root))} as the root of the sensors; expected a folder, such as /")

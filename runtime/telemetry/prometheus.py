@@ -14,19 +14,11 @@ from threading import Lock
 from time import perf_counter
 from typing import Any
 
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
 from adaptrt.runtime.errors import TelemetryError, one_line
 from adaptrt.runtime.telemetry.latency_histogram import LatencyHistogram
 from adaptrt.runtime.telemetry.reading import Reading
 from adaptrt.runtime.telemetry.telemetry import Telemetry
-
-# A budget's kind, and the metric and factor (to base units) that it is exported with.
-_BUDGETS = {
-    "fraction": ("adaptrt_budget_fraction_ratio", "share of the dense model's work", 1.0),
-    "macs": ("adaptrt_budget_macs", "multiply-accumulates per sample", 1.0),
-    "latency": ("adaptrt_budget_latency_seconds", "latency per call", 1e-3),
-    "energy": ("adaptrt_budget_energy_joules", "energy per call", 1e-3),
-    "power": ("adaptrt_budget_power_watts", "mean power", 1.0),
-}
 
 
 @dataclass(frozen=True)
@@ -38,8 +30,8 @@ class ModelCounters:
         latency: of each call.
         macs_fraction: the share of the dense model's multiply-accumulates that calls took lately; None
             while there is none.
-        budget: kind and value of the budget, in the units of ``Budget`` (fraction, MACs, milliseconds,
-            millijoules, watts); None, or a kind that has no value such as ``full``, is not exported.
+        budget: kind and value of the budget, in the kind's unit; None, or a kind without a metric, is not
+            exported.
         targets_met, targets_missed: calls so far that kept the budget's target, and those that did not.
     """
 
@@ -152,10 +144,13 @@ class MetricsCollector:
                 ("model",),
             )
         budgets = _asked(((model.name, model.budget) for model in self._models), problems)
-        for kind, (metric, text, factor) in _BUDGETS.items():
-            values = [((name,), value * factor) for name, (given, value) in budgets.items() if given == kind]
+        for kind in BUDGET_KINDS.values():
+            gauge = kind.gauge
+            if gauge is None:
+                continue
+            values = [((name,), value * gauge.factor) for name, (given, value) in budgets.items() if given == kind.name]
             if values:
-                yield self._gauge(metric, f"Budget: {text}", values, ("model",))
+                yield self._gauge(gauge.name, f"Budget: {gauge.help}", values, ("model",))
         outcomes = [
             ((name, outcome), count)
             for outcome, asked in (

@@ -23,7 +23,7 @@ def bundle(exported: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
 
 
 def test_without_tensorrt_the_graphs_and_the_commands(cli: Cli, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adaptrt.export.targets.build.find_engine_api", lambda _: None)
+    monkeypatch.setattr("adaptrt.export.targets.nvidia_builder.find_engine_api", lambda _: None)
     result = cli("build", bundle, "--target", "tensorrt", "--precision", "fp16", "--batch", "1:8:32", "--json")
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
@@ -48,7 +48,7 @@ def test_without_tensorrt_the_graphs_and_the_commands(cli: Cli, bundle: Path, mo
 def test_a_plugin_library_is_named_in_the_command(
     cli: Cli, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptrt.export.targets.build.find_engine_api", lambda _: None)
+    monkeypatch.setattr("adaptrt.export.targets.nvidia_builder.find_engine_api", lambda _: None)
     library = tmp_path / "libadaptrt_trt.so"
     library.write_bytes(b"")
     options = ("--plugins", "library", "--plugin-library", library, "--engine-version", "10.3", "--json")
@@ -93,7 +93,7 @@ def test_errors(refused: Refused, bundle: Path, tmp_path: Path) -> None:
 def test_an_engine_library_that_is_missing_is_named(
     refused: Refused, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptrt.export.targets.build.find_engine_api", lambda _: None)
+    monkeypatch.setattr("adaptrt.export.targets.nvidia_builder.find_engine_api", lambda _: None)
     line = refused("build", bundle, "--target", "tensorrt-rtx")
     assert "tensorrt_rtx_bindings is not installed" in line and "pip install 'adaptrt[tensorrt-rtx]'" in line
     assert not (bundle / ENGINES).exists()

@@ -11,11 +11,12 @@ import pytest
 from onnx import numpy_helper
 
 from adaptrt.export.errors import ExportError, ParityError
-from adaptrt.export.targets.build import BuildSettings, build_target
+from adaptrt.export.targets.build import build_target
 from adaptrt.export.targets.inline import inlined
 from adaptrt.export.targets.openvino_check import OpenVinoSession, require_agreement
 from adaptrt.export.targets.quality import compare_quality
 from adaptrt.export.targets.source import read_stages
+from adaptrt.export.targets.target_builder import BuildSettings
 from adaptrt.runtime.bundle.bundle_file import read_bundle
 from adaptrt.runtime.bundle.engine_files import engine_folder, read_engines
 from tests.export.targets.conftest import MAKERS
@@ -74,7 +75,7 @@ def test_a_graph_that_openvino_refuses() -> None:
 def test_without_openvino_the_graphs_are_prepared_all_the_same(
     copied: Bundles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptrt.export.targets.build.openvino_installed", lambda: False)
+    monkeypatch.setattr("adaptrt.export.targets.openvino_builder.openvino_installed", lambda: False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     report = build_target(copied("fixed"), BuildSettings("openvino"))
     assert report.verified is None and not report.reused

@@ -11,10 +11,11 @@ from onnx import numpy_helper
 
 from adaptrt.export.errors import ExportError
 from adaptrt.export.targets import build as build_module
-from adaptrt.export.targets.build import BuildSettings, build_target
+from adaptrt.export.targets.build import build_target
 from adaptrt.export.targets.prepare import Prepared, prepare
 from adaptrt.export.targets.quality import QualityReport, QualityRow, compare_quality, require_quality
 from adaptrt.export.targets.source import read_stages
+from adaptrt.export.targets.target_builder import BuildSettings
 from adaptrt.runtime.bundle.bundle_file import read_bundle
 from adaptrt.runtime.bundle.engine_files import ENGINES
 

@@ -14,9 +14,10 @@ import onnx
 import pytest
 
 from adaptrt.export.errors import ExportError
-from adaptrt.export.targets import build as build_module
-from adaptrt.export.targets.build import BuildSettings, build_target
+from adaptrt.export.targets import nvidia_builder as build_module
+from adaptrt.export.targets.build import build_target
 from adaptrt.export.targets.engine_builder import EngineApi
+from adaptrt.export.targets.target_builder import BuildSettings
 from adaptrt.runtime.bundle.engine_files import ENGINES
 
 Bundles = Callable[[str], Path]

@@ -12,12 +12,13 @@ import pytest
 
 from adaptrt.export.errors import ExportError
 from adaptrt.export.exporter import ExportReport
-from adaptrt.export.targets import build as build_module
-from adaptrt.export.targets.build import BuildReport, BuildSettings, build_target
+from adaptrt.export.targets import nvidia_builder as build_module
+from adaptrt.export.targets.build import BuildReport, build_target
 from adaptrt.export.targets.engine_builder import build_engine, find_engine_api
 from adaptrt.export.targets.prepare import prepare
 from adaptrt.export.targets.profiles import SizeRange, stage_profiles
 from adaptrt.export.targets.source import read_stages
+from adaptrt.export.targets.target_builder import BuildSettings
 from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, read_bundle
 from adaptrt.runtime.bundle.engine_files import ENGINE_FILE, ENGINES, engine_folder, read_engines
 from tests.export.targets.conftest import MAKERS

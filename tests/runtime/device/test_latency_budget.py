@@ -42,7 +42,7 @@ def test_the_first_call_profiles_and_the_next_load_does_not(model: AdaptiveModel
     assert len(list(cache.iterdir())) == 1
     assert result.budget == Budget.latency(1000.0) and result.reachable and result.expected > 0
     again = load(FIXTURES / "exits", threads=1)
-    again.profile = None  # type: ignore[method-assign] - not to be called
+    again._device.profile = None  # type: ignore[method-assign] - not to be called
     assert again.run(x, budget=Budget.latency(1000.0)).expected is not None
 
 
@@ -70,13 +70,13 @@ def test_a_call_with_its_own_budget_teaches_nothing(model: AdaptiveModel):
     x = inputs_of(model, 1)
     model.budget = Budget.latency(5.0)
     model.run(x)
-    controller = model._device._controller
+    controller = model._device.budgets._controller
     state = dict(controller._device.__dict__)
     for _ in range(5):
         model.run(x, budget=Budget.latency(0.5))
-    assert model._device._controller is controller and controller._device.__dict__ == state
+    assert model._device.budgets._controller is controller and controller._device.__dict__ == state
     model.budget = Budget.latency(5.0)
-    assert model._device._controller is None
+    assert model._device.budgets._controller is None
 
 
 def test_batches_of_any_size(model: AdaptiveModel):

@@ -101,7 +101,7 @@ def test_a_model_takes_what_is_granted(monkeypatch):
     monkeypatch.setattr(loading, "granted_processors", lambda: Processors(64, 32, 3.7))
     model = load(TINY)
     assert model.backend.session.get_session_options().intra_op_num_threads == 3
-    assert model._key(1).threads == 3
+    assert model._device.key(1).threads == 3
     assert load(TINY, threads=2).backend.session.get_session_options().intra_op_num_threads == 2
 
 
@@ -109,7 +109,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path, monkeypatch):
     monkeypatch.setenv("ADAPTRT_CACHE", str(tmp_path))
     model = load(TINY, threads=np.int64(1))
     model.run({"x": np.ones((1, 4), np.float32)}, budget=Budget.latency(50.0))
-    assert type(model._key(1).threads) is int
+    assert type(model._device.key(1).threads) is int
 
 
 def test_a_profile_holds_for_what_was_granted(monkeypatch):
@@ -119,7 +119,7 @@ def test_a_profile_holds_for_what_was_granted(monkeypatch):
     model = load(TINY, threads=1)
     for granted in (Processors(4, 4, None), Processors(4, 4, 0.3), Processors(2, 2, None)):
         monkeypatch.setattr(profiling, "granted_processors", lambda granted=granted: granted)
-        keys.add(model._key(1))
+        keys.add(model._device.key(1))
     assert len(keys) == 3 and {key.quota for key in keys} == {None, 0.3}
 
 

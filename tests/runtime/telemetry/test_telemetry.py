@@ -161,7 +161,7 @@ def test_quick_sensors_get_no_thread() -> None:
 
 
 def test_a_model_that_is_gone_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adaptrt.runtime.model._SLOW_SENSORS_S", 0.0)  # every sensor is slow
+    monkeypatch.setattr("adaptrt.runtime.device.model_on_device._SLOW_SENSORS_S", 0.0)  # every sensor is slow
     model = load(TINY)
     for _ in range(2):
         model.telemetry()

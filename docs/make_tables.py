@@ -1,0 +1,108 @@
+"""Fills the tables in ``docs/*.md`` that come from the code's tables of records.
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; ``NAME`` is a key of ``TABLES``, where another
+table is one more line. Run it after a change to a record, from the repository's folder: ``python docs/make_tables.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from adaptrt.runtime.backends.backend_table import BACKENDS, BackendRecord, in_order
+from adaptrt.runtime.bundle.target_table import TARGETS
+from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
+
+DOCS = Path(__file__).parent
+_REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+Columns = Mapping[str, Callable[[Any], str]]
+"""For each heading what gives a record's cell."""
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _in_bundle(backend: BackendRecord) -> str:
+    return f"`adaptrt build BUNDLE --target {backend.target}`" if backend.target else "nothing"
+
+
+_BACKENDS: Columns = {
+    "backend": lambda backend: f"`{backend.name}`",
+    "what it needs in the bundle": _in_bundle,
+    "what it needs on the machine": lambda backend: backend.on_machine,
+    "how far it was proved": lambda backend: backend.proved,
+}
+_ORDER: Columns = {
+    "`auto` tries": lambda backend: f"`{backend.name}`",
+    "and takes it where": lambda backend: backend.because,
+}
+_PRECISIONS: Columns = {
+    "backend": lambda backend: f"`{backend.name}`",
+    "without `precision`": lambda backend: backend.usual,
+    "`precision` may be": lambda backend: _code(backend.precisions),
+}
+_TARGETS: Columns = {
+    "`--target`": lambda target: f"`{target.name}`",
+    "what is left in the bundle": lambda target: target.made,
+    "what building needs": lambda target: target.needs,
+    "`--precision`": lambda target: _code(target.precisions),
+    "`--plugins`": lambda target: _code(target.plugins),
+    "run by": lambda target: f"`{target.backend}`",
+}
+_BUDGETS: Columns = {
+    "budget": lambda kind: f"`{kind.call}`",
+    "as text": lambda kind: kind.written,
+    "holds for": lambda kind: kind.holds_for,
+    "guaranteed": lambda kind: kind.guaranteed,
+    "needs": lambda kind: kind.needs,
+}
+
+
+TABLES: dict[str, tuple[Columns, Callable[[], Iterable[Any]]]] = {
+    "backends": (_BACKENDS, BACKENDS.values),
+    "backend-order": (_ORDER, in_order),
+    "backend-precisions": (_PRECISIONS, BACKENDS.values),
+    "targets": (_TARGETS, TARGETS.values),
+    "budgets": (_BUDGETS, BUDGET_KINDS.values),
+}
+"""The columns of each table, and what gives its records."""
+
+
+def table(name: str) -> str:
+    """A table in Markdown.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if name not in TABLES:
+        raise ValueError(f"got table {name!r}, expected one of {', '.join(TABLES)}; correct the marker")
+    columns, records = TABLES[name]
+    lines: list[Iterable[str]] = [columns, ["---"] * len(columns)]
+    lines += [[cell(record).replace("|", "\\|") for cell in columns.values()] for record in records()]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def filled(text: str) -> str:
+    """A document with its tables as the records have them.
+
+    Raises:
+        ValueError: A marker names no table.
+    """
+    return _REGION.sub(lambda region: region[1] + table(region[2]) + region[3], text)
+
+
+def main() -> None:
+    """Fill all documents."""
+    for path in sorted(DOCS.glob("*.md")):
+        text = path.read_text()
+        if (new := filled(text)) != text:
+            path.write_text(new)
+            print(f"wrote {path.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The targets of ``adaptrt build``: one row each, read by the runtime, the export and the command line.
+
+To add one add a row; ``builder`` says where the code is that builds for it, which only ``adaptrt build`` imports.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from adaptrt.runtime.table import Table
+
+
+class TargetRecord(NamedTuple):
+    """What a bundle can be built for.
+
+    Attributes:
+        name: as ``--target`` takes it and the folder in the bundle is called.
+        backend: the runtime's backend that runs it, a name of ``BACKENDS``.
+        builder: a ``TargetBuilder``, as ``module:class``; imported when something is built.
+        precisions: that it can be built in, the portable file's first.
+        plugins: where adaptrt's ops may come from.
+        modules: of the builder's library, the first that is there is taken and the last is that of the extra.
+        extra: of adaptrt that installs the library.
+        required: whether nothing is built without the library.
+        gpu: whether it runs on a GPU: knobs then become inputs on the device.
+        sized: whether it is built for ranges of sizes, so that other ranges are another engine.
+        made: what a build leaves in the bundle, where and with what, for help and documentation.
+        needs: what building needs, for the documentation.
+        examples: options of ``adaptrt build BUNDLE``.
+    """
+
+    name: str
+    backend: str
+    builder: str
+    precisions: tuple[str, ...]
+    plugins: tuple[str, ...]
+    modules: tuple[str, ...]
+    extra: str
+    required: bool
+    gpu: bool
+    sized: bool
+    made: str
+    needs: str
+    examples: tuple[str, ...]
+
+
+_EXPORT = "adaptrt.export.targets"
+
+TARGETS = Table(
+    "target",
+    (
+        TargetRecord(
+            name="openvino",
+            backend="openvino",
+            builder=f"{_EXPORT}.openvino_builder:OpenVinoBuilder",
+            precisions=("fp32", "fp16"),
+            plugins=("none",),
+            modules=("openvino",),
+            extra="openvino",
+            required=False,
+            gpu=False,
+            sized=False,
+            made="prepared graphs, which it compiles when it loads them",
+            needs="any machine; with `adaptrt[openvino]` the graphs are compared with ONNX Runtime",
+            examples=("",),
+        ),
+        TargetRecord(
+            name="tensorrt",
+            backend="tensorrt",
+            builder=f"{_EXPORT}.nvidia_builder:TensorRTBuilder",
+            precisions=("fp32", "fp16"),
+            plugins=("none", "library", "python"),
+            modules=("tensorrt",),
+            extra="tensorrt",
+            required=False,
+            gpu=True,
+            sized=True,
+            made="engines where TensorRT is installed, elsewhere the prepared graphs and the trtexec commands",
+            needs="the device itself, with TensorRT 10 or 11",
+            examples=(
+                "--precision fp16",
+                "--plugins library --plugin-library libadaptrt_trt.so --engine-version 10.3",
+            ),
+        ),
+        TargetRecord(
+            name="tensorrt-rtx",
+            backend="tensorrt-rtx",
+            builder=f"{_EXPORT}.nvidia_builder:TensorRTRTXBuilder",
+            precisions=("fp32", "fp16"),
+            plugins=("none",),
+            modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
+            extra="tensorrt-rtx",
+            required=True,
+            gpu=True,
+            sized=True,
+            made="engines, here, no GPU needed",
+            needs="any x86-64 Linux machine, with `adaptrt[tensorrt-rtx]`",
+            examples=("--arch 89 --precision fp16", "--arch 86 --arch 89 --arch 120 --batch 1:8:64"),
+        ),
+    ),
+)
+
+
+def all_precisions() -> tuple[str, ...]:
+    """Those of any target."""
+    return tuple(dict.fromkeys(name for target in TARGETS.values() for name in target.precisions))
+
+
+def all_plugins() -> tuple[str, ...]:
+    """Where ops may come from in any target."""
+    return tuple(dict.fromkeys(name for target in TARGETS.values() for name in target.plugins))
