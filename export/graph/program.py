@@ -13,9 +13,10 @@ import sympy
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, free_unbacked_symbols
+from torch.fx.traceback import preserve_node_meta
 
 from adaptrt.export.errors import ExportError
-from adaptrt.export.graph.user_code import is_users, place, where, where_raised
+from adaptrt.export.graph.user_code import PlacesNoted, is_users, place, where, where_raised
 from adaptrt.export.graph.work_products import UNSPLIT, is_known, sizes
 from adaptrt.models.symbolic.graph_sizes import symbolic_nodes
 
@@ -68,10 +69,10 @@ def trace_program(module: nn.Module, tensors: Sequence[Tensor], shapes: Sequence
     dynamic = tuple(
         {axis: torch.export.Dim.AUTO for axis, size in enumerate(shape) if isinstance(size, str)} for shape in shapes
     )
-    with _quiet(), torch.no_grad(), symbolic_nodes():
+    with _quiet(), torch.no_grad(), symbolic_nodes(), preserve_node_meta():
         try:
             exported = torch.export.export(
-                module,
+                _Placed(module).eval(),
                 tuple(tensors),
                 dynamic_shapes={"tensors": dynamic},
                 strict=False,
@@ -104,11 +105,23 @@ def trace_program(module: nn.Module, tensors: Sequence[Tensor], shapes: Sequence
     return Program(
         graph,
         _inputs(exported, len(tensors)),
-        {placeholders[name]: target for name, target in weights.items()},
+        {placeholders[name]: target.removeprefix("module.") for name, target in weights.items()},
         [node for node in graph.output_node().args[0] if isinstance(node, fx.Node)],
         names,
         limits,
     )
+
+
+class _Placed(nn.Module):
+    """A module whose operators are traced with the user's lines."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *tensors: Tensor) -> Any:
+        with PlacesNoted():
+            return self.module(*tensors)
 
 
 def _inputs(exported: torch.export.ExportedProgram, count: int) -> list[fx.Node]:
@@ -237,7 +250,6 @@ def _first_line(error: BaseException) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without torch's own words about what it cannot trace, and without fused attention that hides its products."""
-    logger = logging.getLogger("torch")
     loggers = [
         logging.getLogger(name)
         for name in (
@@ -253,7 +265,6 @@ def _quiet() -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(False)
     for each in loggers:
         each.setLevel(logging.CRITICAL)
-    del logger
     try:
         yield
     finally:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import re
+import sys
 import sysconfig
 import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from torch import fx
+from torch.fx.traceback import annotate
+from torch.overrides import TorchFunctionMode
 
 import adaptrt
 
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_PLACE = "adaptrt_place"
 _ROOMS = ("ops", "models", "export", "runtime", "cli")
 _ROOTS = (
     *((Path(adaptrt.__file__).parent / room).resolve() for room in _ROOMS),
     Path(sysconfig.get_path("stdlib")).resolve(),
 )
+_UNKNOWN = "a line that torch does not tell"
 _PACKAGES = frozenset({"site-packages", "dist-packages"})
 
 
 def where(node: fx.Node) -> str:
     """File and line of the user's that a node of a program comes from."""
-    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    return _last([(file, int(line)) for file, line in frames])
+    found = (node.meta.get("custom") or {}).get(_PLACE)
+    return _UNKNOWN if found is None else place(*found)
 
 
 def where_raised(error: BaseException) -> str:
@@ -39,6 +46,7 @@ def place(file: str, line: int) -> str:
     return f"{path}:{line}"
 
 
+@cache
 def is_users(file: str) -> bool:
     """Whether a file belongs to no package, neither torch nor this one."""
     path = Path(file)
@@ -49,4 +57,28 @@ def is_users(file: str) -> bool:
 
 def _last(frames: list[tuple[str, int]]) -> str:
     users = [frame for frame in frames if is_users(frame[0])]
-    return place(*users[-1]) if users else "a line that torch does not tell"
+    return place(*users[-1]) if users else _UNKNOWN
+
+
+class PlacesNoted(TorchFunctionMode):
+    """Notes on every operator that is traced in the block which line of the user's called for it.
+
+    Torch itself keeps the frames of ``forward`` alone.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run an operator of torch."""
+        del types
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and not is_users(frame.f_code.co_filename):
+            frame = frame.f_back
+        if frame is None:
+            return func(*args, **(kwargs or {}))
+        with annotate({_PLACE: (frame.f_code.co_filename, frame.f_lineno)}):
+            return func(*args, **(kwargs or {}))

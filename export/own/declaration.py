@@ -125,11 +125,11 @@ def require_same_outputs(leave: Leave, first: Leave, number: int, kind: str) -> 
         )
 
 
-def require_state(state: object, number: int, kind: str) -> Named:
+def require_state(state: object, number: int, batch: int, kind: str) -> Named:
     """Check what ``stage`` gives.
 
     Raises:
-        ExportError: It is no dictionary of tensors.
+        ExportError: It is no dictionary of tensors, or one has not the samples as its first axis.
     """
     if not isinstance(state, dict):
         raise ExportError(f"{kind}.stage({number}) gave {_kind(state)}, expected a dictionary of tensors by name")
@@ -143,6 +143,11 @@ def require_state(state: object, number: int, kind: str) -> Named:
             raise ExportError(
                 f"{kind}.stage({number}) gave {name!r} in {tensor.dtype}, expected one of {', '.join(DTYPES)}; "
                 "convert it"
+            )
+        if tensor.ndim == 0 or tensor.shape[0] != batch:
+            raise ExportError(
+                f"{kind}.stage({number}) gave {name!r} of shape {list(tensor.shape)} for {batch} samples, expected the "
+                "samples as its first axis and no other; reshape it"
             )
     return state
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from adaptrt.export.errors import ExportError
+from adaptrt.export.graph.user_code import where_raised
 from adaptrt.export.own.declaration import Declaration, require_leave, require_state
 from adaptrt.models.own import Adaptive, Leave, Named
 from adaptrt.models.symbolic.call_record import CallRecord, calls_recorded
@@ -50,6 +53,23 @@ def full_knobs(declaration: Declaration) -> Named:
     }
 
 
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Tell in one line what the user's code raised; while tracing, whoever traces does."""
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:  # the user's code raises what it likes
+        if torch.compiler.is_exporting():
+            raise
+        text = " ".join(str(error).split())
+        raise ExportError(
+            f"{what} raised {type(error).__name__}: {text} at {where_raised(error)}; expected it to take named axes of "
+            "any size"
+        ) from error
+
+
 def run_user_stage(
     network: Adaptive, number: int, state: Named, knobs: Named, calls: CallRecord, *, last: bool
 ) -> UserStageOutput:
@@ -60,13 +80,14 @@ def run_user_stage(
     """
     kind = type(network).__name__
     batch = next(iter(state.values())).shape[0]
-    with calls_recorded(calls):
-        before = _ReadState(state)
-        state = require_state(network.stage(number, before, dict(knobs)), number, kind)
-        leave = network.leave(number, dict(state))
+    before = _ReadState(state)
+    with calls_recorded(calls), _told(f"{kind}.stage({number})"):
+        after = require_state(network.stage(number, before, dict(knobs)), number, batch, kind)
+    with calls_recorded(calls), _told(f"{kind}.leave({number})"):
+        leave = network.leave(number, dict(after))
     if not torch.compiler.is_exporting():
         leave = require_leave(leave, number, last, batch, kind)
-    return UserStageOutput(state, leave, calls, frozenset(before.read))
+    return UserStageOutput(after, leave, calls, frozenset(before.read))
 
 
 def run_dense(network: Adaptive, declaration: Declaration, inputs: Named) -> Leave:
@@ -76,9 +97,10 @@ def run_dense(network: Adaptive, declaration: Declaration, inputs: Named) -> Lea
         ExportError: A stage or the exit gives something that is not expected.
     """
     kind, state, knobs = type(network).__name__, dict(inputs), full_knobs(declaration)
-    with calls_recorded(CallRecord(dense=True)):
+    batch = next(iter(inputs.values())).shape[0]
+    with calls_recorded(CallRecord(dense=True)), _told(f"{kind} with everything taken"):
         for number in range(declaration.stages):
-            state = require_state(network.stage(number, dict(state), dict(knobs)), number, kind)
+            state = require_state(network.stage(number, dict(state), dict(knobs)), number, batch, kind)
         return network.leave(declaration.stages - 1, state)
 
 
