@@ -221,9 +221,9 @@ class Families:
         if not (dearest.thresholds == highest).all():
             found.append(self._point(dearest.setting, dearest.passed, highest))
         never = self._point(dearest.setting, dearest.passed, np.full_like(dearest.thresholds, np.inf))
-        return [*self._without_gaps([*chain[:-1], *found], points), never]
+        return [*self.without_gaps([*chain[:-1], *found], points), never]
 
-    def _without_gaps(self, chain: list[Point], points: int) -> list[Point]:
+    def without_gaps(self, chain: list[Point], points: int) -> list[Point]:
         """A chain with more points where work leaps between two of one pass.
 
         Confidences crowd together, so half-way between two thresholds is seldom half-way in work. Points in

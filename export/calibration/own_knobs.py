@@ -65,8 +65,10 @@ def search_own(evaluations: Evaluations, *, points: int) -> list[Point]:
         chains.append(one_by_one)
         best = max(chains, key=_merit)
     if has_exits:
-        chains.append(_with_exits(evaluations, best))
-        chains += Families(evaluations).exits_alone(points)
+        families = Families(evaluations)
+        *finite, never = _with_exits(evaluations, best)
+        chains.append([*families.without_gaps(finite, points), never])
+        chains += families.exits_alone(points)
     return [point for chain in chains for point in chain]
 
 
