@@ -1,6 +1,6 @@
 """How closely the time of one ConditionalMLP follows its work, against the dense FFN it replaces.
 
-``python -m adaptrt.bench.conditional_mlp``: ViT-B's FFN (768 -> 3072 -> 768) with four learners in ONNX
+``python -m adaptrt.bench.conditional_mlp``: Network-B's FFN (768 -> 3072 -> 768) with four learners in ONNX
 Runtime; ``--op`` names one with another activation or gates. Efficiency is the share of the work done over
 the share of the dense time taken: 1 is proportional, above 1 is better than that.
 """
@@ -256,7 +256,7 @@ def main(
 ) -> None:
     """Measure how closely the time of one ConditionalMLP follows its work.
 
-    ViT-B's FFN with four learners, of any activation or gated, against the dense FFN, in ONNX Runtime: decisions
+    Network-B's FFN with four learners, of any activation or gated, against the dense FFN, in ONNX Runtime: decisions
     binomial(4, share) and constant. Efficiency = share of the work / share of the dense time.
 
     \b

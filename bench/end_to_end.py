@@ -1,6 +1,6 @@
 """How closely the time of a whole vision transformer follows its work.
 
-``python -m adaptrt.bench.end_to_end``: ViT-S and ViT-B shapes with random weights in ONNX Runtime, their
+``python -m adaptrt.bench.end_to_end``: Network-S and Network-B shapes with random weights in ONNX Runtime, their
 FFNs as ACMs, and their projections too, against the dense model. Decisions are fed, binomial(4, share),
 so that the shares are exact; the gates still run, since their choice is an output, and their cost counts
 in the time and in the work.
@@ -31,8 +31,9 @@ from adaptrt.export.graph.bodies import attach_bodies
 from adaptrt.export.graph.saved_graph import save_graph
 from adaptrt.export.graph.trace import trace_dense, trace_stage
 from adaptrt.export.parity.teacher_forcing import force_decisions
-from adaptrt.models.adapters.vit import ViT, ViTConfig
+from adaptrt.models.adapters.vit import ViTConfig
 from adaptrt.models.families.acm import ACMConfig
+from adaptrt.models.network import Network
 
 DENSE = "dense"
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
@@ -87,7 +88,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Network:
+class TimedNetwork:
     """One graph in its process.
 
     Attributes:
@@ -97,17 +98,17 @@ class Network:
     """
 
     adapted: str
-    model: ViT
+    model: Network
     process: SessionProcess
 
 
-def write_graphs(config: ViTConfig, folder: Path, tell: Callable[[str], None]) -> dict[str, tuple[Path, ViT]]:
+def write_graphs(config: ViTConfig, folder: Path, tell: Callable[[str], None]) -> dict[str, tuple[Path, Network]]:
     """Trace the dense model and each adapted one, decisions as inputs; file and model by name."""
     graphs = {}
     for adapted in (DENSE, *ADAPTED):
         tell(f"tracing {adapted}")
         torch.manual_seed(0)
-        model = ViT(dataclasses.replace(config, acm=ADAPTED.get(adapted))).eval()
+        model = Network.from_config(dataclasses.replace(config, acm=ADAPTED.get(adapted))).eval()
         if model.adaptive:
             stage = trace_stage(model, 0)
             attach_bodies(stage.graph)
@@ -120,7 +121,7 @@ def write_graphs(config: ViTConfig, folder: Path, tell: Callable[[str], None]) -
     return graphs
 
 
-def draw_decisions(model: ViT, batch: int, share: float, generator: np.random.Generator) -> list[Array]:
+def draw_decisions(model: Network, batch: int, share: float, generator: np.random.Generator) -> list[Array]:
     """Draw ``k[batch * tokens]`` (int32) for each gate, in the order of ``model.gates()``."""
     assert model.config.acm is not None
     learners, tokens = model.config.acm.learners, model.config.tokens
@@ -130,7 +131,7 @@ def draw_decisions(model: ViT, batch: int, share: float, generator: np.random.Ge
     ]
 
 
-def ideal_share(model: ViT, decisions: Sequence[Array], batch: int) -> float:
+def ideal_share(model: Network, decisions: Sequence[Array], batch: int) -> float:
     """Multiply-accumulates under these decisions over the dense model's, gates included."""
     layers = model.layers()
     per_run = [layer.per_run for layer in layers if layer.per_run]
@@ -141,7 +142,7 @@ def ideal_share(model: ViT, decisions: Sequence[Array], batch: int) -> float:
 
 def measure(
     name: str,
-    networks: Sequence[Network],
+    networks: Sequence[TimedNetwork],
     batch: int,
     rounds: int,
     on_turn: Callable[[], None] | None = None,
@@ -209,7 +210,7 @@ def measure_shape(name: str, config: ViTConfig, rounds: dict[int, int], threads:
         graphs = write_graphs(config, Path(folder), lambda what: progress.update(task, description=f"{name}: {what}"))
         progress.update(task, description=f"{name}: loading")
         networks = [
-            Network(adapted, model, stack.enter_context(SessionProcess(file, threads=threads)))
+            TimedNetwork(adapted, model, stack.enter_context(SessionProcess(file, threads=threads)))
             for adapted, (file, model) in graphs.items()
         ]
         for batch, count in rounds.items():
@@ -259,7 +260,7 @@ def main(
 ) -> None:
     """Measure how closely the time of whole vision transformers follows their work.
 
-    ViT-S and ViT-B shapes with random weights, FFNs as ACMs with four learners, and projections too,
+    Network-S and Network-B shapes with random weights, FFNs as ACMs with four learners, and projections too,
     against the dense model in ONNX Runtime. Decisions are binomial(4, share). Efficiency = share of the
     multiply-accumulates (gates included) / share of the dense time.
 

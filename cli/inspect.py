@@ -174,15 +174,22 @@ def _facts(bundle: Bundle) -> Table:
         f"dense {bundle.quality_metric or 'quality'}",
         tables.quality(bundle.dense.quality, bundle.quality_metric),
     )
+    if bundle.task is not None:
+        made.add_row("task", bundle.task)
     if bundle.exit_criterion is not None:
         made.add_row("exit criterion", bundle.exit_criterion)
-    told = [name for stage in bundle.stages for name in stage.decisions]
-    if told:
-        gates, selections = (sum(name.startswith(kind) for name in told) for kind in ("learners_", "kept_"))
+    kinds = [decision.kind for stage in bundle.stages for decision in stage.decisions]
+    if kinds:
+        gates, selections = kinds.count("learners"), kinds.count("selection")
         made.add_row("decisions told", f"{_count(gates, 'gate')}, {_count(selections, 'token selection')}")
     for op, learners in bundle.ops.items():
         has_learners = op.startswith("Conditional")
         made.add_row(f"op adaptrt::{op}", _count(learners, "learner") if has_learners else "no learners")
+    if bundle.budget_table is not None:
+        soft, hard = len(bundle.budget_table.soft), len(bundle.budget_table.hard)
+        made.add_row("budget table", _count(soft, "row") + f", {_count(hard, 'row')} for hard budgets" * (hard > 0))
+    for entry in bundle.files:
+        made.add_row(f"file {entry.role}", entry.file)
     for key, value in bundle.data.items():
         made.add_row(f"data {key}", str(value))
     for (setting, hard), points in Counter((point.setting, point.hard) for point in bundle.curve).items():

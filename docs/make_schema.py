@@ -39,7 +39,8 @@ def make_schema() -> str:
         definitions["Knob"]["properties"][key] = {"type": ["number", "null"]}
     number = {"type": ["number", "null"]}
     values = {"anyOf": [number, {"type": "array", "items": number}]}
-    definitions["CurvePoint"]["properties"]["knobs"]["additionalProperties"] = values
+    for name in ("CurvePoint", "BudgetPoint", "BudgetRow"):
+        definitions[name]["properties"]["knobs"]["additionalProperties"] = values
     return json.dumps(schema, indent=2) + "\n"
 
 

@@ -25,9 +25,7 @@ from adaptrt.export.parity.comparison import ParityReport
 from adaptrt.export.parity.graph_macs import check_dense_macs, check_work
 from adaptrt.export.parity.reference import GOLDEN_FILE, encode_golden, run_reference
 from adaptrt.export.staging import check_replaceable, staged_folder, write_file
-from adaptrt.models.adapters.vit import ViT
 from adaptrt.models.data.split import DataSplits
-from adaptrt.models.encoder import Encoder
 from adaptrt.models.folder import LoadedModel
 from adaptrt.models.staged_network import StagedNetwork
 from adaptrt.runtime.bundle.bundle_file import (
@@ -41,6 +39,7 @@ from adaptrt.runtime.bundle.bundle_file import (
     Knob,
     Stage,
     TensorSpec,
+    TokenSet,
     encode_bundle,
 )
 from adaptrt.runtime.bundle.schema import THRESHOLDS_KNOB
@@ -162,13 +161,8 @@ def _require_model(model: object) -> None:
 
 
 def _enable_hard_budgets(source: LoadedModel) -> None:
-    model = source.model
-    if not isinstance(model, Encoder) or not (model.gates() or model.config.pruning):
-        raise ExportError(
-            f"got hard budgets for {source.name!r}, expected a model with ACMs or token selections; leave them out"
-        )
     try:
-        model.enable_hard_budgets()
+        source.model.enable_hard_budgets()
     except ValueError as error:
         raise ExportError(f"{source.name!r}: {error}") from error
 
@@ -186,11 +180,12 @@ def describe_bundle(
     model = source.model
     outputs = [*stages[-1].outputs, TensorSpec(name="macs_fraction", dtype="float32", shape=["batch"])]
     if debug:
-        if not isinstance(model, ViT):  # trace_stage refuses those with exits or token selections
+        if not isinstance(model.token_axis, int) or not model.gates_in(0):  # trace_stage refuses exits and selections
             raise ExportError(
-                f"got --debug for {source.name!r}, expected a vision encoder; read the outputs learners_<gate>"
+                f"got --debug for {source.name!r}, expected gates over a fixed number of tokens; read the outputs "
+                "learners_<gate>"
             )
-        outputs.append(TensorSpec(name="learners", dtype="int32", shape=["batch", len(model.gates()), model.tokens]))
+        outputs.append(TensorSpec(name="learners", dtype="int32", shape=["batch", model.gates_in(0), model.token_axis]))
     knobs = [
         Knob(
             name=spec.name,
@@ -221,9 +216,17 @@ def describe_bundle(
         ops=ops,
         exit_criterion=model.exit_criterion if len(stages) > 1 else None,
         task=model.task.name,
-        tokens=model.token_axis if any(stage.decisions for stage in stages) else None,
+        tokens=_token_sets(model, stages),
         axes={name: Axis(*limits) for name, limits in model.axis_limits().items()},
     )
+
+
+def _token_sets(model: StagedNetwork, stages: list[TracedStage]) -> dict[str, TokenSet]:
+    """The tokens that stages decide about or carry a mask of."""
+    masked = any(carry.name == "valid" for stage in stages for carry in stage.carry)
+    if not masked and not any(stage.decisions for stage in stages):
+        return {}
+    return {"tokens": TokenSet(model.token_axis, "valid" if masked else None)}
 
 
 def _input_specs(model: StagedNetwork) -> list[TensorSpec]:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import glob
+import hashlib
 import os
 import shutil
 import tempfile
@@ -16,8 +17,12 @@ from adaptrt import write_atomically
 from adaptrt.export.calibration.journal import JOURNAL_FILE
 from adaptrt.export.errors import ExportError
 from adaptrt.export.parity.reference import GOLDEN_FILE
-from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE
+from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, MAX_BUNDLE_BYTES, PreprocessingFile
+from adaptrt.runtime.bundle.bundle_files import bundle_root, read_file, read_preprocessing
 from adaptrt.runtime.bundle.engine_files import ENGINES
+from adaptrt.runtime.bundle.expectations import Invalid
+from adaptrt.runtime.bundle.json_form import decode_bundle
+from adaptrt.runtime.errors import BundleError
 
 _OURS = (BUNDLE_FILE, GOLDEN_FILE, JOURNAL_FILE, "bench.json", "frontier.*", "*.onnx", "*.onnx.data", ENGINES)
 """What a bundle's folder holds that an export, a calibration, a benchmark or a build of engines wrote."""
@@ -57,12 +62,40 @@ def check_replaceable(output: Path) -> None:
             f"{output} is a folder with other content and no {BUNDLE_FILE}, expected a bundle, an empty folder "
             "or none; choose another output"
         )
-    foreign = sorted(path.name for path in found if not any(path.match(pattern) for pattern in _OURS))
+    listed = _preprocessing_files(output) if found else set()
+    foreign = sorted(
+        path.name for path in found if path.name not in listed and not any(path.match(pattern) for pattern in _OURS)
+    )
     if foreign:
         raise ExportError(
             f"{output} holds {foreign[0]!r}, expected nothing but a bundle, since an export replaces the whole "
             "folder; move it away or choose another output"
         )
+
+
+def write_preprocessing(folder: Path, file: str, content: bytes, role: str) -> PreprocessingFile:
+    """Write a file that makes inputs, such as a tokenizer's, into a bundle's folder; its entry for ``Bundle.files``.
+
+    Raises:
+        ExportError: It cannot be written.
+    """
+    write_file(folder / file, content)
+    return PreprocessingFile(file, hashlib.sha256(content).hexdigest(), role)
+
+
+def _preprocessing_files(output: Path) -> set[str]:
+    """Those files that an export wrote because the bundle lists them; none where they are not what it wrote."""
+    try:
+        root = bundle_root(output)
+        listed = decode_bundle(read_file(root, BUNDLE_FILE, limit=MAX_BUNDLE_BYTES)).files
+    except (BundleError, Invalid):
+        return set()
+    names = set()
+    for entry in listed:
+        with contextlib.suppress(BundleError):
+            read_preprocessing(root, entry)
+            names.add(entry.file)
+    return names
 
 
 @contextlib.contextmanager

@@ -9,20 +9,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adaptrt.models.adapt import adapt
-    from adaptrt.models.adapters.vit import ViT, ViTConfig
+    from adaptrt.models.adaptation import adapt
+    from adaptrt.models.adapters.vit import ViTConfig
     from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
     from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
     from adaptrt.models.folder import LoadedModel, ModelFolderError, load_folder, save_model
+    from adaptrt.models.network import Network
     from adaptrt.models.own import Adaptive, Judge, Knob, Leave, Taken, take
     from adaptrt.models.registry import RECIPES, load_model
+    from adaptrt.models.staged_network import StagedNetwork
     from adaptrt.models.symbolic.conditional_mlp import ConditionalGLU, ConditionalLinear, ConditionalMLP
     from adaptrt.models.training.recipe import Recipe
     from adaptrt.models.training.train import train
 
 _PLACES = {
-    "adapt": ("adapt",),
-    "adapters.vit": ("ViT", "ViTConfig"),
+    "adaptation": ("adapt",),
+    "adapters.vit": ("ViTConfig",),
+    "network": ("Network",),
+    "staged_network": ("StagedNetwork",),
     "families.acm": ("ACMConfig", "AdaptiveFFN", "AdaptiveProjections"),
     "families.gate": ("ArgmaxGate", "Decision", "PriceGate"),
     "folder": ("LoadedModel", "ModelFolderError", "load_folder", "save_model"),
@@ -50,10 +54,11 @@ __all__ = [
     "Leave",
     "LoadedModel",
     "ModelFolderError",
+    "Network",
     "PriceGate",
     "Recipe",
+    "StagedNetwork",
     "Taken",
-    "ViT",
     "ViTConfig",
     "adapt",
     "load_folder",

@@ -1,71 +1,23 @@
-"""Transformer block over flat tokens: dense or with ACMs, with or without a token selection inside."""
+"""The canonical transformer block over flat tokens: dense or with ACMs, with or without a token selection inside."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
-from adaptrt.models.families.exit_head import ExitConfig
+from adaptrt.models.attention import SoftmaxAttention
+from adaptrt.models.encoder_config import EncoderConfig
+from adaptrt.models.families.acm import AdaptiveFFN, AdaptiveProjections
 from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
 from adaptrt.models.families.token_merging import MergingSelector
-from adaptrt.models.families.token_pruning import FixedCountSelector, PriceSelector, PruningConfig
+from adaptrt.models.families.token_pruning import FixedCountSelector, PriceSelector
+from adaptrt.models.macs import Layer
 from adaptrt.models.tokens import Attention, Selection, Tokens
-
-MASKED = -1e9
-"""Score of a key that is padding: large and finite, so that no row of a softmax is NaN."""
-_LARGEST_ABSENT = 5.0
-"""In training, how far the score of an absent key counts above the largest of the present ones."""
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Shape of a transformer encoder and what in it is adaptive; all of that None is the dense model.
-
-    ``class_token``: whether the first token stands for the sample; otherwise heads read the tokens' mean.
-    ``post_norm``: normalise after each half of a block, as BERT does, not before it.
-    ``hard_budgets``: whether gates can also be told how many learners run per sample.
-    """
-
-    width: int = 192
-    depth: int = 6
-    heads: int = 3
-    ffn_width: int = 768
-    classes: int = 10
-    class_token: bool = False
-    post_norm: bool = False
-    acm: ACMConfig | None = field(default=None)
-    pruning: PruningConfig | None = field(default=None)
-    exits: ExitConfig | None = field(default=None)
-    hard_budgets: bool = False
-
-    def __post_init__(self) -> None:
-        if min(self.width, self.depth, self.heads, self.ffn_width, self.classes) < 1:
-            raise ValueError(f"got {self}, expected sizes of at least 1")
-        if self.width % self.heads:
-            raise ValueError(f"got width {self.width}, expected a multiple of {self.heads} heads")
-        if self.acm is not None:
-            if self.ffn_width % self.acm.learners:
-                raise ValueError(f"FFN width {self.ffn_width} is no multiple of {self.acm.learners} learners")
-            if self.acm.projections and not self.acm.projection_rank(self.width):
-                raise ValueError(f"width {self.width} is too small for {self.acm.learners} learners per projection")
-            if self.hard_budgets and (self.acm.gate != "price" or self.acm.projections):
-                raise ValueError("got hard budgets with an argmax gate or projections, expected price gates in FFNs")
-        if self.pruning is not None and self.pruning.blocks[-1] >= self.depth:
-            raise ValueError(f"got pruning in block {self.pruning.blocks[-1]}, expected 0 to {self.depth - 1}")
-        if self.pruning is not None and self.pruning.rule != "price" and (self.acm or self.exits):
-            raise ValueError(f"got pruning rule {self.pruning.rule!r} with ACMs or exits, expected 'price' beside them")
-        if self.exits is not None:
-            self.exits.require_depth(self.depth)
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether any module's work depends on its input or on a knob."""
-        return any(part is not None for part in (self.acm, self.pruning, self.exits))
+from adaptrt.models.work import WorkCount
+from adaptrt.ops.activations import activation_named
 
 
 class Prices(NamedTuple):
@@ -84,26 +36,50 @@ class Prices(NamedTuple):
     keep: Tensor | None = None
 
 
+def make_norm(config: EncoderConfig) -> nn.LayerNorm | nn.RMSNorm:
+    """The normalisation of a network's kind."""
+    kind = nn.LayerNorm if config.norm == "layer" else nn.RMSNorm
+    return kind(config.width, eps=config.epsilon)
+
+
 class DenseProjections(nn.Module):
     """Queries, keys, values and output of attention as four linear layers."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
-        self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        width, bias = config.width, config.attention_bias
+        self.query = nn.Linear(width, config.attention_width, bias)
+        self.key = nn.Linear(width, config.key_width, bias)
+        self.value = nn.Linear(width, config.key_width, bias)
+        self.out = nn.Linear(config.attention_width, width, bias)
 
 
 class DenseFFN(nn.Module):
-    """The feed-forward network that an ACM replaces: Linear, exact GELU, Linear."""
+    """The feed-forward network that an ACM replaces: linear, activation, linear; or gated (arXiv 2002.05202)."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        width, hidden, bias = config.width, config.ffn_width, config.ffn_bias
+        self.activation = activation_named(config.activation, gated=config.gated)
+        self.up, self.down = nn.Linear(width, hidden, bias), nn.Linear(hidden, width, bias)
+        self.gate_up = nn.Linear(width, hidden, bias) if config.gated else None
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, D] -> [T, D]``."""
-        y: Tensor = self.down(functional.gelu(self.up(x)))
+        hidden: Tensor
+        if self.gate_up is None:
+            hidden = self.activation.torch(torch, self.up(x))
+        else:
+            hidden = self.activation.torch(torch, self.gate_up(x)) * self.up(x)
+        y: Tensor = self.down(hidden)
         return y
+
+    def split_into(self, learners: nn.Module, x: Tensor) -> None:
+        """Give its weights to an ACM's learners, by what its hidden units contribute for inputs ``x`` ``[T, D]``."""
+        if self.gate_up is None:
+            learners.split_dense(self.up, self.down, x)  # type: ignore[operator]
+        else:
+            learners.split_gated(self.gate_up, self.up, self.down, x)  # type: ignore[operator]
 
 
 class Block(nn.Module):
@@ -114,46 +90,21 @@ class Block(nn.Module):
 
     def __init__(self, config: EncoderConfig, number: int) -> None:
         super().__init__()
-        width, acm = config.width, config.acm
-        self.heads, self.post_norm = config.heads, config.post_norm
-        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
+        acm, self.config = config.acm, config
+        self.post_norm = config.post_norm
+        self.norm1, self.norm2 = make_norm(config), make_norm(config)
         self.projections: DenseProjections | AdaptiveProjections
         self.ffn: DenseFFN | AdaptiveFFN
         self.gate_offset = 0 if acm is None else number * (3 if acm.projections else 1)
-        if acm is None:
-            self.projections, self.ffn = DenseProjections(width), DenseFFN(width, config.ffn_width)
+        if acm is not None and acm.projections:
+            self.projections = AdaptiveProjections(acm, config.width, qkv_cost=acm.costs(config)[1])
         else:
-            # The larger of the two kinds of learner costs 1, the other its share of that.
-            ffn_macs = 2 * width * (config.ffn_width // acm.learners)
-            qkv_macs = 3 * 2 * width * acm.projection_rank(width)
-            largest = max(ffn_macs, qkv_macs) if acm.projections else ffn_macs
-            if acm.projections:
-                self.projections = AdaptiveProjections(acm, width, qkv_cost=qkv_macs / largest)
-            else:
-                self.projections = DenseProjections(width)
-            self.ffn = AdaptiveFFN(acm, width, config.ffn_width, cost=ffn_macs / largest)
+            self.projections = DenseProjections(config)
+        self.ffn = DenseFFN(config) if acm is None else AdaptiveFFN(acm, config)
+        self.attention = SoftmaxAttention(config, number)
+        self.scale1 = nn.Parameter(torch.ones(config.width)) if config.layer_scale else None
+        self.scale2 = nn.Parameter(torch.ones(config.width)) if config.layer_scale else None
         self.selector, self.selection = _selector(config, number)
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, tokens: Tokens) -> tuple[Tensor, Attention]:
-        """Softmax attention within each sample: three times ``[B * K, D]`` -> ``[B * K, D]``."""
-        width = query.shape[1]
-        size = (-1, tokens.per_sample, self.heads, width // self.heads)
-        q, k, v = (part.reshape(size).transpose(1, 2) for part in (query, key, value))
-        scores = q @ k.transpose(2, 3) * (width // self.heads) ** -0.5
-        if tokens.size is not None:
-            scores = scores + tokens.size.log()[:, None, None]
-        if tokens.valid is not None:
-            scores = scores + torch.where(tokens.valid, 0.0, MASKED)[:, None, None]
-        if tokens.presence is None:
-            probabilities = scores.softmax(-1)
-        else:  # an absent token gets nothing, and its presence a gradient (DynamicViT, arXiv 2106.02034, eq. 11)
-            presence = tokens.presence[:, None, None]
-            # The largest score of those present: an absent one must neither hide them nor grow without limit.
-            largest = torch.where(presence > 0.5, scores.detach(), MASKED).amax(-1, keepdim=True)
-            weight = (scores - largest).clamp(max=_LARGEST_ABSENT).exp() * presence
-            probabilities = weight / weight.sum(-1, keepdim=True)
-        attended: Tensor = probabilities.to(v.dtype) @ v
-        return attended.transpose(1, 2).reshape(-1, width), Attention(probabilities, k)
 
     def attention_half(self, tokens: Tokens, prices: Prices) -> tuple[Tokens, Attention, list[Decision]]:
         """Attention and its residual sum, the decisions made in it."""
@@ -163,14 +114,19 @@ class Block(nn.Module):
         if isinstance(p, AdaptiveProjections):
             q, k, v, decision = p.project(normed, required(prices.price), tokens)
             decisions.append(decision)
-            attended, attention = self.attend(q, k, v, tokens)
+            attended, attention = self.attention(q, k, v, tokens)
             attended, decision = p.output(attended, required(prices.price), tokens)
             decisions.append(decision)
         else:
-            attended, attention = self.attend(p.query(normed), p.key(normed), p.value(normed), tokens)
+            attended, attention = self.attention(p.query(normed), p.key(normed), p.value(normed), tokens)
             attended = p.out(attended)
-        x = x + attended
+        x = x + (attended if self.scale1 is None else attended * self.scale1)
         return tokens._replace(x=self.norm1(x) if self.post_norm else x), attention, decisions
+
+    def ffn_sum(self, x: Tensor, y: Tensor) -> Tensor:
+        """The residual sum of the second half: ``[T, D]`` twice -> ``[T, D]``."""
+        x = x + (y if self.scale2 is None else y * self.scale2)
+        return self.norm2(x) if self.post_norm else x
 
     def forward(self, tokens: Tokens, prices: Prices) -> tuple[Tokens, list[Decision | Selection]]:
         """Run the block on ``[B * K, D]``; the decisions in the order in which they were made."""
@@ -190,16 +146,47 @@ class Block(nn.Module):
             decisions.append(decision)
         else:
             y = self.ffn(normed)
-        x = x + y
-        return tokens._replace(x=self.norm2(x) if self.post_norm else x), decisions
+        return tokens._replace(x=self.ffn_sum(x, y)), decisions
 
     def gates(self) -> list[PriceGate | ArgmaxGate]:
         """Its gates, in the order in which they decide."""
-        found: list[PriceGate | ArgmaxGate] = []
+        gates: list[PriceGate | ArgmaxGate] = []
         for part in (self.projections, self.ffn):
             if isinstance(part, (AdaptiveProjections, AdaptiveFFN)):
-                found += part.gates()
-        return found
+                gates += part.gates()
+        return gates
+
+    def count(self, work: WorkCount, before: Tokens, after: Tokens, decisions: Sequence[Decision | Selection]) -> None:
+        """Count one run: projections and attention for the tokens before its selection, the FFN after."""
+        c = self.config
+        gates = [decision for decision in decisions if isinstance(decision, Decision)]
+        if isinstance(self.projections, AdaptiveProjections):
+            for part, decision in zip(self.projections.layers("", 1), gates, strict=False):
+                work.tokens(before, per_token=part.gate)
+                work.learners(before, decision.k, part.per_run)
+            work.tokens(before, per_pair=2 * c.attention_width)
+        else:
+            work.tokens(before, per_token=c.projection_macs, per_pair=2 * c.attention_width)
+        if self.selector is not None:
+            work.constant(self.selector.macs(before.per_sample, c.head_width))
+        if isinstance(self.ffn, AdaptiveFFN):
+            work.tokens(after, per_token=self.ffn.gate.macs_per_token)
+            work.learners(after, gates[-1].k, self.ffn.learners.macs_per_run)
+        else:
+            work.tokens(after, per_token=c.ffn_macs)
+
+    def layers(self, name: str, tokens: int) -> list[Layer]:
+        """Multiply-accumulates of its layers for one sample of so many tokens, none pruned."""
+        c = self.config
+        layers = [Layer(f"{name}.attention", 2 * tokens**2 * c.attention_width)]
+        if isinstance(self.projections, AdaptiveProjections):
+            layers += self.projections.layers(name, tokens)
+        else:
+            layers.append(Layer(f"{name}.projections", tokens * c.projection_macs))
+        dense = tokens * c.ffn_macs
+        if isinstance(self.ffn, AdaptiveFFN):
+            return [*layers, self.ffn.layer(f"{name}.ffn", tokens, dense)]
+        return [*layers, Layer(f"{name}.ffn", dense)]
 
 
 def _selector(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from adaptrt import AdaptrtError, write_atomically
+from adaptrt.models.adapters import ADAPTERS
 from adaptrt.models.adapters.resnet import ResNet, ResNetConfig
-from adaptrt.models.adapters.text_encoder import TextEncoder, TextEncoderConfig
-from adaptrt.models.adapters.vit import ViT, ViTConfig
+from adaptrt.models.adapters.text_encoder import TextEncoderConfig
+from adaptrt.models.adapters.vit import ViTConfig
+from adaptrt.models.network import Network
 from adaptrt.models.staged_network import StagedNetwork
 
 CONFIG, ADAPTIVE, DENSE = "config.json", "model.safetensors", "dense.safetensors"
@@ -44,11 +47,10 @@ class LoadedModel:
 
 
 AnyConfig = ViTConfig | ResNetConfig | TextEncoderConfig
-AnyModel = ViT | ResNet | TextEncoder
-ARCHITECTURES: dict[str, tuple[type[AnyConfig], type[AnyModel]]] = {
-    "vit": (ViTConfig, ViT),
+AnyModel = Network | ResNet
+ARCHITECTURES: dict[str, tuple[type[Any], Callable[[Any], AnyModel]]] = {
+    **{adapter.architecture: (config, Network.from_config) for config, adapter in ADAPTERS.items()},
     "resnet": (ResNetConfig, ResNet),
-    "text": (TextEncoderConfig, TextEncoder),
 }
 """What ``architecture`` in ``config.json`` can be; the configuration itself stands under the same name."""
 
@@ -72,7 +74,7 @@ def save_model(
                 for name, value in module.state_dict().items()
             }
             write_atomically(folder / file, save(weights))
-    name = next(name for name, (_, kind) in ARCHITECTURES.items() if isinstance(model, kind))
+    name = next(name for name, (kind, _) in ARCHITECTURES.items() if type(model.config) is kind)
     config = {"architecture": name, "data": data_name, name: dataclasses.asdict(model.config)}
     write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
@@ -121,13 +123,13 @@ def _read_config(path: Path) -> tuple[str, AnyConfig, str | None]:
 def _dense(config: AnyConfig) -> AnyConfig:
     """The configuration with nothing adaptive in it."""
     plain: dict[str, Any] = {"acm": None, "pruning": None, "exits": None, "hard_budgets": False}
-    own = {field.name for field in dataclasses.fields(config)}
-    return dataclasses.replace(config, **{name: value for name, value in plain.items() if name in own})
+    known = {field.name for field in dataclasses.fields(config)}
+    return dataclasses.replace(config, **{name: value for name, value in plain.items() if name in known})
 
 
 def _load_weights(architecture: str, config: AnyConfig, path: Path) -> StagedNetwork:
     try:
-        model = ARCHITECTURES[architecture][1](config)  # type: ignore[arg-type]  # they are pairs
+        model = ARCHITECTURES[architecture][1](config)
         weights = {
             name: value.to(torch.float32) if value.is_floating_point() else value
             for name, value in load_file(path).items()

@@ -9,15 +9,19 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from adaptrt.models.families.exit_head import ExitConfig
-from adaptrt.models.families.gate import Decision
 from adaptrt.models.tasks import CLASSIFICATION, Task
-from adaptrt.models.tokens import Selection
+
+if TYPE_CHECKING:
+    from adaptrt.models.families.exit_head import ExitConfig
+    from adaptrt.models.families.family import Family
+    from adaptrt.models.families.gate import Decision
+    from adaptrt.models.families.price_scale import PriceScale
+    from adaptrt.models.tokens import Selection
 
 Axis = int | str
 
@@ -194,6 +198,22 @@ class StagedNetwork(nn.Module, abc.ABC):
     @abc.abstractmethod
     def adaptive(self) -> bool:
         """Whether any module's work depends on its input or on a knob."""
+
+    def priced(self) -> Sequence[Family]:
+        """The families that a price steers; see ``Network.priced``."""
+        return []
+
+    def fitted_scales(self) -> Mapping[str, PriceScale]:
+        """The scales by which one price steers several families, by their names."""
+        return {}
+
+    def enable_hard_budgets(self) -> None:
+        """Let exports be told exact numbers of learners and tokens.
+
+        Raises:
+            ValueError: This network has none, or not of the kind that can be told.
+        """
+        raise ValueError("got hard budgets, expected a model with ACMs or token selections; leave them out")
 
     @abc.abstractmethod
     def unsplit(self) -> StagedNetwork:

@@ -52,7 +52,8 @@ class WorkCount:
         self._close()
         terms = self._totals if before is None else [before, *self._totals]
         if not terms:
-            return torch.full_like(like[:, 0], self._constant)
+            rows = like if like.ndim == 2 else like.flatten(1)
+            return torch.full_like(rows[:, 0], self._constant)
         total = terms[0]
         for term in terms[1:]:
             total = total + term

@@ -3,8 +3,8 @@
 TensorRT 10.9 and later take a plugin as Python functions (``tensorrt.plugin``): what comes out of it, which
 types it takes, and for the engine to be built one kernel's name, its PTX, its grid as expressions of the
 inputs' sizes, and extra int32 arguments, likewise. They are called while the engine is built; running it
-needs neither them nor Python. There is one kernel to a plugin and no workspace, hence ConditionalMLP comes as
-its three parts, which the preparation of the graph puts in its place.
+needs neither them nor Python. There is one kernel to a plugin and no workspace, hence an op of learners, such
+as ConditionalMLP, comes as its three parts, which the preparation of the graph puts in its place.
 
 The arguments that TensorRT passes are those of the kernels: inputs, sizes, outputs. Everything else comes
 from the kernels' records and the manifest; every kernel that suits the sizes is a tactic, and TensorRT times

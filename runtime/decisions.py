@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.bundle.schema import Bundle
+from adaptrt.runtime.bundle.schema import Bundle, DecisionSpec
 from adaptrt.runtime.errors import BackendError, InputError
 
 Array = np.ndarray[Any, Any]
@@ -16,18 +16,47 @@ _GONE = -1
 
 
 @dataclass(frozen=True)
-class Decisions:
-    """What was computed for each token, by the position that it had before any selection.
+class TokenDecisions:
+    """What was decided about one set of tokens, by the position that a token had before any selection.
 
     Attributes:
         learners: int32 [B, gates, tokens], how many learners each gate ran; -1 where the token was gone
             or the sample had left.
-        kept: bool [B, selections, tokens], which tokens each selection let stay; false too where the
+        kept: bool [B, selections, tokens], which tokens each selection selected; false too where the
             sample had left.
     """
 
     learners: Array
     kept: Array
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What was decided in one call.
+
+    Attributes:
+        sets: by the name of each set of tokens that decisions were about; gates and selections in their order.
+    """
+
+    sets: dict[str, TokenDecisions]
+
+    @property
+    def learners(self) -> Array:
+        """Those of the only set of tokens; see ``TokenDecisions``."""
+        return self._only().learners
+
+    @property
+    def kept(self) -> Array:
+        """Those of the only set of tokens; see ``TokenDecisions``."""
+        return self._only().kept
+
+    def _only(self) -> TokenDecisions:
+        if len(self.sets) != 1:
+            names = ", ".join(map(repr, self.sets))
+            raise InputError(
+                f"got decisions about {len(self.sets)} sets of tokens, expected one; look in sets: {names}"
+            )
+        return next(iter(self.sets.values()))
 
 
 class DecisionRecorder:
@@ -36,18 +65,18 @@ class DecisionRecorder:
     Args:
         bundle: whose stages tell their decisions.
         batch: number of samples.
-        tokens: that each has at first; None if the first decision is a gate of the first stage, which tells.
+        tokens: that each has at first, by the set; None where the first decision is of a gate of the first stage,
+            which tells.
     """
 
-    def __init__(self, bundle: Bundle, batch: int, tokens: int | None) -> None:
-        names = [name for stage in bundle.stages for name in stage.decisions]
-        self._gates = sum(name.startswith("learners_") for name in names)
-        self._selections = sum(name.startswith("kept_") for name in names)
+    def __init__(self, bundle: Bundle, batch: int, tokens: Mapping[str, int | None]) -> None:
         self._rows = np.arange(batch)  # of the caller's samples, those still there
-        self._decisions: Decisions | None = None
-        self._index: Array = np.empty((batch, 0), np.int64)
-        if tokens is not None:
-            self._decisions = self._begin(tokens)
+        decisions = [decision for stage in bundle.stages for decision in stage.decisions]
+        self._sets = {
+            name: _TokenSet([one for one in decisions if one.of == name], batch, tokens.get(name))
+            for name in dict.fromkeys(decision.of for decision in decisions)
+        }
+        self._masks = {spec.valid: name for name, spec in bundle.tokens.items()}
 
     @classmethod
     def of(cls, bundle: Bundle, sizes: Mapping[str, int], batch: str) -> DecisionRecorder:
@@ -66,64 +95,103 @@ class DecisionRecorder:
                 f"got decisions=True, but bundle {bundle.name!r} tells none; leave it out, or export a model "
                 "with gates or token selection again"
             )
-        tokens = bundle.tokens
-        return cls(bundle, sizes[batch], sizes[tokens] if isinstance(tokens, str) else tokens)
+        given = {name: spec.size for name, spec in bundle.tokens.items()}
+        tokens = {name: sizes[size] if isinstance(size, str) else size for name, size in given.items()}
+        return cls(bundle, sizes[batch], tokens)
 
-    def record(self, told: Mapping[str, Array]) -> None:
+    def record(self, decisions: Sequence[DecisionSpec], arrays: Mapping[str, Array]) -> None:
         """Take in one stage's decisions, in the order in which they happened.
+
+        Args:
+            decisions: which they are.
+            arrays: the outputs that they name.
 
         Raises:
             BackendError: they contradict each other or what earlier ones said.
         """
-        for name, array in told.items():
-            kind, _, number = name.partition("_")
-            if kind == "learners":
-                self._record_learners(name, int(number), array)
-            elif kind == "kept":
-                self._record_kept(name, int(number), array, told[f"count_{number}"])
+        for decision in decisions:
+            outputs = {role: arrays[name] for role, name in decision.outputs.items()}
+            if decision.kind == "learners":
+                self._sets[decision.of].record_learners(decision, outputs["runs"], self._rows)
+            else:
+                self._sets[decision.of].record_selection(decision, outputs["index"], outputs["count"], self._rows)
 
-    def compact(self, rows: Array, width: int | None) -> None:
-        """Go on with some of the samples, and with the first ``width`` tokens; None: with all."""
+    def compact(self, rows: Array, widths: Mapping[str, int]) -> None:
+        """Go on with some of the samples, and with the first ``widths`` tokens of those sets whose mask is named."""
         self._rows = self._rows[rows]
-        self._index = self._index[rows] if width is None else self._index[rows, :width]
+        named = {self._masks[mask]: width for mask, width in widths.items()}
+        for name, tokens in self._sets.items():
+            tokens.compact(rows, named.get(name))
 
     def result(self) -> Decisions:
         """Everything recorded."""
-        return self._decisions or self._begin(0)
+        return Decisions({name: tokens.result() for name, tokens in self._sets.items()})
 
-    def _begin(self, tokens: int) -> Decisions:
-        batch = len(self._rows)
+
+class _TokenSet:
+    """One set of tokens, and what was decided about it.
+
+    Args:
+        decisions: about it, of all stages.
+        batch: number of samples.
+        tokens: that each has; None: the first decision tells.
+    """
+
+    def __init__(self, decisions: Sequence[DecisionSpec], batch: int, tokens: int | None) -> None:
+        self._batch = batch
+        self._place = {
+            (kind, one.number): place
+            for kind in ("learners", "selection")
+            for place, one in enumerate(one for one in decisions if one.kind == kind)
+        }
+        self._record: TokenDecisions | None = None
         # The first position of each token that is still there, -1 for padding: [samples there, width].
-        self._index = np.tile(np.arange(tokens), (batch, 1))
-        return Decisions(
-            np.full((batch, self._gates, tokens), _GONE, np.int32),
-            np.zeros((batch, self._selections, tokens), bool),
-        )
+        self._index: Array = np.empty((batch, 0), np.int64)
+        if tokens is not None:
+            self._record = self._begin(tokens)
 
-    def _record_learners(self, name: str, gate: int, learners: Array) -> None:
-        samples = len(self._rows)
-        if self._decisions is None:
-            self._decisions = self._begin(learners.size // max(samples, 1))
+    def result(self) -> TokenDecisions:
+        return self._record or self._begin(0)
+
+    def compact(self, rows: Array, width: int | None) -> None:
+        self._index = self._index[rows] if width is None else self._index[rows, :width]
+
+    def record_learners(self, decision: DecisionSpec, learners: Array, rows: Array) -> None:
+        name, samples = decision.outputs["runs"], len(rows)
+        if self._record is None:
+            self._record = self._begin(learners.size // max(samples, 1))
         there = self._index >= 0
-        _expect(learners.shape == (there.size,), name, learners.shape, f"[{samples} samples * {there.shape[1]} tokens]")
+        expected = (there.size,) if decision.flat else there.shape
+        between = " * " if decision.flat else ", "
+        wanted = f"[{samples} samples{between}{there.shape[1]} tokens]"
+        _expect(learners.shape == expected, name, learners.shape, wanted)
         row, column = np.nonzero(there)
-        learners = learners.reshape(there.shape)
-        self._decisions.learners[self._rows[row], gate, self._index[row, column]] = learners[row, column]
+        place = self._place["learners", decision.number]
+        self._record.learners[rows[row], place, self._index[row, column]] = learners.reshape(there.shape)[row, column]
 
-    def _record_kept(self, name: str, selection: int, kept: Array, count: Array) -> None:
-        samples, width = self._index.shape
-        _expect(kept.ndim == 2 and len(kept) == samples, name, kept.shape, f"[{samples} samples, tokens]")
-        fine = count.shape == (samples,) and bool((count >= 0).all() and (count <= kept.shape[1]).all())
-        _expect(fine, name, kept.shape, "a count for each sample, not above the positions given")
-        row, column = np.nonzero(np.arange(kept.shape[1]) < count[:, None])
-        position = kept[row, column]
+    def record_selection(self, decision: DecisionSpec, index: Array, count: Array, rows: Array) -> None:
+        name, (samples, width) = decision.outputs["index"], self._index.shape
+        _expect(index.ndim == 2 and len(index) == samples, name, index.shape, f"[{samples} samples, tokens]")
+        fine = count.shape == (samples,) and bool((count >= 0).all() and (count <= index.shape[1]).all())
+        _expect(fine, name, index.shape, "a count for each sample, not above the positions given")
+        row, column = np.nonzero(np.arange(index.shape[1]) < count[:, None])
+        position = index[row, column]
         fine = bool(((position >= 0) & (position < width)).all())
         first = self._index[row, position] if fine else position
-        _expect(fine and bool((first >= 0).all()), name, kept.shape, f"positions of some of the {width} tokens there")
-        self._index = np.full(kept.shape, _GONE, np.int64)
-        self._index[row, column] = first
-        if self._decisions is not None:
-            self._decisions.kept[self._rows[row], selection, first] = True
+        _expect(fine and bool((first >= 0).all()), name, index.shape, f"positions of some of the {width} tokens there")
+        if decision.nested:
+            self._index = np.full(index.shape, _GONE, np.int64)
+            self._index[row, column] = first
+        if self._record is not None:
+            self._record.kept[rows[row], self._place["selection", decision.number], first] = True
+
+    def _begin(self, tokens: int) -> TokenDecisions:
+        numbers = [sum(kind == which for which, _ in self._place) for kind in ("learners", "selection")]
+        self._index = np.tile(np.arange(tokens), (self._batch, 1))
+        return TokenDecisions(
+            np.full((self._batch, numbers[0], tokens), _GONE, np.int32),
+            np.zeros((self._batch, numbers[1], tokens), bool),
+        )
 
 
 def _expect(fine: bool, name: str, shape: Sequence[int], expected: str) -> None:

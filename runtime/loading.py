@@ -10,6 +10,7 @@ from adaptrt.runtime.backends.backend_table import DEFAULT_BACKEND
 from adaptrt.runtime.backends.selection import check_backend, create_backends
 from adaptrt.runtime.bundle import bundle_files
 from adaptrt.runtime.bundle.bundle_file import read_bundle
+from adaptrt.runtime.control.table_check import check_table
 from adaptrt.runtime.device.processors import granted_processors
 from adaptrt.runtime.errors import BackendError
 from adaptrt.runtime.model import AdaptiveModel
@@ -49,6 +50,7 @@ def load(
     """
     check_backend(backend)
     bundle = read_bundle(path, verify_hashes=False)  # the hash is taken where the bytes are used
+    check_table(bundle)
     library = None if plugin_library is None else Path(plugin_library)
     threads = granted_processors().threads if threads is None else check_threads(threads)
     settings = Settings(threads=threads, providers=providers, precision=precision, plugin_library=library)

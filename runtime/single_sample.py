@@ -31,7 +31,7 @@ class SingleSample:
 
     def __init__(self, bundle: Bundle, backends: Sequence[Backend], batch: str) -> None:
         self._bundle, self._backends, self._batch = bundle, tuple(backends), batch
-        self._idle: list[_Chain] = []  # as many as there were threads at once
+        self._idle: list[_BoundStages] = []  # as many as there were threads at once
         self._bindable = True
 
     @staticmethod
@@ -64,21 +64,21 @@ class SingleSample:
         if not self._bindable:
             return None
         try:
-            chain = self._idle.pop()
-            while not chain.current():
-                chain = self._idle.pop()
+            bound = self._idle.pop()
+            while not bound.current():
+                bound = self._idle.pop()
         except IndexError:
-            made = _Chain.make(self._bundle, self._backends, self._batch)
-            if made is None:
+            fresh = _BoundStages.make(self._bundle, self._backends, self._batch)
+            if fresh is None:
                 self._bindable = False  # an engine does not change its memory: ask once, not at every call
                 return None
-            chain = made
-        found = chain.run(arrays, thresholds)
-        self._idle.append(chain)  # after an exception it is dropped: nothing says how it is left
-        return found
+            bound = fresh
+        answer = bound.run(arrays, thresholds)
+        self._idle.append(bound)  # after an exception it is dropped: nothing says how it is left
+        return answer
 
 
-class _Chain:
+class _BoundStages:
     """All stages over one set of buffers.
 
     Args:
@@ -102,7 +102,7 @@ class _Chain:
         self._last = self._bound[-1].run, stages[-1][1]
 
     @classmethod
-    def make(cls, bundle: Bundle, backends: Sequence[Backend], batch: str) -> _Chain | None:
+    def make(cls, bundle: Bundle, backends: Sequence[Backend], batch: str) -> _BoundStages | None:
         """Bind every stage; None if one does not take the host's memory."""
 
         def buffer(spec: TensorSpec) -> Array:
@@ -111,6 +111,7 @@ class _Chain:
         given = {spec.name: buffer(spec) for spec in bundle.inputs}
         taken = {name for backend in backends for name in backend.inputs}
         given |= {k.name: np.zeros(k.shape, k.dtype) for k in bundle.knobs if k.name in taken}
+        inputs = {spec.name for spec in bundle.inputs}
         stages, confidences = [], []
         carried: dict[str, Array] = {}
         for number, backend in enumerate(backends):
@@ -118,7 +119,7 @@ class _Chain:
             outputs = {spec.name: buffer(spec) for spec in bundle.outputs}
             written = dict(outputs)
             for carry in after:
-                if carry.source not in written:
+                if carry.source not in written and carry.source not in inputs:
                     written[carry.source] = buffer(TensorSpec(carry.source, carry.dtype, carry.shape))
             if after:
                 confidences.append(written.setdefault(CONFIDENCE_OUTPUT, np.zeros(1, np.float32)))
@@ -127,7 +128,9 @@ class _Chain:
             if bound is None:
                 return None
             stages.append((bound, outputs))
-            carried = {carry.name: written[carry.source] for carry in after}
+            carried = {
+                carry.name: given[carry.source] if carry.source in inputs else written[carry.source] for carry in after
+            }
         return cls(given, stages, confidences)
 
     def current(self) -> bool:

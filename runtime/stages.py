@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from adaptrt.runtime.backends import Backend, Value
-from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, Bundle, Carry
-from adaptrt.runtime.compaction import Compaction
+from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, Bundle, Carry, DecisionSpec
+from adaptrt.runtime.compaction import Compaction, masks_of
 from adaptrt.runtime.decisions import DecisionRecorder
 from adaptrt.runtime.device.stage_times import Deadline
 from adaptrt.runtime.errors import OutputError
@@ -36,9 +36,11 @@ class _Step:
         told: its outputs of the bundle, and its confidence if another stage follows.
         fetched: these and what the next stage takes.
         handed: what is wanted of it where nobody can leave.
-        decisions: those that are wanted on request.
+        decisions: those that are told on request.
+        disclosed: the outputs that tell them.
         carried: what the next stage takes from it; empty after the last.
-        compaction: of that.
+        passed: what the next stage takes of the bundle's inputs under names of its own.
+        compaction: of both.
         later: the inputs with a batch axis that stages after this one take.
     """
 
@@ -48,8 +50,10 @@ class _Step:
     told: tuple[str, ...]
     fetched: tuple[str, ...]
     handed: tuple[str, ...]
-    decisions: tuple[str, ...]
+    decisions: tuple[DecisionSpec, ...]
+    disclosed: tuple[str, ...]
     carried: tuple[Carry, ...]
+    passed: tuple[Carry, ...]
     compaction: Compaction
     later: tuple[str, ...]
 
@@ -67,12 +71,15 @@ class StageSequence:
         self._outputs = tuple(spec.name for spec in bundle.outputs)
         self._to_value = backends[0].to_value
         names = [*(spec.name for spec in bundle.inputs), *(knob.name for knob in bundle.knobs)]
+        inputs = {spec.name for spec in bundle.inputs}
         per_sample = [spec.name for spec in bundle.inputs if spec.shape[:1] == [batch]]
+        masks, whole = masks_of(bundle), {size for spec in bundle.outputs for size in spec.shape}
         steps = []
         for number, (stage, backend) in enumerate(zip(bundle.stages, backends, strict=True)):
             after = bundle.stages[number + 1].carry if number + 1 < len(backends) else []
             told = [*self._outputs, *([CONFIDENCE_OUTPUT] if after else [])]
-            handed = [carry.source for carry in after]
+            handed = [carry.source for carry in after if carry.source not in inputs]
+            taken = {name for later in backends[number + 1 :] for name in later.inputs}
             step = _Step(
                 backend=backend,
                 file=stage.file,
@@ -81,12 +88,15 @@ class StageSequence:
                 fetched=tuple(dict.fromkeys([*told, *handed])),
                 handed=tuple(dict.fromkeys(handed or told)),
                 decisions=tuple(stage.decisions),
-                carried=tuple(after),
-                compaction=Compaction.of(after),
-                later=tuple(name for name in per_sample if any(name in b.inputs for b in backends[number + 1 :])),
+                disclosed=tuple(name for decision in stage.decisions for name in decision.outputs.values()),
+                carried=tuple(carry for carry in after if carry.source not in inputs),
+                passed=tuple(carry for carry in after if carry.source in inputs),
+                compaction=Compaction.of(after, masks, whole),
+                later=tuple(name for name in per_sample if name in taken),
             )
             steps.append(step)
         self._steps = tuple(steps)
+        self._passed = tuple({carry.source: None for step in steps for carry in step.passed})
         self._single = SingleSample(bundle, backends, batch or "") if SingleSample.fits(bundle, batch) else None
 
     def run(
@@ -119,6 +129,7 @@ class StageSequence:
             if found is not None:
                 return found
         given = {name: self._to_value(array) for name, array in arrays.items()}
+        passed = {name: given[name] for name in self._passed}
         feeds: dict[str, Value] = {}
         assembly = _Assembly(samples)
         for step, threshold in zip(self._steps, (*thresholds, math.inf), strict=True):
@@ -132,7 +143,7 @@ class StageSequence:
             if deadline is not None:
                 deadline.took(assembly.stage, there, deadline.clock() - begun)
             leaving = None
-            count = 0 if step.carried else there
+            count = there if step is self._steps[-1] else 0
             if threshold != math.inf:
                 leaving = _array(step, got, CONFIDENCE_OUTPUT, there, rank=1) > threshold  # false for NaN
                 count = int(np.count_nonzero(leaving))
@@ -142,9 +153,9 @@ class StageSequence:
                 break
             if leaving is not None and count:
                 assembly.leave(step, self._part(step, got, there), leaving)
-                feeds = self._compact(step, got, given, np.flatnonzero(~leaving), there, recorder)
+                feeds = self._compact(step, got, given, passed, np.flatnonzero(~leaving), there, recorder)
             else:
-                feeds = {carry.name: got[carry.source] for carry in step.carried}
+                feeds = self._handed_on(step, got, passed)
             del got  # what is not carried need not wait for the next stage
             assembly.stage += 1
         return assembly.outputs, assembly.exit if len(self._steps) > 1 else None
@@ -170,30 +181,51 @@ class StageSequence:
             feeds = {**carried, **{name: given[name] for name in step.given}}
             got = dict(zip(step.fetched, step.backend.run_values(feeds, step.fetched), strict=True))
             found.append({name: _array(step, got, name, samples) for name in step.told})
-            carried = {carry.name: got[carry.source] for carry in step.carried}
+            carried = self._handed_on(step, got, given)
         return found
 
     def _part(self, step: _Step, got: Mapping[str, Value], there: int) -> dict[str, Array]:
         """The bundle's outputs at this stage, for all samples that reached it."""
         return {name: _array(step, got, name, there) for name in self._outputs}
 
+    def _handed_on(self, step: _Step, got: Mapping[str, Value], passed: Mapping[str, Value]) -> dict[str, Value]:
+        """What the next stage takes, where all samples go on."""
+        feeds: dict[str, Value] = {carry.name: got[carry.source] for carry in step.carried}
+        feeds.update((carry.name, passed[carry.source]) for carry in step.passed)
+        for carry in step.passed:
+            axes = step.compaction.token_axes[carry.name]
+            if axes:  # an earlier stage may have cut the tokens that lie beside it
+                widths = {mask: step.backend.to_array(feeds[mask]).shape[1] for _, mask in axes}
+                array = step.backend.to_array(feeds[carry.name])
+                feeds[carry.name] = self._to_value(np.ascontiguousarray(step.compaction.cut(carry.name, array, widths)))
+        return feeds
+
     def _compact(
         self,
         step: _Step,
         got: Mapping[str, Value],
         given: dict[str, Value],
+        passed: dict[str, Value],
         rows: Array,
         there: int,
         recorder: DecisionRecorder | None,
     ) -> dict[str, Value]:
-        """What is carried on, and in ``given`` the inputs that later stages take, for ``rows`` alone."""
+        """What is carried on, and in ``given`` and ``passed`` the inputs for later stages, for ``rows`` alone."""
+        host = step.backend.to_array
         arrays = {c.name: _array(step, got, c.source, there, rank=len(c.shape)) for c in step.carried}
-        kept, width = step.compaction.apply(arrays, rows)
+        if step.passed:
+            whole = self._handed_on(step, got, passed)
+            arrays |= {c.name: host(whole[c.name]) for c in step.passed}
+        kept, widths = step.compaction.apply(arrays, rows)
         for name in step.later:
-            given[name] = self._to_value(step.backend.to_array(given[name])[rows])
+            given[name] = self._to_value(host(given[name])[rows])
+        values = {name: self._to_value(array) for name, array in kept.items()}
+        if passed:
+            cut = {carry.source: values[carry.name] for carry in step.passed}
+            passed.update({n: cut[n] if n in cut else self._to_value(host(v)[rows]) for n, v in passed.items()})
         if recorder is not None:
-            recorder.compact(rows, width)
-        return {name: self._to_value(array) for name, array in kept.items()}
+            recorder.compact(rows, widths)
+        return values
 
 
 class _Assembly:
@@ -239,9 +271,9 @@ def _execute(
 ) -> dict[str, Value]:
     if recorder is None:
         return dict(zip(wanted, step.backend.run_values(feeds, wanted), strict=True))
-    names = wanted + step.decisions
+    names = wanted + step.disclosed
     got = dict(zip(names, step.backend.run_values(feeds, names), strict=True))
-    recorder.record({name: step.backend.to_array(got[name]) for name in step.decisions})
+    recorder.record(step.decisions, {name: step.backend.to_array(got[name]) for name in step.disclosed})
     return got
 
 

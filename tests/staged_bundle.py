@@ -25,14 +25,17 @@ from adaptrt.runtime.bundle.bundle_file import (
     Bundle,
     Carry,
     CurvePoint,
+    DecisionSpec,
     Dense,
     ImagePreprocessing,
     Knob,
     KnobValue,
     Stage,
     TensorSpec,
+    TokenSet,
     encode_bundle,
 )
+from adaptrt.runtime.control.budget_rows import budget_table
 
 TOKENS, LEARNERS, WIDTH, CLASSES = 5, 2, 4, 3
 Array = np.ndarray[Any, Any]
@@ -147,7 +150,11 @@ def write_staged(folder: Path, *, stages: int = 2, calibrated: bool = True) -> B
         model = _model(text.replace("STAGE", str(number)), _constants(number), place)
         name = "model.onnx" if stages == 1 else f"stage{number}.onnx"
         (folder / name).write_bytes(model)
-        files.append(Stage(name, _sha256(model), decisions=[f"{d}_{number}" for d in ("learners", "kept", "count")]))
+        told = [
+            DecisionSpec("learners", number, {"runs": f"learners_{number}"}),
+            DecisionSpec("selection", number, {"index": f"kept_{number}", "count": f"count_{number}"}),
+        ]
+        files.append(Stage(name, _sha256(model), decisions=told))
     if stages == 2:
         files[0] = msgspec.structs.replace(files[0], exit="after_block_1")
         files[1] = msgspec.structs.replace(files[1], exit="final", carry=_carried())
@@ -174,10 +181,13 @@ def write_staged(folder: Path, *, stages: int = 2, calibrated: bool = True) -> B
         quality_metric="accuracy",
         data={"name": "noise"},
         exit_criterion="max_softmax" if stages == 2 else None,
+        tokens={"tokens": TokenSet(valid="valid" if stages == 2 else None)},
+        task="classification",
     )
     (folder / "bundle.json").write_bytes(encode_bundle(bundle))
     if calibrated:
         bundle = msgspec.structs.replace(bundle, curve=_curve(folder, several=stages == 2))
+        bundle = msgspec.structs.replace(bundle, budget_table=budget_table(bundle))
         (folder / "bundle.json").write_bytes(encode_bundle(bundle))
     return bundle
 

@@ -15,8 +15,9 @@ import onnxruntime
 from adaptrt import write_atomically
 from adaptrt.bench.families.networks import FamilyNetwork, keep_settings
 from adaptrt.bench.timing.chosen_points import choose_points
-from adaptrt.models.adapters.vit import ViT, ViTConfig
+from adaptrt.models.adapters.vit import ViTConfig
 from adaptrt.models.data.split import Split
+from adaptrt.models.network import Network
 from adaptrt.runtime import load
 from adaptrt.runtime.bundle.bundle_file import KnobValue, read_bundle
 
@@ -42,7 +43,7 @@ class NetworkPoint:
 
 def dense_macs(config: ViTConfig) -> int:
     """Multiply-accumulates of a dense network for one image."""
-    return ViT(config).dense_macs()
+    return Network.from_config(config).dense_macs()
 
 
 def network_points(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from adaptrt.ops import CONDITIONAL_MLP, OpRecord
 from adaptrt.plugins_trt import launch
 
 Call = Callable[[], Any]
@@ -33,6 +34,11 @@ class MLPShape:
     width: int = 768
     learners: int = 4
     hidden: int = 768
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """By the axes of the ops' records."""
+        return {"N": self.learners, "D": self.width, "h": self.hidden, "E": self.width}
 
 
 @dataclass(frozen=True)
@@ -148,17 +154,19 @@ def floor_ms(shape: MLPShape, running: Sequence[int], tokens: int, rates: Rates,
     )
 
 
-def draw_weights(shape: MLPShape, dtype: torch.dtype, device: str) -> dict[str, torch.Tensor]:
-    """Random weights by the op's names."""
+def draw_weights(
+    shape: MLPShape, dtype: torch.dtype, device: str, op: OpRecord = CONDITIONAL_MLP
+) -> dict[str, torch.Tensor]:
+    """Random weights of an op of learners, by the op's names; results have a standard deviation of about one."""
     generator = torch.Generator().manual_seed(0)
-    n, d, h = shape.learners, shape.width, shape.hidden
-    drawn = {
-        "w1": torch.randn(n, d, h, generator=generator) / d**0.5,
-        "b1": torch.randn(n, h, generator=generator) / 2,
-        "w2": torch.randn(n, h, d, generator=generator) / (n * h) ** 0.5,
-        "b2": torch.randn(d, generator=generator) / 2,
-    }
-    return {name: weight.to(dtype).to(device) for name, weight in drawn.items()}
+    sizes = shape.sizes
+    summed = {"D": shape.width, "h": shape.learners * shape.hidden}
+    weights = {}
+    for field in op.inputs[2:]:
+        drawn = torch.randn([sizes[axis] for axis in field.axes], generator=generator)
+        drawn = drawn / (summed[field.axes[1]] ** 0.5 if len(field.axes) == 3 else 2)
+        weights[field.name] = drawn.to(dtype).to(device)
+    return weights
 
 
 def dense_calls(x: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> dict[str, Call]:

@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, parser
@@ -25,6 +26,7 @@ from adaptrt.runtime.bundle.bundle_file import (
     TensorSpec,
     encode_bundle,
 )
+from adaptrt.runtime.control.budget_rows import budget_table
 
 LEARNERS = 4
 BASE_SHARE, LEARNER_SHARE = 0.2, 0.21
@@ -169,5 +171,6 @@ def make(folder: Path) -> None:
         ops={"TinyLearners": LEARNERS},
         axes={"batch": Axis(0)},
     )
+    bundle = msgspec.structs.replace(bundle, budget_table=budget_table(bundle))
     (folder / "model.onnx").write_bytes(model)
     (folder / "bundle.json").write_bytes(encode_bundle(bundle))

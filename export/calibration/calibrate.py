@@ -29,6 +29,7 @@ from adaptrt.models.tasks import Task
 from adaptrt.runtime import load
 from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, CurvePoint, Knob, encode_bundle
 from adaptrt.runtime.bundle.schema import PRICE_KNOB
+from adaptrt.runtime.control.budget_rows import budget_table
 from adaptrt.runtime.model import AdaptiveModel
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def calibrate_loaded(
         curve, done = _searched(model, data, points, limit, progress, journal, task, rule)
         about["evaluations"] = done
     dense = msgspec.structs.replace(model.bundle.dense, quality=_dense_quality(folder, model.bundle, data.test, task))
-    return msgspec.structs.replace(model.bundle, curve=curve, dense=dense, quality_metric=task.metric, data=about)
+    bundle = msgspec.structs.replace(model.bundle, curve=curve, dense=dense, quality_metric=task.metric, data=about)
+    return msgspec.structs.replace(bundle, budget_table=budget_table(bundle))
 
 
 def has_combinations(bundle: Bundle) -> bool:

@@ -167,8 +167,8 @@ class Families:
     @property
     def _has_learners(self) -> bool:
         """Whether ``price`` is of ACMs; without them it is of the token selections."""
-        decisions = [name for stage in self._bundle.stages for name in stage.decisions]
-        return not decisions or any(name.startswith("learners_") for name in decisions)
+        decisions = [decision for stage in self._bundle.stages for decision in stage.decisions]
+        return not decisions or any(decision.kind == "learners" for decision in decisions)
 
     def _rule(self, records: StageRecords) -> PriceRule:
         """The price rule of a pass; passes are kept by ``Evaluations``, so their identity tells them apart."""

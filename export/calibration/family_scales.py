@@ -10,11 +10,12 @@ from adaptrt.export.calibration.price_scale import sweep_family
 from adaptrt.export.graph.stage_files import save_stages, trace_stages
 from adaptrt.export.staging import write_file
 from adaptrt.models.data.split import DataSplits
-from adaptrt.models.encoder import Encoder
 from adaptrt.models.families.price_scale import PriceScale
 from adaptrt.models.folder import LoadedModel
+from adaptrt.models.network import Network
 from adaptrt.runtime import load
 from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, Dense, encode_bundle
+from adaptrt.runtime.bundle.schema import PRICE_KNOB
 
 SWEEP_POINTS = 13
 SWEEP_SAMPLES = 2_000
@@ -41,12 +42,10 @@ def fit_family_scales(
         describe: Gives ``bundle.json``'s content for traced stages.
         progress: Told what is being done.
     """
-    model = source.model
-    if not isinstance(model, Encoder):
+    model, priced = source.model, source.model.priced()
+    if not priced or len(priced) + (model.exits is not None) < 2:
         return
-    families = [model.config.acm is not None, model.prunes_by_price, model.config.exits is not None]
-    if sum(families) < 2 or not any(families[:2]):
-        return
+    assert isinstance(model, Network)
     model.clear_price_scales()
     stages, ops = trace_stages(model, debug=False, progress=lambda what, share: progress(f"{what}, raw prices", share))
     dense = Dense(macs=model.dense_macs(), parameters=1)
@@ -55,13 +54,10 @@ def fit_family_scales(
     running = load(scratch)
     split = data.calibration.part(slice(SWEEP_SAMPLES))
     scales: dict[str, PriceScale] = {}
-    both = families[0] and families[1]
-    for family, present in zip(("acm", "tokens"), families, strict=False):
-        if not present:
-            continue
-        progress(f"sweeping {family} alone", 0.5 * len(scales))
-        knob = "token_price" if both and family == "tokens" else "price"
-        off = {"token_price": 0.0} if both and family == "acm" else {"price": 0.0} if both else {}
-        found = sweep_family(running, split, knob, off=off, points=SWEEP_POINTS).scale()
-        scales[family] = PriceScale(found.prices, found.values)
+    knobs = [PRICE_KNOB, *(family.own_price for family in priced[1:])]
+    for family, knob in zip(priced, knobs, strict=True):
+        progress(f"sweeping {family.scale} alone", len(scales) / len(priced))
+        off = {other: 0.0 for other in knobs if other != knob}
+        fitted = sweep_family(running, split, knob, off=off, points=SWEEP_POINTS).scale()
+        scales[family.scale] = PriceScale(fitted.prices, fitted.values)
     model.set_price_scales(scales)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import msgspec
 import onnx
-from torch import nn
 
 from adaptrt.export.errors import ExportError
-from adaptrt.models.encoder import Encoder
 from adaptrt.models.families.price_scale import PriceScale
+from adaptrt.models.staged_network import StagedNetwork
 
 SCALES_METADATA = "adaptrt.price_scales"
 
@@ -21,10 +20,9 @@ class _Knots(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     values: list[float]
 
 
-def scale_metadata(model: nn.Module) -> dict[str, str]:
+def scale_metadata(model: StagedNetwork) -> dict[str, str]:
     """The entry that says how a network's prices are mapped, by family; none where it maps none."""
-    scales = model.price_scales.items() if isinstance(model, Encoder) else ()
-    knots = {f: _Knots(list(s.prices), list(s.values)) for f, s in scales if isinstance(s, PriceScale)}
+    knots = {name: _Knots(list(s.prices), list(s.values)) for name, s in model.fitted_scales().items()}
     return {SCALES_METADATA: msgspec.json.encode(knots).decode()} if knots else {}
 
 

@@ -23,7 +23,7 @@ from adaptrt.models.staged_network import NamedTensor, StagedNetwork, StageOutpu
 from adaptrt.models.symbolic.dynamic_sizes import dynamic_sizes
 from adaptrt.models.tasks import CLASSIFICATION
 from adaptrt.ops.record import IR_VERSION, ONNX_OPSET
-from adaptrt.runtime.bundle.schema import STAGE_METADATA, Carry, TensorSpec
+from adaptrt.runtime.bundle.schema import STAGE_METADATA, Carry, DecisionSpec, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,10 @@ def trace_stage(model: StagedNetwork, stage: int, *, debug: bool = False) -> Tra
     kept_names = [f"kept_size_{number}" for number in range(sizes.calls)]
     tensors += tuple(torch.zeros(size) for size in itertools.islice(_primes(model), sizes.calls))
     shapes += [{0: torch.export.Dim(name)} for name in kept_names]
-    decisions = _decision_names(model, stage, found)
+    decisions = _decision_specs(model, stage, found)
     outputs = [*found.outputs, "macs_fraction"] + ["confidence"] * (not module.last)
-    outputs += [*found.carried, *decisions] + ["learners"] * debug
+    outputs += [*found.carried, *(name for decision in decisions for name in decision.outputs.values())]
+    outputs += ["learners"] * debug
     names = [*(spec.name for spec in specs), *(spec.name for spec in knobs), *kept_names]
     graph = _export(module, tensors, {"tensors": tuple(shapes)}, names, outputs)
     resolve_kept(graph, kept_names)
@@ -232,19 +233,21 @@ def _dynamic(spec: NamedTensor, dimensions: dict[str, Any]) -> dict[int, Any]:
     }
 
 
-def _decision_names(model: StagedNetwork, stage: int, found: StageOutput) -> list[str]:
-    """Names of the outputs of a stage's decisions, numbered through the whole network."""
+def _decision_specs(model: StagedNetwork, stage: int, found: StageOutput) -> list[DecisionSpec]:
+    """The outputs that tell a stage's decisions, in order, numbered through the whole network."""
     gates = sum(model.gates_in(earlier) for earlier in range(stage))
     selections = sum(model.selections_in(earlier) for earlier in range(stage))
-    names = []
+    specs = []
     for decision in found.decisions:
         if isinstance(decision, Decision):
-            names.append(f"learners_{gates}")
+            specs.append(DecisionSpec("learners", gates, {"runs": f"learners_{gates}"}))
             gates += 1
         else:
-            names += [f"kept_{selections}", f"count_{selections}"] if decision.disclosed else []
+            if decision.disclosed:
+                outputs = {"index": f"kept_{selections}", "count": f"count_{selections}"}
+                specs.append(DecisionSpec("selection", selections, outputs))
             selections += 1
-    return names
+    return specs
 
 
 def _root(error: BaseException) -> str:

@@ -157,7 +157,7 @@ def check_work(
                 where = _where(setting, sample, number, len(stages))
                 share, counted = float(own[_SHARE][0]), work / dense[sample]
                 errors.append(_compare(share, counted, tolerance, where, _COUNTED))
-                same = same and all(_begins(given[key], own[key], sample, samples) for key in stages[number].decisions)
+                same = same and all(_begins(given[key], own[key], sample, samples) for key in stages[number].disclosed)
                 if same:
                     _compare(float(given[_SHARE][sample]), share, tolerance, f"{where} of a batch", _ALONE)
                 alike.append(same)
@@ -230,7 +230,7 @@ class _Graphs:
         found: list[tuple[int, dict[str, Array]]] = []
         total = 0
         for stage, graph in zip(self._stages, self._counted, strict=True):
-            fed = {carry.name: found[-1][1][carry.source] for carry in stage.carry} if found else {}
+            fed = stage.taken(found[-1][1], inputs) if found else {}
             given = graph.run({**inputs, **fed, **setting})
             total += graph.count(given) if count else 0
             found.append((total, given))
@@ -283,9 +283,9 @@ class _CountedGraph:
     def _macs(self, node: _Node, given: Mapping[str, Array], tokens: _Rows) -> int:
         first, second, out = (_shape(given, name) for name in (*node.inputs[:2], node.outputs[0]))
         if node.domain == DOMAIN:
-            w1, w2 = (_shape(given, node.named[name]) for name in ("w1", "w2"))
-            runs = np.clip(given[f"{_VALUE}{node.named['k']}"], 0, w1[0]).sum()
-            return int(runs) * (prod(w1[1:]) + prod(w2[1:]))
+            matrices = [_shape(given, node.named[one.name]) for one in RECORDS[node.op].inputs if len(one.axes) == 3]
+            runs = np.clip(given[f"{_VALUE}{node.named['k']}"], 0, matrices[0][0]).sum()
+            return int(runs) * sum(prod(matrix[1:]) for matrix in matrices)
         if node.op == "Conv":
             return prod(out) * prod(second[1:])
         if node.op == "ConvTranspose":

@@ -14,18 +14,28 @@ import onnxruntime
 from adaptrt.export.errors import ParityError
 from adaptrt.export.parity.reference import Reference, StageValues, follow, spread
 from adaptrt.export.parity.teacher_forcing import force_decisions
-from adaptrt.runtime.bundle.schema import Carry
+from adaptrt.runtime.bundle.schema import Carry, DecisionSpec
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class StageFile:
-    """One stage: its graph with bodies attached, what it takes from the stage before, its decision outputs."""
+    """One stage: its graph with bodies attached, what it takes from the stage before, its decisions."""
 
     graph: onnx.ModelProto
     carry: list[Carry]
-    decisions: list[str]
+    decisions: list[DecisionSpec]
+
+    @property
+    def disclosed(self) -> list[str]:
+        """The outputs that tell the decisions."""
+        return [name for decision in self.decisions for name in decision.outputs.values()]
+
+    def taken(self, before: Mapping[str, Array], inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """What is carried into it: outputs of the stage before, or inputs of the network."""
+        given = {**before, **inputs}
+        return {carry.name: given[carry.source] for carry in self.carry}
 
 
 @dataclass(frozen=True)
@@ -58,9 +68,8 @@ class StageGraphs:
     ) -> None:
         opened = open_session or _session
         self.stages, self._defaults = list(stages), dict(defaults)
-        names = [name for stage in stages for name in stage.decisions]
-        self.gates = sum(name.startswith("learners_") for name in names)
-        self.selections = sum(name.startswith("kept_") for name in names)
+        kinds = [decision.kind for stage in stages for decision in stage.decisions]
+        self.gates, self.selections = kinds.count("learners"), kinds.count("selection")
         self._free = [opened(stage.graph) for stage in stages]
         self._forced = [opened(force_decisions(stage.graph, stage.decisions)) for stage in stages] if forcible else []
 
@@ -75,7 +84,7 @@ class StageGraphs:
         values = []
         for number, stage in enumerate(self.stages):
             session = (self._forced if forced else self._free)[number]
-            carried = {carry.name: given[carry.source] for carry in stage.carry}
+            carried = stage.taken(given, reference.inputs)
             available = {**self._defaults, **reference.knobs, **reference.inputs, **carried}
             known = {node.name for node in session.get_inputs()}
             feeds = {name: value for name, value in available.items() if name in known}
@@ -100,36 +109,37 @@ class _Trail:
         self._k: list[Array] = []
         self._kept: list[Array] = []
 
-    def forced_feeds(self, decisions: Sequence[str], known: set[str]) -> dict[str, Array]:
+    def forced_feeds(self, decisions: Sequence[DecisionSpec], known: set[str]) -> dict[str, Array]:
         """What forces the decisions of one stage."""
         feeds: dict[str, Array] = {}
-        for name in decisions:
-            kind, number = name.rsplit("_", 1)
+        for decision in decisions:
             position = self._fed
-            if kind == "learners":
-                chosen = np.take_along_axis(self._reference.k[int(number)], np.maximum(position, 0), 1)
-                feeds[f"forced_{name}"] = np.where(position >= 0, chosen, 0).astype(np.int32).reshape(-1)
-            elif kind == "kept":
-                kept = np.take_along_axis(self._reference.kept[int(number)], np.maximum(position, 0), 1)
+            if decision.kind == "learners":
+                chosen = np.take_along_axis(self._reference.k[decision.number], np.maximum(position, 0), 1)
+                name = f"forced_{decision.outputs['runs']}"
+                feeds[name] = np.where(position >= 0, chosen, 0).astype(np.int32).reshape(-1)
+            else:
+                kept = np.take_along_axis(self._reference.kept[decision.number], np.maximum(position, 0), 1)
                 kept &= position >= 0
-                feeds[f"forced_score_{number}"] = kept.astype(np.float32)
+                feeds[f"forced_score_{decision.number}"] = kept.astype(np.float32)
                 counts = kept.sum(1)
                 index = np.argsort(~kept, axis=1, kind="stable")[:, : counts.max(initial=0)]
-                self._fed = follow(position, index, counts)
+                self._fed = follow(position, index, counts) if decision.nested else position
         return {name: value for name, value in feeds.items() if name in known}
 
-    def read(self, decisions: Sequence[str], given: Mapping[str, Array]) -> None:
+    def read(self, decisions: Sequence[DecisionSpec], given: Mapping[str, Array]) -> None:
         """Collect what a stage decided: its own choice, and go on along what was forced, if anything was."""
-        for name in decisions:
-            kind, number = name.rsplit("_", 1)
-            if kind == "learners":
-                chosen = given[f"{self._own}{name}"].reshape(self._position.shape)
+        for decision in decisions:
+            names = decision.outputs
+            if decision.kind == "learners":
+                chosen = given[f"{self._own}{names['runs']}"].reshape(self._position.shape)
                 self._k.append(spread(chosen, self._position, self._tokens, -1))
-            elif kind == "kept":
-                index, count = given[f"{self._own}kept_{number}"], given[f"{self._own}count_{number}"]
+            else:
+                index, count = given[f"{self._own}{names['index']}"], given[f"{self._own}{names['count']}"]
                 kept = follow(self._position, index, count)
                 self._kept.append(spread(np.ones(kept.shape, bool), kept, self._tokens, False))
-                self._position = follow(self._position, given[name], given[f"count_{number}"])
+                if decision.nested:
+                    self._position = follow(self._position, given[names["index"]], given[names["count"]])
 
     def decisions(self, gates: int, selections: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
         """Everything collected."""

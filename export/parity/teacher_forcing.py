@@ -15,19 +15,20 @@ from onnx import helper
 from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.bodies import adaptive_nodes
 from adaptrt.ops import RECORDS
+from adaptrt.runtime.bundle.schema import DecisionSpec
 
 
-def force_decisions(model: onnx.ModelProto, decisions: Sequence[str]) -> onnx.ModelProto:
+def force_decisions(model: onnx.ModelProto, decisions: Sequence[DecisionSpec]) -> onnx.ModelProto:
     """Copy a stage's graph with inputs that force its decisions and outputs that tell its own.
 
-    For ``learners_<g>``: input ``forced_learners_<g>`` and output ``chosen_learners_<g>``, both int32
-    ``[tokens]``. For ``kept_<s>``: input ``forced_score_<s>`` float32 ``[batch, tokens]``, 1 for tokens
-    that stay and 0 for others; outputs ``chosen_kept_<s>`` and ``chosen_count_<s>`` as the selector's
+    For learners with the output ``runs``: input ``forced_<runs>`` and output ``chosen_<runs>``, both int32
+    ``[tokens]``. For selection number s: input ``forced_score_<s>`` float32 ``[batch, tokens]``, 1 for tokens
+    that stay and 0 for others; outputs ``chosen_<index>`` and ``chosen_<count>`` as the selector's
     own. ``macs_fraction`` of the copy counts what was forced.
 
     Args:
         model: With bodies attached.
-        decisions: Names of the outputs that say what was decided, in order.
+        decisions: Which outputs tell what was decided, in order.
 
     Raises:
         ExportError: A decision is not found in the graph.
@@ -37,21 +38,21 @@ def force_decisions(model: onnx.ModelProto, decisions: Sequence[str]) -> onnx.Mo
     consumed = {name for node in adaptive_nodes(copy) for name in node.input}
     # A tensor that is two outputs has one name of its own, and Identity nodes give it the others.
     copied = {node.output[0]: node.input[0] for node in copy.graph.node if node.op_type == "Identity"}
-    for name in decisions:
-        kind, number = name.rsplit("_", 1)
+    for decision in decisions:
+        name = decision.outputs["runs" if decision.kind == "learners" else "index"]
         tensor = name
         while tensor in copied:
             tensor = copied[tensor]
-        if kind == "learners":
+        if decision.kind == "learners":
             if tensor not in consumed:
                 raise ExportError(f"no node takes {name}, expected the learners' op to; export the model again")
             _force_learners(copy, name, tensor)
-        elif kind == "kept":
+        else:
             # Looked up anew: forcing a selection puts copies of all nodes in their place.
             found = [node for node in copy.graph.node if node.op_type == "SelectTokens" and node.output[1] == tensor]
             if len(found) != 1:
                 raise ExportError(f"{len(found)} selections give {name}, expected 1; export the model again")
-            _force_selection(copy, found[0], number)
+            _force_selection(copy, found[0], decision)
     return copy
 
 
@@ -65,12 +66,13 @@ def _force_learners(copy: onnx.ModelProto, name: str, tensor: str) -> None:
         values.append(helper.make_tensor_value_info(f"{prefix}_{name}", onnx.TensorProto.INT32, [f"tokens_{name}"]))
 
 
-def _force_selection(copy: onnx.ModelProto, node: onnx.NodeProto, number: str) -> None:
+def _force_selection(copy: onnx.ModelProto, node: onnx.NodeProto, decision: DecisionSpec) -> None:
+    number, index, count = decision.number, decision.outputs["index"], decision.outputs["count"]
     names = [spec.name for spec in RECORDS[node.op_type].inputs]
     own = onnx.NodeProto()
     own.CopyFrom(node)
     own.name = f"{node.name}_own"
-    own.output[:] = [f"own_y_{number}", f"chosen_kept_{number}", f"chosen_count_{number}"]
+    own.output[:] = [f"own_y_{number}", f"chosen_{index}", f"chosen_{count}"]
     score, threshold = names.index("score"), names.index("threshold")
     half = f"half_{number}"
     copy.graph.initializer.append(helper.make_tensor(half, onnx.TensorProto.FLOAT, [], [0.5]))
@@ -87,7 +89,7 @@ def _force_selection(copy: onnx.ModelProto, node: onnx.NodeProto, number: str) -
     copy.graph.input.append(
         helper.make_tensor_value_info(f"forced_score_{number}", onnx.TensorProto.FLOAT, [batch, tokens])
     )
-    for name, dims in ((f"chosen_kept_{number}", [batch, f"kept_{number}"]), (f"chosen_count_{number}", [batch])):
+    for name, dims in ((f"chosen_{index}", [batch, f"kept_{number}"]), (f"chosen_{count}", [batch])):
         copy.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.INT32, dims))
 
 

@@ -81,6 +81,6 @@ def require_agreement(report: QualityReport, what: str) -> None:
     for row in report.rows:
         if not row.clear_difference <= TOLERANCE:
             raise ParityError(
-                f"{what}: OpenVINO's logits differ from ONNX Runtime's by {row.clear_difference:.2e} at {row.knobs}, "
+                f"{what}: OpenVINO's outputs differ from ONNX Runtime's by {row.clear_difference:.2e} at {row.knobs}, "
                 f"expected at most {TOLERANCE:.0e}; nothing was written, report this model"
             )

@@ -1,71 +1,114 @@
-"""ConditionalMLP as its three parts, for plugins of one kernel each.
+"""Ops as the parts that their records name, for plugins of one kernel each.
 
 TensorRT's Python plugins that are compiled ahead of time put one kernel into the engine, and the engine then runs
-without any library. An ordering by k, the up-projections and the down-projections are three kernels, so three nodes.
+without any library. An op that takes several kernels, as those of learners do, becomes as many nodes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
 import onnx
 from onnx import helper
 
 from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.bodies import PLUGIN_ATTRIBUTES
 from adaptrt.export.targets.strip import left_to_plugins
-from adaptrt.ops import CONDITIONAL_MLP, DOMAIN
+from adaptrt.export.targets.tensor_types import element_types
+from adaptrt.ops import DOMAIN, RECORDS, Field, PartAttribute
 
-ORDER, UP, DOWN = "ConditionalMLPOrder", "ConditionalMLPUp", "ConditionalMLPDown"
+OPS_IN_PARTS = tuple(
+    record.name for record in RECORDS.values() if record.parts and record.parts[-1].outputs == record.outputs
+)
+"""Ops whose parts give just what the op gives. SelectTokens is none: its kernel gives as many tokens as it gets."""
 
 
 def with_parts(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Copy a graph with each ConditionalMLP as three nodes, all other ops inlined.
+    """Copy a graph with each op of ``OPS_IN_PARTS`` as the nodes of its parts, all other ops inlined.
 
-    ``Order(k[T]; learners) -> order[T], running[N]``: the tokens by k, descending and stable, and how many have
-    k > n. ``Up(x, order, running, w1, b1) -> hidden[T, N * h]``. ``Down(hidden, order, running, w2, b2) -> y[T, E]``.
+    ConditionalMLP becomes ``Order(k[T]; learners) -> order[T], running[N]``: the tokens by k, descending and stable,
+    and how many have k > n. ``Up(x, order, running, w1, b1) -> hidden[T, N * h]``.
+    ``Down(hidden, order, running, w2, b2) -> y[T, E]``. The gated ops have an Up that reads v1 and c1, too.
 
     Raises:
-        ExportError: The weights of a node are no initializer.
+        ExportError: An attribute of a part is a size that no weight of the node gives.
     """
-    typed = left_to_plugins(model, [CONDITIONAL_MLP.name], bodies=False)
-    weights = {weight.name: weight for weight in typed.graph.initializer}
+    typed = left_to_plugins(model, OPS_IN_PARTS, bodies=False)
+    types = element_types(typed)
+    weights = {weight.name: tuple(weight.dims) for weight in typed.graph.initializer}
     nodes = []
     for node in typed.graph.node:
-        if (node.domain, node.op_type) != (DOMAIN, CONDITIONAL_MLP.name):
+        if node.domain != DOMAIN or node.op_type not in OPS_IN_PARTS:
             nodes.append(node)
             continue
-        w1 = weights.get(node.input[2])
-        if w1 is None:
-            raise ExportError(f"got {node.op_type} whose weights are computed, expected an initializer; export again")
-        made, values = _parts(node, w1)
-        nodes += made
-        typed.graph.value_info.extend(values)
+        parts, between = _parts(node, types, weights)
+        nodes += parts
+        typed.graph.value_info.extend(between)
     del typed.graph.node[:]
     typed.graph.node.extend(nodes)
     onnx.checker.check_model(typed)
     return typed
 
 
-def _parts(node: onnx.NodeProto, w1: onnx.TensorProto) -> tuple[list[onnx.NodeProto], list[onnx.ValueInfoProto]]:
-    x, k, _, b1, w2, b2 = node.input
-    learners, _, hidden_width = w1.dims
-    name = node.name or node.output[0]
-    order, running, hidden = (f"{node.output[0]}_{part}" for part in ("order", "running", "hidden"))
-    tokens = f"{node.output[0]}_tokens"
+def _parts(
+    node: onnx.NodeProto, types: Mapping[str, int], weights: Mapping[str, tuple[int, ...]]
+) -> tuple[list[onnx.NodeProto], list[onnx.ValueInfoProto]]:
+    """Give a node's parts, and the tensors between them.
 
-    def part(op: str, inputs: list[str], outputs: list[str], **attributes: int) -> onnx.NodeProto:
-        made = helper.make_node(op, inputs, outputs, name=f"{name}_{op}", domain=DOMAIN)
-        given = {**PLUGIN_ATTRIBUTES, **attributes}
-        made.attribute.extend(helper.make_attribute(key, value) for key, value in given.items())
-        return made
-
-    nodes = [
-        part(ORDER, [k], [order, running], learners=learners),
-        part(UP, [x, order, running, node.input[2], b1], [hidden]),
-        part(DOWN, [hidden, order, running, w2, b2], list(node.output)),
-    ]
-    values = [
-        helper.make_tensor_value_info(order, onnx.TensorProto.INT32, [tokens]),
-        helper.make_tensor_value_info(running, onnx.TensorProto.INT32, [learners]),
-        helper.make_tensor_value_info(hidden, w1.data_type, [tokens, learners * hidden_width]),
-    ]
+    Args:
+        node: Of an op in ``OPS_IN_PARTS``.
+        types: Element types by tensor name.
+        weights: Shapes of initializers.
+    """
+    record, first = RECORDS[node.op_type], node.output[0]
+    names = _by_field(record.inputs, node.input)
+    sizes: dict[str, int] = {}
+    for field in record.inputs:
+        if names[field.name] in weights:
+            sizes |= zip(field.axes, weights[names[field.name]], strict=True)
+    numbers = next(types[names[field.name]] for field in record.inputs if len(field.dtypes) > 1)
+    between = [field for part in record.parts[:-1] for field in part.outputs]
+    names |= {field.name: f"{first}_{field.name}" for field in between} | _by_field(record.outputs, node.output)
+    nodes = []
+    for part in record.parts:
+        inputs, outputs = ([names[field.name] for field in fields] for fields in (part.inputs, part.outputs))
+        made = helper.make_node(part.name, inputs, outputs, name=f"{node.name or first}_{part.name}", domain=DOMAIN)
+        attributes = PLUGIN_ATTRIBUTES | {one.name: _attribute(node, one, sizes) for one in part.attributes}
+        made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        nodes.append(made)
+    values = []
+    for field in between:
+        shape = [_dimension(axis, sizes, first) for axis in field.axes]
+        kind = numbers if len(field.dtypes) > 1 else helper.np_dtype_to_tensor_dtype(np.dtype(field.dtypes[0]))
+        values.append(helper.make_tensor_value_info(names[field.name], kind, shape))
     return nodes, values
+
+
+def _by_field(fields: Iterable[Field], names: Iterable[str]) -> dict[str, str]:
+    return {field.name: name for field, name in zip(fields, names, strict=True)}
+
+
+def _attribute(node: onnx.NodeProto, attribute: PartAttribute, sizes: Mapping[str, int]) -> Any:
+    """The op's own attribute of that name, or else the size that it gives the kernel.
+
+    Raises:
+        ExportError: The size is not known.
+    """
+    given = {
+        **RECORDS[node.op_type].attributes,
+        **{one.name: helper.get_attribute_value(one) for one in node.attribute},
+    }
+    if attribute.name in given:
+        return given[attribute.name]
+    if attribute.size not in sizes:
+        raise ExportError(f"got {node.op_type} whose weights are computed, expected an initializer; export again")
+    return sizes[attribute.size]
+
+
+def _dimension(axis: str, sizes: Mapping[str, int], prefix: str) -> int | str:
+    """The size of an axis, of one such as "N*h" the product; a name where it is not known."""
+    factors = axis.split("*")
+    return prod(sizes[name] for name in factors) if sizes.keys() >= set(factors) else f"{prefix}_{axis}"

@@ -14,10 +14,10 @@ from adaptrt.export.targets.inline import inlined
 from adaptrt.export.targets.parts import with_parts
 from adaptrt.export.targets.rounding import rounded
 from adaptrt.export.targets.strip import BODIES_IGNORED_FROM, left_to_plugins
-from adaptrt.ops import CONDITIONAL_MLP, SELECT_TOKENS
+from adaptrt.ops import RECORDS
 from adaptrt.runtime.bundle.target_table import TARGETS
 
-LIBRARY_OPS = (CONDITIONAL_MLP.name, SELECT_TOKENS.name)
+LIBRARY_OPS = tuple(record.name for record in RECORDS.values() if record.parts)
 """Ops that the plugin library computes."""
 
 

@@ -105,8 +105,10 @@ def stage_profiles(
 
 def _tokens(folder: Path, bundle: Bundle) -> int:
     """Most tokens of a sample, as far as the bundle tells."""
-    if isinstance(bundle.tokens, int):
-        return bundle.tokens
+    fixed = [tokens.size for tokens in bundle.tokens.values()]
+    counts = [size for size in fixed if isinstance(size, int)]
+    if fixed and len(counts) == len(fixed):
+        return max(counts)
     inputs = read_golden(folder / GOLDEN_FILE)[0].inputs
     sizes: list[int] = [
         inputs[spec.name].shape[axis]

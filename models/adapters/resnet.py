@@ -206,11 +206,10 @@ class ResNet(StagedNetwork):
         assert isinstance(head, ExitHead)
         found = head(x.mean((2, 3)), inputs)
         work.constant(head.macs(last=last))
-        macs_fraction = work.total(inputs.get("macs_before"), found.logits)
+        macs_fraction = work.total(inputs.get("macs_before"), found.outputs["logits"])
         carried = {} if last else {"next_hidden": x, **found.carried}
         confidence = found.confidence if self.adaptive else None
-        outputs = {"logits": found.logits}
-        return StageOutput(outputs, confidence, macs_fraction, carried, [], found.certainty)
+        return StageOutput(found.outputs, confidence, macs_fraction, carried, [], found.certainty)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Classify images by the last head, without computing the others.

@@ -7,12 +7,13 @@ part in nothing, costs nothing, and a text's result does not depend on how far i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from adaptrt.models.block import EncoderConfig
-from adaptrt.models.encoder import Encoder, EncoderOutput
+from adaptrt.models.adapters.adapter import Adapter
+from adaptrt.models.encoder_config import EncoderConfig
 from adaptrt.models.staged_network import NamedTensor
 from adaptrt.models.tokens import Tokens
 
@@ -41,62 +42,26 @@ class TextEncoderConfig(EncoderConfig):
             raise ValueError("got pruning rule 'merge' for texts, expected 'price' or 'fixed': it would merge padding")
 
 
-class TextEncoder(Encoder):
-    """Text encoder (BERT, arXiv 1810.04805, one segment), dense or adaptive, as its configuration says.
+class TextAdapter(Adapter[TextEncoderConfig]):
+    """Text encoder (BERT, arXiv 1810.04805, one segment).
 
     Shares of work are relative to the dense model on a text of the full ``length``: shorter texts cost
     less even where everything runs.
     """
 
-    config: TextEncoderConfig
+    architecture: ClassVar[str] = "text"
 
-    def __init__(self, config: TextEncoderConfig) -> None:
-        super().__init__(config)
-        self.embed = nn.Embedding(config.vocabulary, config.width)
-        self.position = nn.Embedding(config.length, config.width)
-        for table in (self.embed, self.position):
-            nn.init.normal_(table.weight, std=0.02)
-        self.embed_norm = nn.LayerNorm(config.width, eps=1e-6)
-        self._add_blocks()
+    def embedding(self) -> dict[str, nn.Module | nn.Parameter | None]:
+        """Tables of words and positions, and the normalisation of their sum."""
+        c = self.shape
+        words = nn.Embedding(c.vocabulary, c.width)
+        position = nn.Embedding(c.length, c.width) if c.positions == "added" else None
+        for table in (words, position):
+            if table is not None:
+                nn.init.normal_(table.weight, std=0.02)
+        return {"embed": words, "position": position, "embed_norm": nn.LayerNorm(c.width, eps=c.epsilon)}
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of the longest text, for which the dense work is counted."""
-        return self.config.length
-
-    @property
-    def token_axis(self) -> str:
-        """The texts' own axis: they have different lengths."""
-        return "length"
-
-    @property
-    def embedding_macs(self) -> int:
-        """None: words and positions are looked up."""
-        return 0
-
-    @property
-    def ragged_inputs(self) -> bool:
-        """Texts have different lengths."""
-        return True
-
-    def input_specs(self) -> list[NamedTensor]:
-        """Numbers of the words, and which of them are real."""
-        axes = ("batch", "length")
-        words = NamedTensor("tokens", "int64", axes, minimum=0, maximum=self.config.vocabulary - 1)
-        return [words, NamedTensor("mask", "bool", axes)]
-
-    def axis_limits(self) -> dict[str, tuple[int, int | None]]:
-        """The axis ``length`` goes up to the configured one."""
-        return {**super().axis_limits(), "length": (1, self.config.length)}
-
-    def example_inputs(self, batch: int) -> dict[str, Tensor]:
-        """Random texts of random lengths, padded to the full length."""
-        length = self.config.length
-        real = torch.randint(1, length + 1, (batch, 1))
-        tokens = torch.randint(self.config.vocabulary, (batch, length))
-        return {"tokens": tokens, "mask": torch.arange(length) < real}
-
-    def embed_inputs(self, inputs: dict[str, Tensor]) -> Tokens:
+    def embed(self, network: Any, inputs: dict[str, Tensor]) -> Tokens:
         """Tokens of the texts.
 
         Whatever stands at padded places is not read; the first token, which heads read, always is real.
@@ -112,29 +77,51 @@ class TextEncoder(Encoder):
                 "[batch, length] twice"
             )
         batch, length = words.shape
-        if not torch.onnx.is_in_onnx_export() and not 1 <= length <= self.config.length:
-            raise ValueError(f"got texts of {length} tokens, expected 1 to {self.config.length}; cut them")
+        if not torch.onnx.is_in_onnx_export() and not 1 <= length <= self.shape.length:
+            raise ValueError(f"got texts of {length} tokens, expected 1 to {self.shape.length}; cut them")
         place = torch.arange(length, dtype=torch.int32, device=words.device)
         index = place.expand(batch, -1)
         valid = mask | (place == 0)
         # A negative number would count from the table's end in some engines: let it fall out of the table instead.
-        words = torch.where(words < 0, self.config.vocabulary, words)
-        x = self.embed(torch.where(valid, words, 0))
-        x = self.embed_norm(x + self.position(place))
-        presence = valid.to(x.dtype) if self.training else None
-        return Tokens(x.reshape(-1, self.config.width), length, valid, index, presence=presence)
+        words = torch.where(words < 0, self.shape.vocabulary, words)
+        x = network.embed(torch.where(valid, words, 0))
+        x = network.embed_norm(x if network.position is None else x + network.position(place))
+        presence = valid.to(x.dtype) if network.training else None
+        return Tokens(x.reshape(-1, self.shape.width), length, valid, index, presence=presence)
 
-    def forward(
-        self, tokens: Tensor, mask: Tensor, price: Tensor | None = None, token_price: Tensor | None = None
-    ) -> EncoderOutput:
-        """Classify texts, nobody leaving early.
+    def embedding_macs(self, network: Any) -> int:
+        """None: words and positions are looked up."""
+        del network
+        return 0
 
-        Args:
-            tokens: int64 ``[B, L]``, numbers of words; the first is the class token.
-            mask: bool ``[B, L]``, true where a token is real, false for padding.
-            price: float32 ``[1]``, or in training one per text, ``[B, 1]``. Not read by a dense model.
-            token_price: Of token selections, likewise; None: they follow ``price``.
-        """
-        given = {"price": price, "token_price": token_price}
-        knobs = {name: value for name, value in given.items() if value is not None}
-        return self.run({"tokens": tokens, "mask": mask}, knobs)
+    @property
+    def tokens(self) -> int:
+        """Tokens of the longest text, for which the dense work is counted."""
+        return self.shape.length
+
+    @property
+    def ragged(self) -> bool:
+        """Texts have different lengths."""
+        return True
+
+    @property
+    def token_axis(self) -> str:
+        """The texts' own axis: they have different lengths."""
+        return "length"
+
+    def inputs(self) -> list[NamedTensor]:
+        """Numbers of the words, and which of them are real."""
+        axes = ("batch", "length")
+        words = NamedTensor("tokens", "int64", axes, minimum=0, maximum=self.shape.vocabulary - 1)
+        return [words, NamedTensor("mask", "bool", axes)]
+
+    def axis_limits(self) -> dict[str, tuple[int, int | None]]:
+        """The axis ``length`` goes up to the configured one."""
+        return {**super().axis_limits(), "length": (1, self.shape.length)}
+
+    def example_inputs(self, batch: int) -> dict[str, Tensor]:
+        """Random texts of random lengths, padded to the full length."""
+        length = self.shape.length
+        real = torch.randint(1, length + 1, (batch, 1))
+        tokens = torch.randint(self.shape.vocabulary, (batch, length))
+        return {"tokens": tokens, "mask": torch.arange(length) < real}

@@ -7,13 +7,14 @@ Tokens of the whole batch stay flat, ``[B * T, D]``, from embedding to head: tha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from adaptrt.models.adapters.adapter import Adapter
 from adaptrt.models.adapters.stem import STEMS
-from adaptrt.models.block import EncoderConfig
-from adaptrt.models.encoder import Encoder, EncoderOutput
+from adaptrt.models.encoder_config import EncoderConfig
 from adaptrt.models.staged_network import NamedTensor
 from adaptrt.models.tokens import Tokens
 
@@ -50,63 +51,51 @@ class ViTConfig(EncoderConfig):
         return (self.image_size // self.patch_size) ** 2 + int(self.class_token)
 
 
-class ViT(Encoder):
-    """Vision transformer (arXiv 2010.11929), dense or adaptive, as its configuration says."""
+class ViTAdapter(Adapter[ViTConfig]):
+    """Vision transformer (arXiv 2010.11929)."""
 
-    config: ViTConfig
+    architecture: ClassVar[str] = "vit"
 
-    def __init__(self, config: ViTConfig) -> None:
-        super().__init__(config)
-        self.embed = STEMS[config.stem](config.channels, config.image_size, config.patch_size, config.width)
+    def embedding(self) -> dict[str, nn.Module | nn.Parameter | None]:
+        """The stem, the positions and, perhaps, the class token."""
+        c = self.shape
+        stem = STEMS[c.stem](c.channels, c.image_size, c.patch_size, c.width)
         # As large as the embedded pixels: with the customary 0.02 a pixel token hardly knows where it is.
-        self.position = nn.Parameter(torch.randn(config.tokens, config.width) * 0.5)
-        self.class_token = nn.Parameter(torch.zeros(1, 1, config.width)) if config.class_token else None
-        self._add_blocks()
+        position = nn.Parameter(torch.randn(c.tokens, c.width) * 0.5) if c.positions == "added" else None
+        class_token = nn.Parameter(torch.zeros(1, 1, c.width)) if c.class_token else None
+        return {"embed": stem, "position": position, "class_token": class_token}
+
+    def embed(self, network: Any, inputs: dict[str, Tensor]) -> Tokens:
+        """``pixels`` ``[B, C, H, W]`` in 0..1 -> flat tokens ``[B * T, D]``."""
+        c = self.shape
+        x: Tensor = network.embed((inputs["pixels"] - c.mean) / c.std)
+        if network.class_token is not None:
+            x = torch.cat([network.class_token.expand(x.shape[0], -1, -1), x], 1)
+        if network.position is not None:
+            x = x + network.position
+        return Tokens(x.reshape(-1, c.width), c.tokens)
+
+    def embedding_macs(self, network: Any) -> int:
+        """Of the stem."""
+        macs: int = network.embed.macs
+        return macs
 
     @property
     def tokens(self) -> int:
         """Tokens per image, the class token included."""
-        return self.config.tokens
+        return self.shape.tokens
 
     @property
     def token_axis(self) -> int:
         """Tokens per image, the class token included."""
-        return self.config.tokens
+        return self.shape.tokens
 
-    @property
-    def embedding_macs(self) -> int:
-        """Multiply-accumulates of the stem."""
-        return self.embed.macs
-
-    def input_specs(self) -> list[NamedTensor]:
+    def inputs(self) -> list[NamedTensor]:
         """The images."""
-        c = self.config
+        c = self.shape
         return [NamedTensor("pixels", "float32", ("batch", c.channels, c.image_size, c.image_size))]
 
     def example_inputs(self, batch: int) -> dict[str, Tensor]:
         """Random images."""
-        c = self.config
+        c = self.shape
         return {"pixels": torch.rand(batch, c.channels, c.image_size, c.image_size)}
-
-    def embed_images(self, pixels: Tensor) -> Tensor:
-        """``[B, C, H, W]`` in 0..1 -> flat tokens ``[B * T, D]``."""
-        c = self.config
-        x: Tensor = self.embed((pixels - c.mean) / c.std)
-        if self.class_token is not None:
-            x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], 1)
-        return (x + self.position).reshape(-1, c.width)
-
-    def embed_inputs(self, inputs: dict[str, Tensor]) -> Tokens:
-        """Tokens of the images."""
-        return Tokens(self.embed_images(inputs["pixels"]), self.config.tokens)
-
-    def forward(self, pixels: Tensor, price: Tensor | None = None, token_price: Tensor | None = None) -> EncoderOutput:
-        """Classify images, nobody leaving early.
-
-        Args:
-            pixels: float32 ``[B, channels, image_size, image_size]`` in 0..1.
-            price: float32 ``[1]``, or in training one per image, ``[B, 1]``. Not read by a dense model.
-            token_price: Of token selections, likewise; None: they follow ``price``.
-        """
-        given = {"price": price, "token_price": token_price}
-        return self.run({"pixels": pixels}, {name: value for name, value in given.items() if value is not None})

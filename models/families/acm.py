@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
+from adaptrt.models.families.family import Family
 from adaptrt.models.families.gate import GATES, ArgmaxGate, Decision, PriceGate
 from adaptrt.models.macs import Layer
-from adaptrt.models.symbolic.conditional_mlp import ConditionalLinear, ConditionalMLP
+from adaptrt.models.staged_network import KnobSpec
+from adaptrt.models.symbolic.conditional_mlp import ConditionalGLU, ConditionalLinear, ConditionalMLP
 from adaptrt.models.tokens import Tokens
+
+if TYPE_CHECKING:
+    from adaptrt.models.block import Block
+    from adaptrt.models.encoder_config import EncoderConfig
+    from adaptrt.models.network import Network
 
 
 @dataclass(frozen=True)
-class ACMConfig:
+class ACMConfig(Family):
     """How ACMs replace a transformer's layers.
 
     Attributes:
@@ -22,6 +30,9 @@ class ACMConfig:
         gate_width: Width of a gate's hidden layer.
         projections: Whether attention projections become ACMs too. They seldom pay on CPUs.
     """
+
+    name: ClassVar[str] = "acm"
+    scale: ClassVar[str] = "acm"
 
     learners: int = 4
     gate: str = "price"
@@ -42,14 +53,55 @@ class ACMConfig:
         """Rank of one learner of a projection, so that all N cost what the dense projection does."""
         return width // (2 * self.learners)
 
+    def check(self, shape: EncoderConfig) -> None:
+        """Check that layers can be divided among the learners.
+
+        Raises:
+            ValueError: They cannot.
+        """
+        if shape.ffn_width % self.learners:
+            raise ValueError(f"FFN width {shape.ffn_width} is no multiple of {self.learners} learners")
+        if self.projections:
+            if not self.projection_rank(shape.width):
+                raise ValueError(f"width {shape.width} is too small for {self.learners} learners per projection")
+            if (shape.attention_width, shape.key_width) != (shape.width, shape.width) or not shape.attention_bias:
+                raise ValueError(
+                    "got ACMs in projections of attention with other heads or without biases, expected square "
+                    "projections with biases; set projections=False"
+                )
+
+    def price_limits(self, network: Network) -> tuple[float, float] | None:
+        """The widest of all gates'."""
+        limits = [gate.price_limits for gate in network.gates()]
+        return min(low for low, _ in limits), max(high for _, high in limits)
+
+    def number_knobs(self, network: Network) -> list[KnobSpec]:
+        """``capacity``: learner runs per sample of each gate, where budgets may be hard."""
+        if not network.hard_budgets:
+            return []
+        return [KnobSpec("capacity", "int32", (len(network.gates()),), -1, self.learners * network.tokens, -1)]
+
+    def stands_in(self, block: Block) -> bool:
+        """Wherever a block has gates."""
+        return bool(block.gates())
+
+    def costs(self, shape: EncoderConfig) -> tuple[float, float]:
+        """Costs of a learner of an FFN and of one of the query, key and value projections; the larger is 1."""
+        ffn = shape.ffn_macs // self.learners
+        qkv = 3 * 2 * shape.width * self.projection_rank(shape.width)
+        largest = max(ffn, qkv) if self.projections else ffn
+        return ffn / largest, qkv / largest
+
 
 class AdaptiveFFN(nn.Module):
     """A feed-forward network as an ACM."""
 
-    def __init__(self, config: ACMConfig, width: int, hidden: int, cost: float) -> None:
+    def __init__(self, config: ACMConfig, shape: EncoderConfig) -> None:
         super().__init__()
-        self.learners = ConditionalMLP(config.learners, width, hidden // config.learners, width)
-        self.gate = GATES[config.gate](width, config.learners, config.gate_width, cost)
+        width, n = shape.width, config.learners
+        kind = ConditionalGLU if shape.gated else ConditionalMLP
+        self.learners: ConditionalMLP | ConditionalGLU = kind(n, width, shape.ffn_width // n, width, shape.activation)
+        self.gate = GATES[config.gate](width, n, config.gate_width, config.costs(shape)[0])
 
     def layer(self, name: str, tokens: int, dense: int) -> Layer:
         """Count this layer for ``tokens`` tokens."""

@@ -13,22 +13,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from adaptrt.models.families.family import Family
+
+if TYPE_CHECKING:
+    from adaptrt.models.encoder_config import EncoderConfig
 
 CRITERIA = ("max_softmax", "entropy", "certainty", "patience")
 
 
 @dataclass(frozen=True)
-class ExitConfig:
+class ExitConfig(Family):
     """Where exit heads stand.
 
     Attributes:
         after: Numbers of blocks after which a head stands, ascending; the last head always follows all.
         criterion: One of ``CRITERIA``.
     """
+
+    name: ClassVar[str] = "exits"
 
     after: tuple[int, ...]
     criterion: str = "max_softmax"
@@ -40,6 +47,20 @@ class ExitConfig:
             raise ValueError(f"got exits after {self.after!r}, expected a tuple of whole numbers, such as (2, 4)")
         if not self.after or list(self.after) != sorted(set(self.after)) or self.after[0] < 1:
             raise ValueError(f"got exits after blocks {list(self.after)}, expected ascending numbers from 1")
+
+    def check(self, shape: EncoderConfig) -> None:
+        """Check that every head stands before the end, and can say how sure it is.
+
+        Raises:
+            ValueError: One does not.
+        """
+        self.require_depth(shape.depth)
+        if shape.task == "embedding" and self.criterion != "certainty":
+            raise ValueError(
+                f"got exit criterion {self.criterion!r} for embeddings, expected 'certainty', which is learned"
+            )
+        if shape.task == "token-classification" and self.criterion == "patience":
+            raise ValueError("got exit criterion 'patience' for token-classification, expected another")
 
     def require_depth(self, depth: int) -> None:
         """Check that every head stands before the end.
@@ -55,14 +76,14 @@ class HeadOutput(NamedTuple):
     """Output of an exit head.
 
     Attributes:
-        logits: ``[B, classes]``.
+        outputs: The task's, ``[B, ...]`` each.
         confidence: float32 ``[B]``.
         carried: What the criterion hands to the next head, by source name: nothing, or for patience
             ``next_prediction`` int64 ``[B]`` and ``next_streak`` float32 ``[B]``.
         certainty: Logit of the learned certainty, ``[B]``, for training; None for other criteria.
     """
 
-    logits: Tensor
+    outputs: dict[str, Tensor]
     confidence: Tensor
     carried: dict[str, Tensor]
     certainty: Tensor | None
@@ -86,19 +107,22 @@ class ExitHead(nn.Module):
         logits = self.classifier(features)
         if self.certainty is not None:
             certainty = self.certainty(features)[:, 0]
-            return HeadOutput(logits, torch.sigmoid(certainty), {}, certainty)
+            return HeadOutput({"logits": logits}, torch.sigmoid(certainty), {}, certainty)
         if self.criterion == "patience":
             prediction = logits.argmax(1)
             streak = torch.zeros_like(logits[:, 0])
             if "prediction" in carried:
                 streak = torch.where(prediction == carried["prediction"], carried["streak"] + 1, streak)
-            return HeadOutput(logits, streak, {"next_prediction": prediction, "next_streak": streak}, None)
-        return HeadOutput(logits, _sureness(logits, self.criterion), {}, None)
+            handed_on = {"next_prediction": prediction, "next_streak": streak}
+            return HeadOutput({"logits": logits}, streak, handed_on, None)
+        return HeadOutput({"logits": logits}, sureness(logits, self.criterion), {}, None)
 
 
-def _sureness(logits: Tensor, criterion: str) -> Tensor:
+def sureness(logits: Tensor, criterion: str) -> Tensor:
+    """How sure ``max_softmax`` or ``entropy`` is of logits ``[..., classes]``, ``[...]``."""
+    last = logits.ndim - 1
     if criterion == "max_softmax":
-        return logits.softmax(1).amax(1)
-    logarithms = logits.log_softmax(1)
-    entropy = -(logarithms.exp() * logarithms).sum(1)
-    return 1 - entropy / math.log(max(logits.shape[1], 2))  # a single class has no entropy
+        return logits.softmax(last).amax(last)
+    logarithms = logits.log_softmax(last)
+    entropy = -(logarithms.exp() * logarithms).sum(last)
+    return 1 - entropy / math.log(max(logits.shape[last], 2))  # a single class has no entropy

@@ -9,12 +9,15 @@ into one. Merging (ToMe) is in ``token_merging``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adaptrt.models.families.family import Family
 from adaptrt.models.families.gate import logistic_noise
+from adaptrt.models.staged_network import KnobSpec
 from adaptrt.models.symbolic.graph_sizes import scalar
 from adaptrt.models.symbolic.segment_reduce import segment_reduce
 from adaptrt.models.symbolic.select_tokens import select_tokens
@@ -24,14 +27,24 @@ RULES = ("price", "fixed", "merge")
 """``price``: learned, input-adaptive. ``fixed``: EViT. ``merge``: ToMe."""
 
 
+if TYPE_CHECKING:
+    from adaptrt.models.block import Block
+    from adaptrt.models.encoder_config import EncoderConfig
+    from adaptrt.models.network import Network
+
+
 @dataclass(frozen=True)
-class PruningConfig:
+class PruningConfig(Family):
     """Where tokens are selected, and how.
 
     Attributes:
         blocks: Blocks, from 0 and ascending, between whose attention and FFN tokens are selected.
         rule: One of ``RULES``.
     """
+
+    name: ClassVar[str] = "pruning"
+    scale: ClassVar[str] = "tokens"
+    own_price: ClassVar[str] = "token_price"
 
     blocks: tuple[int, ...]
     rule: str = "price"
@@ -43,6 +56,35 @@ class PruningConfig:
             raise ValueError(f"got pruning in {self.blocks!r}, expected a tuple of whole numbers, such as (1, 3)")
         if not self.blocks or list(self.blocks) != sorted(set(self.blocks)) or self.blocks[0] < 0:
             raise ValueError(f"got pruning in blocks {list(self.blocks)}, expected ascending numbers from 0")
+
+    def check(self, shape: EncoderConfig) -> None:
+        """Check where it stands, and beside what.
+
+        Raises:
+            ValueError: Behind the last block, beside families that its rule does not go with, or for a task whose
+                answer needs every token.
+        """
+        if self.blocks[-1] >= shape.depth:
+            raise ValueError(f"got pruning in block {self.blocks[-1]}, expected 0 to {shape.depth - 1}")
+        if self.rule != "price" and (shape.acm or shape.exits):
+            raise ValueError(f"got pruning rule {self.rule!r} with ACMs or exits, expected 'price' beside them")
+        if shape.task == "token-classification":
+            raise ValueError("got pruning for token-classification, expected it left out: every token needs an answer")
+
+    def price_limits(self, network: Network) -> tuple[float, float] | None:
+        """0 keeps all; only the rule ``price`` has one."""
+        del network
+        return (0.0, 1.0) if self.rule == "price" else None
+
+    def number_knobs(self, network: Network) -> list[KnobSpec]:
+        """``keep``: tokens that stay after each selection, where budgets may be hard or the rule is a number."""
+        if self.rule == "price" and not network.hard_budgets:
+            return []
+        return [KnobSpec("keep", "int32", (len(self.blocks),), -1, network.tokens, -1)]
+
+    def stands_in(self, block: Block) -> bool:
+        """Where a block selects."""
+        return block.selector is not None
 
 
 def counts_at_share(config: PruningConfig, share: float, tokens: int, class_token: bool) -> list[int]:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adaptrt.models.adapt import BlockInputs, layer_inputs
+from adaptrt.models.adaptation import BlockInputs, layer_inputs
 from adaptrt.models.block import Block, DenseProjections
-from adaptrt.models.encoder import Encoder
 from adaptrt.models.families.acm import AdaptiveFFN, AdaptiveProjections
 from adaptrt.models.families.gate import ArgmaxGate, PriceGate
-from adaptrt.models.symbolic.conditional_mlp import ConditionalLinear, ConditionalMLP
+from adaptrt.models.network import Network
+from adaptrt.models.symbolic.conditional_mlp import ConditionalGLU, ConditionalLinear, ConditionalMLP
 from adaptrt.models.training import losses
 from adaptrt.models.training.phase import Phase, StepResult, parameter_groups
 from adaptrt.models.training.recipe import Recipe
@@ -26,12 +26,12 @@ class _Adapted(NamedTuple):
     """A gate, the learners it decides for, the dense layers they replace and what reaches those."""
 
     gate: PriceGate | ArgmaxGate
-    learners: list[ConditionalMLP | ConditionalLinear]
+    learners: list[ConditionalMLP | ConditionalGLU | ConditionalLinear]
     sources: list[nn.Module]
     inputs: Callable[[BlockInputs], Tensor]
 
 
-def _adapted(dense: Encoder, adaptive: Encoder) -> list[list[_Adapted]]:
+def _adapted(dense: Network, adaptive: Network) -> list[list[_Adapted]]:
     """What has been replaced, by block."""
     found = []
     for source, block in zip(dense.blocks, adaptive.blocks, strict=True):
@@ -49,7 +49,7 @@ def _adapted(dense: Encoder, adaptive: Encoder) -> list[list[_Adapted]]:
     return found
 
 
-def distil_phase(recipe: Recipe, dense: Encoder, adaptive: Encoder) -> Phase:
+def distil_phase(recipe: Recipe, dense: Network, adaptive: Network) -> Phase:
     """Phase 1: every replaced layer by itself, on the dense model's inputs."""
     blocks = _adapted(dense, adaptive)
     learners = nn.ModuleList(own for block in blocks for part in block for own in part.learners)
@@ -80,7 +80,7 @@ def _errors(part: _Adapted, x: Tensor) -> list[tuple[Tensor, Tensor]]:
     return found
 
 
-def gate_phase(recipe: Recipe, dense: Encoder, adaptive: Encoder, sample: Tensor) -> Phase:
+def gate_phase(recipe: Recipe, dense: Network, adaptive: Network, sample: Tensor) -> Phase:
     """Phase 2: gates learn to predict what each further learner would gain. Learners stay as they are."""
     blocks = _adapted(dense, adaptive)
     gates = nn.ModuleList(part.gate for block in blocks for part in block)

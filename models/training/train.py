@@ -11,18 +11,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from adaptrt import write_atomically
-from adaptrt.models.adapt import adapt
-from adaptrt.models.adapters.vit import ViT
+from adaptrt.models.adaptation import adapt
 from adaptrt.models.data.split import DataError, DataSplits
-from adaptrt.models.encoder import EncoderOutput
 from adaptrt.models.families.token_pruning import counts_at_share
+from adaptrt.models.network import Network, NetworkOutput
 from adaptrt.models.training import losses
 from adaptrt.models.training.distil import distil_phase, gate_phase
 from adaptrt.models.training.phase import CheckpointError, Phase, Report, StepResult, parameter_groups, run_phase
 from adaptrt.models.training.recipe import RECIPE_FILE, Recipe
 
 
-def train(recipe: Recipe, data: DataSplits, folder: Path, report: Report) -> tuple[ViT, ViT]:
+def train(recipe: Recipe, data: DataSplits, folder: Path, report: Report) -> tuple[Network, Network]:
     """Run a recipe; an interrupted run goes on where its last finished epoch ended.
 
     Args:
@@ -43,7 +42,7 @@ def train(recipe: Recipe, data: DataSplits, folder: Path, report: Report) -> tup
     _claim_folder(recipe, folder)
     inputs, labels = torch.from_numpy(data.train.inputs), torch.from_numpy(data.train.labels)
     torch.manual_seed(recipe.seed)
-    dense = ViT(recipe.vit)
+    dense = Network.from_config(recipe.vit)
 
     def run(phase: Phase, samples: int | None = None) -> None:
         phase.trained.train()
@@ -62,10 +61,11 @@ def train(recipe: Recipe, data: DataSplits, folder: Path, report: Report) -> tup
     run(_dense_phase(recipe, dense))
     if not recipe.adapts:
         return dense.eval(), dense.eval()
+    name = dense.input_specs()[0].name
     torch.manual_seed(recipe.seed + 1)  # gates start the same whether or not the run was resumed
     adaptive = adapt(
         dense,
-        {"pixels": inputs[:256]},
+        {name: inputs[:256]},
         acm=recipe.acm,
         pruning=recipe.pruning,
         exits=recipe.exits,
@@ -97,7 +97,7 @@ def _correct(logits: Tensor, labels: Tensor) -> int:
     return int((logits.argmax(1) == labels).sum())
 
 
-def _dense_phase(recipe: Recipe, dense: ViT) -> Phase:
+def _dense_phase(recipe: Recipe, dense: Network) -> Phase:
     def step(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
         with recipe.autocast():
             logits = dense(recipe.augmentation(inputs, generator)).logits.float()
@@ -116,7 +116,7 @@ def _task_loss(recipe: Recipe, logits: Tensor, labels: Tensor, teacher: Tensor) 
     )
 
 
-def _exit_loss(recipe: Recipe, out: EncoderOutput, labels: Tensor, teacher: Tensor) -> Tensor:
+def _exit_loss(recipe: Recipe, out: NetworkOutput, labels: Tensor, teacher: Tensor) -> Tensor:
     """Losses of the early heads; of a learned certainty, at all heads, whether the prediction was right."""
     total = torch.zeros(())
     for stage in out.stages[:-1]:
@@ -128,7 +128,7 @@ def _exit_loss(recipe: Recipe, out: EncoderOutput, labels: Tensor, teacher: Tens
     return total
 
 
-def _head_phase(recipe: Recipe, dense: ViT, adaptive: ViT) -> Phase:
+def _head_phase(recipe: Recipe, dense: Network, adaptive: Network) -> Phase:
     """Early heads on a frozen backbone, everything running."""
     heads = torch.nn.ModuleList(adaptive.exit_modules())
     adaptive.eval().requires_grad_(False)  # no noise, and no gradients that nobody reads
@@ -148,7 +148,7 @@ def _head_phase(recipe: Recipe, dense: ViT, adaptive: ViT) -> Phase:
     return Phase("heads", heads, groups, recipe.exit_epochs, step, recipe.weight_decay)
 
 
-def _joint_phase(recipe: Recipe, dense: ViT, adaptive: ViT) -> Phase:
+def _joint_phase(recipe: Recipe, dense: Network, adaptive: Network) -> Phase:
     """Phase 3: all weights, new prices for every group of images, the work tied to the price."""
 
     def step(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
@@ -162,7 +162,7 @@ def _joint_phase(recipe: Recipe, dense: ViT, adaptive: ViT) -> Phase:
         with recipe.autocast():
             with torch.no_grad():
                 teacher = dense(pixels).logits.float()
-            out = adaptive.run({"pixels": pixels}, knobs)
+            out = adaptive.run({adaptive.input_specs()[0].name: pixels}, knobs)
         logits = out.logits.float()
         loss = _task_loss(recipe, logits, labels, teacher) + _exit_loss(recipe, out, labels, teacher)
         if recipe.acm is not None:
@@ -180,7 +180,7 @@ def _joint_phase(recipe: Recipe, dense: ViT, adaptive: ViT) -> Phase:
     return Phase("joint", adaptive, groups, recipe.joint_epochs, step, recipe.weight_decay)
 
 
-def _learner_losses(recipe: Recipe, adaptive: ViT, out: EncoderOutput, share: Tensor) -> Tensor:
+def _learner_losses(recipe: Recipe, adaptive: Network, out: NetworkOutput, share: Tensor) -> Tensor:
     """What ties the learners' work to the price, and keeps gates from collapsing."""
     tokens = adaptive.tokens
     used = _mean_utilisation(adaptive, [losses.utilisation(d, tokens) for d in out.decisions])
@@ -193,7 +193,7 @@ def _learner_losses(recipe: Recipe, adaptive: ViT, out: EncoderOutput, share: Te
     return loss + recipe.diversity_weight * losses.diversity_loss(used, middle, recipe.prices)
 
 
-def _draw_shares(recipe: Recipe, adaptive: ViT, images: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _draw_shares(recipe: Recipe, adaptive: Network, images: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw for every group of images what share of learners to run, and of tokens to keep at each selection.
 
     One family saves in all groups. Where there are two, groups take turns: nothing is saved, learners alone,
@@ -230,7 +230,7 @@ def _learner_price(recipe: Recipe, share: Tensor) -> Tensor:
     return price
 
 
-def _draw_keep(recipe: Recipe, adaptive: ViT, generator: torch.Generator) -> Tensor:
+def _draw_keep(recipe: Recipe, adaptive: Network, generator: torch.Generator) -> Tensor:
     """Draw what a ``fixed`` or ``merge`` rule does to every sample of a batch, the same share at each selection."""
     assert recipe.pruning is not None
     low, high = recipe.keep_range
@@ -239,7 +239,7 @@ def _draw_keep(recipe: Recipe, adaptive: ViT, generator: torch.Generator) -> Ten
     return torch.tensor(numbers, dtype=torch.int32)
 
 
-def _mean_utilisation(model: ViT, used: list[Tensor]) -> Tensor:
+def _mean_utilisation(model: Network, used: list[Tensor]) -> Tensor:
     """Utilisation of the modules weighted by what their learners cost, ``[B]``."""
     weights = torch.tensor([layer.per_run for layer in model.layers() if layer.per_run], dtype=torch.float32)
     return (torch.stack(used) * (weights / weights.sum())[:, None]).sum(0)

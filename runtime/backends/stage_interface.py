@@ -10,7 +10,8 @@ from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, THRESHOLDS_KNOB, Bu
 from adaptrt.runtime.bundle.stage_validation import batch_axis
 from adaptrt.runtime.errors import BundleError
 
-_DECISION_RANKS = {"learners": 1, "kept": 2, "count": 1}
+_RANKS = {"runs": 1, "index": 2, "count": 1}
+"""Axes of the outputs that tell decisions, by role; of learners that are not flat it is one more."""
 
 
 def check_interfaces(bundle: Bundle, backends: Sequence[Backend], folder: Path) -> None:
@@ -24,6 +25,7 @@ def check_interfaces(bundle: Bundle, backends: Sequence[Backend], folder: Path) 
     for number, backend in enumerate(backends):
         _check_stage(bundle, number, backend, folder / bundle.stages[number].file)
         taken |= backend.inputs.keys()
+        taken |= {carry.source for carry in bundle.stages[number].carry}
     for spec in _given(bundle):
         if spec.name not in taken:
             raise BundleError(
@@ -69,10 +71,13 @@ def _outputs(bundle: Bundle, number: int) -> list[TensorSpec]:
     outputs = [*bundle.outputs]
     if number + 1 < len(bundle.stages):
         outputs.append(TensorSpec(CONFIDENCE_OUTPUT, "float32", [batch]))
-    for name in bundle.stages[number].decisions:
-        outputs += [TensorSpec(name, "int32", ["?"] * _DECISION_RANKS[name.partition("_")[0]])]
+    for decision in bundle.stages[number].decisions:
+        more = 0 if decision.flat else 1
+        outputs += [TensorSpec(name, "int32", ["?"] * (_RANKS[role] + more)) for role, name in decision.outputs.items()]
     if number + 1 < len(bundle.stages):
-        outputs += [TensorSpec(carry.source, carry.dtype, carry.shape) for carry in bundle.stages[number + 1].carry]
+        inputs = {spec.name for spec in bundle.inputs}
+        carried = [carry for carry in bundle.stages[number + 1].carry if carry.source not in inputs]
+        outputs += [TensorSpec(carry.source, carry.dtype, carry.shape) for carry in carried]
     return outputs
 
 

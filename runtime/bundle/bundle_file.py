@@ -16,16 +16,22 @@ from adaptrt.runtime.bundle.schema import (
     BUNDLE_FILE,
     FORMAT_VERSION,
     Axis,
+    BudgetPoint,
+    BudgetRow,
+    BudgetTable,
     Bundle,
     Carry,
     CurvePoint,
     DataFile,
+    DecisionSpec,
     Dense,
     ImagePreprocessing,
     Knob,
     KnobValue,
+    PreprocessingFile,
     Stage,
     TensorSpec,
+    TokenSet,
 )
 from adaptrt.runtime.bundle.validation import check_bundle
 from adaptrt.runtime.errors import BundleError, one_line
@@ -34,16 +40,22 @@ __all__ = [
     "BUNDLE_FILE",
     "FORMAT_VERSION",
     "Axis",
+    "BudgetPoint",
+    "BudgetRow",
+    "BudgetTable",
     "Bundle",
     "Carry",
     "CurvePoint",
     "DataFile",
+    "DecisionSpec",
     "Dense",
     "ImagePreprocessing",
     "Knob",
     "KnobValue",
+    "PreprocessingFile",
     "Stage",
     "TensorSpec",
+    "TokenSet",
     "encode_bundle",
     "read_bundle",
 ]
@@ -72,6 +84,7 @@ def read_bundle(folder: str | Path, *, verify_hashes: bool = True) -> Bundle:
     except Invalid as error:
         raise BundleError(f"{path}: {error}") from None
     bundle_files.check_files(root, bundle)
+    bundle_files.verify_preprocessing(root, bundle)
     if verify_hashes:
         for number, stage in enumerate(bundle.stages):
             bundle_files.read_stage(root, stage, place=bundle_files.stage_place(bundle, number))

@@ -17,12 +17,15 @@ import msgspec
 from adaptrt.runtime.bundle.expectations import Invalid
 from adaptrt.runtime.bundle.external_data import external_locations
 from adaptrt.runtime.bundle.model_metadata import metadata_props
-from adaptrt.runtime.bundle.schema import BUNDLE_FILE, STAGE_METADATA, Bundle, DataFile, Dense, Stage
+from adaptrt.runtime.bundle.schema import BUNDLE_FILE, STAGE_METADATA, Bundle, DataFile, Dense, PreprocessingFile, Stage
 from adaptrt.runtime.bundle.validation import check_relative_path
 from adaptrt.runtime.errors import BundleError, one_line
 
 MAX_MODEL_BYTES = 2**31 - 1
 """The most that protobuf parses; larger models keep their weights beside the graph."""
+
+MAX_PREPROCESSING_BYTES = 256 * 1024 * 1024
+"""A tokenizer of a quarter of a million words takes some 40 MB."""
 
 EXPORT_AGAIN = "export the model again"
 
@@ -153,6 +156,31 @@ def verify_dense(root: Path, dense: Dense) -> None:
     """
     if dense.file is not None and dense.sha256 is not None and (root / dense.file).exists():
         read_stage(root, Stage(dense.file, dense.sha256, external_data=dense.external_data))
+
+
+def verify_preprocessing(root: Path, bundle: Bundle) -> None:
+    """Check the files that make the inputs.
+
+    Raises:
+        BundleError: as ``read_preprocessing``.
+    """
+    for entry in bundle.files:
+        read_preprocessing(root, entry)
+
+
+def read_preprocessing(root: Path, entry: PreprocessingFile) -> bytes:
+    """The content of a file that makes inputs: what is returned is what was hashed.
+
+    Args:
+        root: the bundle's folder (``bundle_root``).
+        entry: which file.
+
+    Raises:
+        BundleError: it is missing, altered, too large, or a link that leaves the folder.
+    """
+    content = read_file(root, entry.file, limit=MAX_PREPROCESSING_BYTES)
+    compare_hash(root, entry.file, hashlib.sha256(content).hexdigest(), entry.sha256)
+    return content
 
 
 def _check_locations(root: Path, file: str, locations: set[str], listed: Sequence[DataFile]) -> None:

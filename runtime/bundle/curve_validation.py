@@ -41,7 +41,7 @@ def _check_point(where: str, point: CurvePoint, knobs: Mapping[str, Knob]) -> No
         knob = knobs.get(name)
         if knob is None:
             raise Invalid(f"{where}: unknown knob {short(name)}, expected one of {sorted(knobs)}; {AGAIN}")
-        _check_value(f"{where}: {name}", value, knob)
+        check_knob_value(f"{where}: {name}", value, knob)
     for fraction in (point.macs_fraction, point.calibration_macs_fraction):
         fine = fraction is None or 0 <= fraction <= MAX_FRACTION
         expect(fine, f"{where}: share {fraction} of the dense work", f"0 to {MAX_FRACTION:g}")
@@ -52,7 +52,12 @@ def _check_point(where: str, point: CurvePoint, knobs: Mapping[str, Knob]) -> No
         expect_text(f"{where} setting", point.setting)
 
 
-def _check_value(where: str, value: KnobValue, knob: Knob) -> None:
+def check_knob_value(where: str, value: KnobValue, knob: Knob) -> None:
+    """A number for all elements of a knob, or a list with one for each.
+
+    Raises:
+        Invalid: it is not within the knob's limits, or not whole where the knob is.
+    """
     size = math.prod(knob.shape)
     numbers = value if isinstance(value, list) else [value]
     if isinstance(value, list):

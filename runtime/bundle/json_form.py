@@ -1,8 +1,4 @@
-"""The JSON of ``bundle.json``: infinity, which JSON lacks, and bundles of an older format.
-
-Format 1 had no limits of inputs and axes, and 'nobody leaves' was the largest exit threshold. What it said is
-carried over where nothing is missing; a bundle whose inputs need limits has to be exported again.
-"""
+"""The JSON of ``bundle.json``: infinity, which JSON lacks, and which formats are read."""
 
 from __future__ import annotations
 
@@ -12,10 +8,10 @@ from typing import Any
 import msgspec
 
 from adaptrt.runtime.bundle.expectations import AGAIN, Invalid
-from adaptrt.runtime.bundle.schema import FORMAT_VERSION, MACS_OUTPUT, THRESHOLDS_KNOB, Bundle
+from adaptrt.runtime.bundle.format_1 import FORMER_VERSION, upgrade
+from adaptrt.runtime.bundle.schema import FORMAT_VERSION, THRESHOLDS_KNOB, Bundle
 from adaptrt.runtime.errors import one_line
 
-_UPGRADED = 1
 _INFINITE = {"minimum": -math.inf, "maximum": math.inf, "default": math.inf}
 
 
@@ -33,15 +29,14 @@ def decode_bundle(text: bytes) -> Bundle:
     """
     try:
         version = msgspec.json.decode(text, type=_Version).format_version
-        if version not in (_UPGRADED, FORMAT_VERSION):
+        if version not in (FORMER_VERSION, FORMAT_VERSION):
             raise Invalid(
                 f"format_version is {'missing' if version is None else version}, expected {FORMAT_VERSION}; "
                 "export the model again with this adaptrt, or install the adaptrt that wrote it"
             )
         content = msgspec.json.decode(text)
-        if version == _UPGRADED:
-            msgspec.convert(content, type=Bundle)  # said of what was written, not of what became of it
-            _upgrade(content)
+        if version == FORMER_VERSION:
+            upgrade(content)
         else:
             _restore_infinity(content)
         return msgspec.convert(content, type=Bundle)
@@ -56,7 +51,7 @@ def _restore_infinity(content: dict[str, Any]) -> None:
     for knob in _entries(content, "knobs"):
         if knob.get("name") == THRESHOLDS_KNOB:
             knob.update({key: value for key, value in _INFINITE.items() if knob.get(key, 0) is None})
-    for point in _entries(content, "curve"):
+    for point in [*_entries(content, "curve"), *_table_points(content)]:
         knobs = point.get("knobs")
         if isinstance(knobs, dict) and THRESHOLDS_KNOB in knobs:
             value = knobs[THRESHOLDS_KNOB]
@@ -71,37 +66,11 @@ def _entries(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
-def _upgrade(content: dict[str, Any]) -> None:
-    """Turn the content of format 1, whose types were checked, into that of this format.
-
-    Raises:
-        Invalid: it lacks limits that only an export can know.
-    """
-    content["format_version"] = FORMAT_VERSION
-    batch = [size for output in content["outputs"] if output["name"] == MACS_OUTPUT for size in output["shape"][:1]]
-    content["axes"] = {}
-    for spec in content["inputs"]:
-        if spec["dtype"].lstrip("u").startswith("int"):
-            raise Invalid(
-                f"format 1 with an input {spec['name']!r} of whole numbers, expected format {FORMAT_VERSION}, which "
-                f"says their range; {AGAIN}"
-            )
-        for size in spec["shape"]:
-            if isinstance(size, str) and size not in batch:
-                raise Invalid(
-                    f"format 1 with a named axis {size!r} of input {spec['name']!r}, expected format {FORMAT_VERSION}, "
-                    f"which says how long it may be; {AGAIN}"
-                )
-            if isinstance(size, str):
-                content["axes"][size] = {"shortest": 0}
-    never = next((knob["maximum"] for knob in content["knobs"] if knob["name"] == THRESHOLDS_KNOB), math.inf)
-    for knob in content["knobs"]:
-        if knob["name"] == THRESHOLDS_KNOB:
-            knob.update(maximum=math.inf, default=math.inf if knob["default"] == never else knob["default"])
-    for point in content.get("curve", []):
-        if THRESHOLDS_KNOB in point["knobs"]:
-            value = point["knobs"][THRESHOLDS_KNOB]
-            several = [
-                math.inf if number == never else number for number in (value if isinstance(value, list) else [value])
-            ]
-            point["knobs"][THRESHOLDS_KNOB] = several if isinstance(value, list) else several[0]
+def _table_points(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Whatever in the table of budgets may have knobs."""
+    table = content.get("budget_table")
+    if not isinstance(table, dict):
+        return []
+    rows = [*_entries(table, "soft"), *_entries(table, "hard")]
+    ends = [*(row.get("to") for row in rows), table.get("full")]
+    return rows + [end for end in ends if isinstance(end, dict)]

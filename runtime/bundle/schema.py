@@ -10,7 +10,8 @@ FORMAT_VERSION = 2
 BUNDLE_FILE = "bundle.json"
 MACS_OUTPUT = "macs_fraction"
 CONFIDENCE_OUTPUT = "confidence"
-VALID_CARRY = "valid"
+DECISION_ROLES = {"learners": ("runs",), "selection": ("index", "count")}
+"""The outputs that tell a decision, by its kind."""
 PRICE_KNOB = "price"
 TOKEN_PRICE_KNOB = "token_price"
 THRESHOLDS_KNOB = "exit_thresholds"
@@ -87,15 +88,30 @@ class DataFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Carry(msgspec.Struct, frozen=True):
-    """A tensor that a stage takes from the stage before it; its first axis is the batch.
+class PreprocessingFile(msgspec.Struct, frozen=True):
+    """A file that makes inputs of what a user has, such as a tokenizer's.
 
-    Where a stage carries ``valid`` (bool [batch, tokens]), every carried tensor with that second axis
-    is cut behind the last token that is valid for some sample of the batch.
+    Attributes:
+        file: name of the file, which lies directly in the bundle's folder.
+        sha256: of the file, 64 lowercase hexadecimal digits.
+        role: what it is for, such as ``tokenizer``; one file for each role.
+    """
+
+    file: str
+    sha256: str
+    role: str
+
+
+class Carry(msgspec.Struct, frozen=True):
+    """A tensor that a stage takes from the stage before it, or of the bundle's inputs; its first axis is the batch.
+
+    Where a stage carries the mask of a set of tokens (``TokenSet.valid``), every tensor that it carries with the
+    mask's second axis is cut behind the last token that is valid for some sample of the batch.
 
     Attributes:
         name: of the graph input that it is fed to.
-        source: of the output, in the stage before, that it is.
+        source: of the output, in the stage before, that it is; or the name of an input of the bundle, which then
+            is fed for the samples that are still there.
         dtype: of both.
         shape: of both; a number is a fixed size, a text names a dynamic axis.
     """
@@ -104,6 +120,43 @@ class Carry(msgspec.Struct, frozen=True):
     source: str
     dtype: str
     shape: list[int | str]
+
+
+class TokenSet(msgspec.Struct, frozen=True):
+    """A set of tokens that each sample has, such as the patches of an image.
+
+    Attributes:
+        size: how many a sample has before any selection: a number, or the name of an axis of the inputs. None where
+            the first decision about the set is of learners in the first stage, which tells.
+        valid: name of the carried tensor, bool [batch, tokens], that says which of them are real and which padding;
+            None where no stage carries one.
+    """
+
+    size: int | str | None = None
+    valid: str | None = None
+
+
+class DecisionSpec(msgspec.Struct, frozen=True):
+    """The outputs of a stage's graph that tell one decision, for each sample and token.
+
+    Attributes:
+        kind: ``learners``: how many learners a gate ran for each token. ``selection``: which tokens were selected.
+        number: of this kind, counted through all stages from 0.
+        outputs: names of outputs by role. Of learners ``runs``: int32 [batch * tokens], or [batch, tokens] where not
+            ``flat``. Of a selection ``index``: int32 [batch, selected], the positions of those selected, among the
+            tokens before it, in order, padded with 0; and ``count``: int32 [batch], how many of them are real.
+        of: name of the set of tokens.
+        flat: whether ``runs`` has one axis, sample after sample; of learners only.
+        nested: whether the tokens selected replace the set for what follows, as in pruning; if not, as in routing,
+            the others only skip some work, and the set stays as it is. Of selections only.
+    """
+
+    kind: str
+    number: int
+    outputs: dict[str, str]
+    of: str = "tokens"
+    flat: bool = True
+    nested: bool = True
 
 
 class Stage(msgspec.Struct, frozen=True):
@@ -119,11 +172,8 @@ class Stage(msgspec.Struct, frozen=True):
         exit: name of the exit head at its end, where the network has exits.
         external_data: every file that the ONNX file's weights lie in; a reference to another is refused.
         carry: what it takes from the stage before; empty for the first stage and for no other.
-        decisions: outputs that tell what was computed, in the order in which it happens, fetched only
-            when asked for. ``learners_<g>``: int32 [batch * tokens], the learners that gate g ran for
-            each token. ``kept_<s>``: int32 [batch, kept], the positions, among the tokens before
-            selection s, of those that stay, in order, padded with 0; ``count_<s>``: int32 [batch],
-            how many of them are real. Gates and selections are numbered through all stages.
+        decisions: which outputs tell what was decided, in the order in which it happens; fetched only when asked
+            for.
     """
 
     file: str
@@ -131,7 +181,7 @@ class Stage(msgspec.Struct, frozen=True):
     exit: str | None = None
     external_data: list[DataFile] = []
     carry: list[Carry] = []
-    decisions: list[str] = []
+    decisions: list[DecisionSpec] = []
 
 
 class Knob(msgspec.Struct, frozen=True):
@@ -202,6 +252,52 @@ class CurvePoint(msgspec.Struct, frozen=True):
     calibration_error: float | None = None
 
 
+class BudgetPoint(msgspec.Struct, frozen=True):
+    """What to run, and what to expect of it.
+
+    Attributes:
+        work: mean share of the dense MACs.
+        quality: on the held-out split; None where it was not measured.
+        knobs: values of all knobs.
+    """
+
+    work: float
+    quality: float | None
+    knobs: dict[str, KnobValue]
+
+
+class BudgetRow(msgspec.Struct, frozen=True):
+    """What to run under budgets from one share of work up to the next row's.
+
+    Attributes:
+        fraction: the smallest such share; 0 in the first row.
+        work: mean share of the dense MACs at the near end.
+        quality: there.
+        knobs: values of all knobs there.
+        to: the far end of the line on which the knobs lie; None where they stand as they are.
+    """
+
+    fraction: float
+    work: float
+    quality: float | None
+    knobs: dict[str, KnobValue]
+    to: BudgetPoint | None = None
+
+
+class BudgetTable(msgspec.Struct, frozen=True):
+    """The curve, solved: what to run under every budget.
+
+    Attributes:
+        soft: for budgets that hold on average, by rising share; empty where the curve has no such points.
+        hard: for budgets that hold for each sample; likewise.
+        full: everything running.
+    """
+
+    soft: list[BudgetRow]
+    hard: list[BudgetRow]
+    full: BudgetPoint
+
+
 class Bundle(msgspec.Struct, frozen=True):
     """``bundle.json``: what an exported folder holds and what was measured of it.
 
@@ -223,11 +319,12 @@ class Bundle(msgspec.Struct, frozen=True):
             ``max_softmax``: the largest probability; ``entropy``: 1 - entropy / ln(classes);
             ``certainty``: of a learned head; ``patience``: how many heads before this one, in a row up
             to it, agree with it.
-        tokens: how many a sample has before any selection: a number, or the name of an axis of the
-            inputs. None where no decisions are given, or the first are those of a gate in the first
-            stage, which tell.
+        tokens: the sets of tokens that decisions are about, or that have a carried mask, by name.
         axes: how long each named axis of the inputs may be, all of them listed.
-        task: what the outputs are for, such as ``classification``; None where nothing is known of them.
+        task: what the outputs are for, such as ``classification``; None where nothing is known of them. A name, by
+            which nothing here is done otherwise.
+        files: files that make the inputs; running the graphs does not need them.
+        budget_table: the curve, solved for every budget; None where there is no curve, or nobody solved it.
     """
 
     format_version: int
@@ -243,6 +340,8 @@ class Bundle(msgspec.Struct, frozen=True):
     data: dict[str, Any] = {}
     ops: dict[str, int] = {}
     exit_criterion: str | None = None
-    tokens: int | str | None = None
+    tokens: dict[str, TokenSet] = {}
     axes: dict[str, Axis] = {}
     task: str | None = None
+    files: list[PreprocessingFile] = []
+    budget_table: BudgetTable | None = None

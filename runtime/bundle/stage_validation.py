@@ -1,4 +1,4 @@
-"""What the stages of a bundle must satisfy among each other. Reads no file."""
+"""What the stages of a bundle must satisfy among each other, but for their decisions. Reads no file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from adaptrt.runtime.bundle.schema import (
     CRITERIA,
     MACS_OUTPUT,
     THRESHOLDS_KNOB,
-    VALID_CARRY,
     Bundle,
     Carry,
     Knob,
 )
-from adaptrt.runtime.bundle.tensor_validation import MAX_SIZE, check_array
+from adaptrt.runtime.bundle.tensor_validation import check_array
 
 MAX_CARRIED = 1_000
-MAX_DECISIONS = 10_000
 
 
 def check_stages(bundle: Bundle) -> None:
@@ -48,11 +46,23 @@ def check_stages(bundle: Bundle) -> None:
     if several:
         _check_outputs(bundle)
     names = [*(spec.name for spec in bundle.inputs), *(knob.name for knob in bundle.knobs)]
+    given = {spec.name: spec for spec in bundle.inputs}
+    masks = {tokens.valid for tokens in bundle.tokens.values()}
     for number, stage in enumerate(bundle.stages):
         for carry in stage.carry:
-            _check_carry(f"stages[{number}] carry {short(carry.name)}", carry, batch)
+            where = f"stages[{number}] carry {short(carry.name)}"
+            _check_carry(where, carry, batch)
+            if carry.name in masks:
+                fine = carry.dtype == "bool" and len(carry.shape) == 2
+                expect(fine, f"{where}: {carry.dtype} {carry.shape}", f"bool [{batch!r}, 'tokens'], a mask of tokens")
+            if carry.source in given:
+                source = given[carry.source]
+                expect(
+                    (carry.dtype, carry.shape) == (source.dtype, source.shape),
+                    f"{where}: {carry.dtype} {carry.shape} of the input {short(carry.source)}",
+                    f"{source.dtype} {source.shape} as of that input",
+                )
         expect_unique(f"stages[{number}] inputs, knobs and carry", [*names, *(carry.name for carry in stage.carry)])
-    _check_decisions(bundle)
 
 
 def batch_axis(bundle: Bundle) -> str | None:
@@ -90,9 +100,6 @@ def _check_carry(where: str, carry: Carry, batch: str | None) -> None:
     check_array(where, carry.dtype, carry.shape)
     fine = bool(carry.shape) and carry.shape[0] == batch and batch not in carry.shape[1:]
     expect(fine, f"{where}: shape {carry.shape}", f"{batch!r} as its first axis and no other")
-    if carry.name == VALID_CARRY:
-        fine = carry.dtype == "bool" and len(carry.shape) == 2
-        expect(fine, f"{where}: {carry.dtype} {carry.shape}", f"bool [{batch!r}, 'tokens']")
 
 
 def _check_batch(bundle: Bundle, batch: str | None) -> None:
@@ -124,42 +131,3 @@ def _check_outputs(bundle: Bundle) -> None:
         if spec.name == CONFIDENCE_OUTPUT:
             fine = spec.dtype == "float32" and not rest
             expect(fine, f"outputs {spec.name!r}: {spec.dtype} {spec.shape}", f"float32 [{batch!r}]")
-
-
-def _check_decisions(bundle: Bundle) -> None:
-    """Gates and selections are numbered in the order in which they happen, so that they can be followed."""
-    told = [(number, name) for number, stage in enumerate(bundle.stages) for name in stage.decisions]
-    expect(len(told) <= MAX_DECISIONS, f"stages: {len(told)} decisions", f"at most {MAX_DECISIONS}")
-    next_number = {"learners": 0, "kept": 0}
-    awaited: tuple[int, str] | None = None  # the count that must follow a selection, and where
-    for number, name in told:
-        where = f"stages[{number}] decisions: {short(name)}"
-        kind = name.partition("_")[0]
-        if awaited is not None:
-            expect((number, name) == awaited, where, f"{awaited[1]!r} right after its kept")
-            awaited = None
-            continue
-        expected = {kind: f"{kind}_{index}" for kind, index in next_number.items()}
-        expect(name == expected.get(kind), where, " or ".join(map(repr, expected.values())))
-        if kind == "kept":
-            awaited = (number, f"count_{next_number[kind]}")
-        next_number[kind] += 1
-    if awaited is not None:
-        expect(False, f"stages[{awaited[0]}] decisions end", f"{awaited[1]!r} after its kept")
-    _check_tokens(bundle, *told[:1])
-
-
-def _check_tokens(bundle: Bundle, first: tuple[int, str] = (0, "")) -> None:
-    tokens = bundle.tokens
-    axes = sorted({size for spec in bundle.inputs for size in spec.shape if isinstance(size, str)})
-    if isinstance(tokens, str):
-        expect(tokens in axes, f"tokens: axis {short(tokens)}", f"an axis of the inputs ({', '.join(axes) or 'none'})")
-    elif tokens is not None:
-        expect(1 <= tokens <= MAX_SIZE, f"tokens: {tokens}", f"1 to {MAX_SIZE}")
-    else:
-        number, name = first
-        expect(
-            number == 0 and not name.startswith("kept"),
-            f"tokens: none, while the first decision is {name!r} in stages[{number}]",
-            "how many tokens a sample has at first, a number or the name of an axis of the inputs",
-        )

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from adaptrt.runtime.bundle.curve_validation import MAX_CURVE_POINTS, check_curve
+from adaptrt.runtime.bundle.decision_validation import check_decisions
 from adaptrt.runtime.bundle.expectations import MAX_TEXT, expect, expect_finite, expect_text, expect_unique, short
 from adaptrt.runtime.bundle.schema import (
+    BUNDLE_FILE,
     MACS_OUTPUT,
     PRICE_KNOB,
     THRESHOLDS_KNOB,
@@ -23,6 +25,7 @@ from adaptrt.runtime.bundle.schema import (
     TensorSpec,
 )
 from adaptrt.runtime.bundle.stage_validation import check_stages
+from adaptrt.runtime.bundle.table_validation import check_budget_table
 from adaptrt.runtime.bundle.tensor_validation import (
     DTYPES,
     MAX_RANK,
@@ -33,6 +36,7 @@ from adaptrt.runtime.bundle.tensor_validation import (
 )
 
 MAX_ENTRIES = 1_000
+MAX_PREPROCESSING_FILES = 100
 
 _NOT_IN_PATHS = frozenset('\\:*?"<>|')
 """Windows forbids them, and ONNX Runtime reads ``*/…`` as its own marker for an address in memory."""
@@ -47,8 +51,9 @@ def check_bundle(bundle: Bundle) -> None:
     """
     for key, value in (("name", bundle.name), ("producer", bundle.producer)):
         expect_text(key, value)
-    if bundle.quality_metric is not None:
-        expect_text("quality_metric", bundle.quality_metric)
+    for key, text in (("quality_metric", bundle.quality_metric), ("task", bundle.task)):
+        if text is not None:
+            expect_text(key, text)
     for key, count, least, most in (
         ("inputs", len(bundle.inputs), 1, MAX_ENTRIES),
         ("outputs", len(bundle.outputs), 1, MAX_ENTRIES),
@@ -56,6 +61,7 @@ def check_bundle(bundle: Bundle) -> None:
         ("knobs", len(bundle.knobs), 0, MAX_ENTRIES),
         ("curve", len(bundle.curve), 0, MAX_CURVE_POINTS),
         ("ops", len(bundle.ops), 0, MAX_ENTRIES),
+        ("files", len(bundle.files), 0, MAX_PREPROCESSING_FILES),
     ):
         expect(least <= count <= most, f"{key}: {count} entries", f"{least} to {most}")
     for spec in bundle.inputs:
@@ -71,9 +77,12 @@ def check_bundle(bundle: Bundle) -> None:
         _check_file(f"stages[{number}]", stage.file, stage.sha256, stage.external_data)
     expect_unique("stages", [stage.file for stage in bundle.stages])
     _check_dense(bundle.dense)
+    _check_preprocessing_files(bundle)
     check_stages(bundle)
+    check_decisions(bundle)
     check_axes(bundle)
     check_curve(bundle)
+    check_budget_table(bundle)
     for op, learners in bundle.ops.items():
         expect_text("ops", op)
         expect(1 <= learners <= MAX_SIZE, f"ops {op!r}: {learners} learners", f"1 to {MAX_SIZE}")
@@ -154,6 +163,17 @@ def _check_file(where: str, file: str, sha256: str, external_data: Sequence[Data
     for data in external_data:
         _check_file(f"{where} external_data", data.file, data.sha256, ())
     expect_unique(f"{where} external_data", [data.file for data in external_data])
+
+
+def _check_preprocessing_files(bundle: Bundle) -> None:
+    for entry in bundle.files:
+        where = f"files {short(entry.role)}"
+        expect_text("files role", entry.role)
+        _check_file(where, entry.file, entry.sha256, ())
+        expect("/" not in entry.file, f"{where}: path {short(entry.file)}", "a file directly in the bundle's folder")
+    expect_unique("files' roles", [entry.role for entry in bundle.files])
+    others = [BUNDLE_FILE, *(stage.file for stage in bundle.stages)]
+    expect_unique("files and stages", [*others, *(entry.file for entry in bundle.files)])
 
 
 def _check_dense(dense: Dense) -> None:

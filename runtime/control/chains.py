@@ -24,7 +24,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -96,20 +96,38 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Line:
+    """From one point of a chain to the next: all that is run between the two lies on it.
+
+    Attributes:
+        ends: the cheaper point and the dearer one, each with the share that is to be expected of it.
+    """
+
+    ends: tuple[OperatingPoint, OperatingPoint]
+
+
+@dataclass(frozen=True)
 class Solution:
     """An answer to a budget: the best that its points have within it.
 
     So ``merit`` never falls as the budget grows, whatever the noise. The choice between settings therefore only
     moves to a setting that has just gained, at a larger share, and the share run never falls either.
+
+    Attributes:
+        point: what to run.
+        merit: of that.
+        line: on which it lies; None where it is a measured point as it stands.
     """
 
     point: OperatingPoint
     merit: float
+    line: Line | None = None
 
     def copy(self) -> Solution:
         """One whose knobs the caller may change."""
         point = self.point
-        return Solution(OperatingPoint(copy_knobs(point.knobs), point.macs_fraction, point.quality), self.merit)
+        copied = OperatingPoint(copy_knobs(point.knobs), point.macs_fraction, point.quality)
+        return Solution(copied, self.merit, self.line)
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -124,6 +142,10 @@ class Calibrated(Protocol):
     @property
     def cheapest(self) -> Node:
         """The point that does least."""
+
+    @property
+    def shares(self) -> Sequence[float]:
+        """Every share at which another point comes within the budget, in order."""
 
     def solve(self, target: float) -> Solution | None:
         """The best whose expected share is at most ``target``; None where there is none."""
@@ -147,11 +169,18 @@ class Chain:
         self._nodes = list(measured.values())
         self.cheapest = cheapest_of(self._nodes)
         self._envelope = list(accumulate((node.fraction for node in self._nodes), max))
+        ends = [node.point(share) for node, share in self._measured()]
+        self._lines = [Line(pair) for pair in pairwise(ends)]
         start = Solution(self.cheapest.point(), self.cheapest.merit)
         each = [Solution(node.point(share), node.merit) for node, share in self._measured()]
         known = all(math.isfinite(solution.merit) for solution in each)
         self._choose = _better if known else _dearer
         self._best = list(accumulate(each, self._choose, initial=start))
+
+    @property
+    def shares(self) -> list[float]:
+        """The cheapest point's own, then those expected of the points."""
+        return [self.cheapest.fraction, *self._envelope]
 
     def _measured(self) -> Iterator[tuple[Node, float]]:
         """The nodes, each with the share that is to be expected of it."""
@@ -168,7 +197,8 @@ class Chain:
 
     def _interpolated(self, index: int, target: float) -> Solution | None:
         """What lies on the way from one node to the next at a share; None where nothing does."""
-        (below, low), (above, high) = list(self._measured())[index : index + 2]
+        below, above = self._nodes[index : index + 2]
+        low, high = self._envelope[index : index + 2]
         way = min((target - low) / (high - low), _BELOW_ONE)
         moved = {knob.name: moved for knob in self._knobs if (moved := _between(below, above, way, knob)) is not None}
         if way == 0 or not moved:
@@ -179,7 +209,7 @@ class Chain:
         merit = -math.inf
         if math.isfinite(below.merit) and math.isfinite(above.merit):
             merit = below.merit + way * (above.merit - below.merit)
-        return Solution(OperatingPoint(copy_knobs(below.knobs) | moved, target, quality), merit)
+        return Solution(OperatingPoint(copy_knobs(below.knobs) | moved, target, quality), merit, self._lines[index])
 
 
 class Snaps:
@@ -190,6 +220,11 @@ class Snaps:
         self.cheapest = cheapest_of(ordered)
         self._fractions = [node.fraction for node in ordered]
         self._best = list(accumulate((Solution(node.point(), node.merit) for node in ordered), _better))
+
+    @property
+    def shares(self) -> list[float]:
+        """Those of the points."""
+        return self._fractions
 
     def solve(self, target: float) -> Solution | None:
         """The best whose share is at most ``target``; None: there is none."""
@@ -233,7 +268,7 @@ def _better(one: Solution, other: Solution) -> Solution:
 
 def _dearer(one: Solution, other: Solution) -> Solution:
     """The later one, which may be worse or better; its merit never falls."""
-    return Solution(other.point, max(one.merit, other.merit))
+    return Solution(other.point, max(one.merit, other.merit), other.line)
 
 
 def _between(below: Node, above: Node, way: float, knob: Knob) -> KnobValue | None:

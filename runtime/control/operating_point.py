@@ -24,6 +24,7 @@ from adaptrt.runtime.control.chains import (
     Node,
     OperatingPoint,
     Snaps,
+    Solution,
     by_price,
     canonical,
     cheapest_of,
@@ -39,6 +40,9 @@ class BudgetSolver:
     The expected share never exceeds a reachable budget, never falls when the budget grows, and at a
     measured point of a chain whose quality rises is that point. No calibrated point with the same or less
     work is better than the one chosen, by quality less its standard error.
+
+    Attributes:
+        everything: what ``Budget.full()`` runs.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -47,7 +51,7 @@ class BudgetSolver:
         points = [(point, Node.of(point, bundle.knobs)) for point in bundle.curve]
         self._soft = _calibrated([pair for pair in points if not pair[0].hard], bundle.knobs)
         self._hard = _calibrated([pair for pair in points if pair[0].hard], bundle.knobs)
-        self._full = _everything([node for _, node in points], bundle.knobs)
+        self.everything = _everything([node for _, node in points], bundle.knobs)
 
     def solve(self, budget: Budget) -> OperatingPoint:
         """The operating point to run under a budget.
@@ -59,15 +63,25 @@ class BudgetSolver:
         """
         kind = BUDGET_KINDS[budget.kind]
         if kind.meter is NOTHING:
-            return self._full
-        calibrated = self._hard if budget.hard else self._soft
-        if not calibrated:
+            return self.everything
+        if not self.calibrated(hard=budget.hard):
             raise self._uncalibrated(budget)
         target = kind.share(budget.value, self._dense_macs)
-        solutions = [found for chain in calibrated if (found := chain.solve(target)) is not None]
-        if solutions:
-            return max(solutions, key=lambda solution: solution.rank).point
-        return cheapest_of(chain.cheapest for chain in calibrated).point(reachable=False)
+        solution = self.solution(target, hard=budget.hard)
+        return self.cheapest(hard=budget.hard) if solution is None else solution.point
+
+    def calibrated(self, *, hard: bool) -> list[Calibrated]:
+        """The points that answer hard budgets, or soft ones, by what belongs together."""
+        return self._hard if hard else self._soft
+
+    def solution(self, target: float, *, hard: bool) -> Solution | None:
+        """The best of all whose expected share is at most ``target``; None: there is none."""
+        solutions = [found for chain in self.calibrated(hard=hard) if (found := chain.solve(target)) is not None]
+        return max(solutions, key=lambda solution: solution.rank, default=None)
+
+    def cheapest(self, *, hard: bool) -> OperatingPoint:
+        """What is run where the budget is below every point."""
+        return cheapest_of(chain.cheapest for chain in self.calibrated(hard=hard)).point(reachable=False)
 
     def _uncalibrated(self, budget: Budget) -> BudgetError:
         got = f"got a budget of {budget}, but bundle {self._name!r} has"

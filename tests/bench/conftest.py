@@ -14,10 +14,11 @@ import torch
 
 from adaptrt.bench.timing.session_process import SessionProcess
 from adaptrt.export.exporter import export_bundle
-from adaptrt.models.adapters.vit import ViT, ViTConfig
+from adaptrt.models.adapters.vit import ViTConfig
 from adaptrt.models.data.split import DataSplits, Split
 from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.folder import LoadedModel
+from adaptrt.models.network import Network
 from tests.staged_bundle import write_staged
 
 DOUBLING = """
@@ -45,9 +46,12 @@ def process(doubling: Path) -> Iterator[SessionProcess]:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A calibrated bundle of a tiny ViT with random weights; tests that change it copy it first."""
+    """A calibrated bundle of a tiny Network with random weights; tests that change it copy it first."""
     torch.manual_seed(0)
-    model, dense = ViT(CONFIG).eval(), ViT(ViTConfig(width=32, depth=2, heads=2, ffn_width=64)).eval()
+    model, dense = (
+        Network.from_config(CONFIG).eval(),
+        Network.from_config(ViTConfig(width=32, depth=2, heads=2, ffn_width=64)).eval(),
+    )
     generator = np.random.default_rng(0)
     splits = [
         Split(generator.random((count, 1, 8, 8), dtype=np.float32), generator.integers(0, 10, count))

@@ -25,20 +25,20 @@ from adaptrt.bench.end_to_end import (
     turns,
     write_graphs,
 )
-from adaptrt.models.adapters.vit import ViT
+from adaptrt.models.network import Network
 
 BATCH = 3
 
 
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, ViT]]:
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Network]]:
     return write_graphs(QUICK, tmp_path_factory.mktemp("graphs"), lambda _what: None)
 
 
 @pytest.mark.parametrize("adapted", ADAPTED)
 @pytest.mark.parametrize("share", SHARES)
 def test_the_ideal_share_is_what_the_graph_counts(
-    graphs: dict[str, tuple[Path, ViT]], adapted: str, share: float
+    graphs: dict[str, tuple[Path, Network]], adapted: str, share: float
 ) -> None:
     file, model = graphs[adapted]
     decisions = draw_decisions(model, BATCH, share, np.random.default_rng(0))
@@ -51,7 +51,7 @@ def test_the_ideal_share_is_what_the_graph_counts(
 
 
 def test_decisions_have_their_share_and_projections_one_learner_at_least(
-    graphs: dict[str, tuple[Path, ViT]],
+    graphs: dict[str, tuple[Path, Network]],
 ) -> None:
     _, model = graphs["ffn+projections"]
     drawn = draw_decisions(model, 64, 0.25, np.random.default_rng(1))
@@ -66,7 +66,7 @@ def test_shares_of_vit_b_by_hand() -> None:
     """Nothing running leaves embedding, attention, projections, head and gates; all adds the FFNs."""
     config = dataclasses.replace(SHAPES["vit-b"], depth=1, acm=ADAPTED["ffn"])
     with torch.device("meta"):
-        model = ViT(config)
+        model = Network.from_config(config)
     tokens, width = 197, 768
     rest = 196 * 768 * width + 2 * tokens**2 * width + tokens * 4 * width**2 + width * 1000
     ffn, gate = tokens * 2 * width * 3072, tokens * (width * 16 + 16 * 4 + 4 * 4)
@@ -80,7 +80,7 @@ def test_rounds() -> None:
 
 
 def test_command_writes_valid_json(
-    graphs: dict[str, tuple[Path, ViT]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    graphs: dict[str, tuple[Path, Network]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(end_to_end, "write_graphs", lambda *_anything: graphs)
     file = tmp_path / "result.json"

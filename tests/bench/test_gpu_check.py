@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="triton is not installed: install adaptrt[kernels]")
+from triton.runtime.errors import OutOfResources
 
 from adaptrt.bench import gpu_check
 from adaptrt.bench.gpu import engine as gpu_engine
@@ -20,8 +22,9 @@ from adaptrt.bench.gpu import time as gpu_time
 from adaptrt.bench.gpu import tune as gpu_tune
 from adaptrt.bench.gpu.reference import TINY_CASES, Check, Sizes
 from adaptrt.bench.gpu.time import Call, Milliseconds, MLPShape, Rates
+from adaptrt.ops import RECORDS
 from adaptrt.plugins_trt import launch
-from adaptrt.plugins_trt.kernel_records import CONDITIONAL_MLP_DOWN, CONDITIONAL_MLP_UP
+from adaptrt.plugins_trt.kernel_records import KERNEL_RECORDS, LAYOUTS, KernelRecord
 from tests.ops.kernels import DEVICE
 
 SHAPE = MLPShape(width=32, learners=4, hidden=16)
@@ -134,12 +137,66 @@ def test_dense_and_adaptive_compute_the_same() -> None:
         torch.testing.assert_close(call(), adaptive, rtol=1e-4, atol=1e-4)
 
 
-def test_candidates_are_timed_and_sorted() -> None:
-    halves = (CONDITIONAL_MLP_UP, CONDITIONAL_MLP_DOWN)
-    few = {record.op: record.layout.configurations.candidates[-2:] for record in halves}
+def test_every_kernel_file_with_candidates_is_tuned() -> None:
+    with_candidates = {name for name, layout in LAYOUTS.items() if layout.configurations.candidates}
+    tuned = [record.entry for _, records in gpu_tune.tuned_kernels().values() for record in records]
+    assert sorted(tuned) == sorted(with_candidates)
+    assert "conditional_glu_up" in tuned
+
+
+def test_candidates_are_timed_and_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = [record for _, records in gpu_tune.tuned_kernels().values() for record in records]
+    few = {record.op: record.layout.configurations.candidates[-2:] for record in kernels}
+    launched: list[tuple[str, set[str]]] = []
+    right = launch.launch
+
+    def noted(record: KernelRecord, tensors: Mapping[str, torch.Tensor], **options: Any) -> None:
+        launched.append((record.op, set(tensors)))
+        right(record, tensors, **options)
+
+    def slowest_first(calls: Mapping[str, Call]) -> dict[str, list[float]]:
+        return {name: [float(len(calls) - place)] for place, name in enumerate(calls)}
+
+    monkeypatch.setattr(launch, "launch", noted)
+    found = list(gpu_tune.tune(SHAPE, (20,), (0.5,), slowest_first, DEVICE, few))
+    assert [entry["op"] for entry in found] == ["ConditionalMLPUp", "ConditionalMLPDown", "ConditionalGeGLUUp"]
+    for entry in found:
+        first, second = few[entry["op"]]
+        assert entry["ms"] == {second.name: 1, first.name: 2} and next(iter(entry["ms"])) == second.name
+        assert [op for op, _ in launched].count(entry["op"]) == 2
+    (gated,) = {frozenset(tensors) for op, tensors in launched if op == "ConditionalGeGLUUp"}
+    assert gated == {"x", "order", "running", "w1", "b1", "v1", "c1", "hidden"}
+
+
+def test_weights_are_drawn_for_each_op_by_its_record() -> None:
+    """Those that a gated op has beside the others' come in the op's order; the first ones stay what they were."""
+    plain, gated = (
+        gpu_time.draw_weights(SHAPE, torch.float32, DEVICE, RECORDS[name])
+        for name in ("ConditionalMLP", "ConditionalSwiGLU")
+    )
+    assert list(plain) == ["w1", "b1", "w2", "b2"] and list(gated) == ["w1", "b1", "v1", "c1", "w2", "b2"]
+    for weights in (plain, gated):
+        learners, width, hidden = weights["w1"].shape
+        assert (learners, width, hidden) == (4, 32, 16) and weights["w2"].shape == (4, 16, 32)
+        for matrix, summed in ((weights["w1"], width), (weights["w2"], learners * hidden)):
+            assert float(matrix.std()) == pytest.approx(summed**-0.5, rel=0.1)
+    torch.testing.assert_close(plain["w1"], gated["w1"], rtol=0, atol=0)
+    assert gated["v1"].shape == gated["w1"].shape and not torch.equal(gated["v1"], gated["w1"])
+
+
+def test_candidates_that_do_not_fit_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {record.op: record.layout.configurations.candidates[-2:] for record in KERNEL_RECORDS.values()}
+    right = launch.launch
+
+    def small_memory(record: KernelRecord, tensors: Mapping[str, torch.Tensor], **options: Any) -> None:
+        choose = options.get("choose")
+        if choose is not None and choose() == few[record.op][0]:
+            raise OutOfResources(2, 1, "shared memory")
+        right(record, tensors, **options)
+
+    monkeypatch.setattr(launch, "launch", small_memory)
     found = list(gpu_tune.tune(SHAPE, (20,), (0.5,), timer, DEVICE, few))
-    assert [entry["op"] for entry in found] == ["ConditionalMLPUp", "ConditionalMLPDown"]
-    assert all(len(entry["ms"]) == 2 for entry in found)
+    assert [list(entry["ms"]) for entry in found] == [[few[entry["op"]][1].name] for entry in found]
 
 
 @pytest.mark.skipif(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
+
+FORMAT_1 = Path(__file__).parents[1] / "runtime" / "fixtures" / "format_1"
 
 
 def _missing(folder, _edit):
@@ -16,6 +21,16 @@ def _truncated(folder, _edit):
 
 def _unknown_version(folder, edit):
     edit(folder, lambda content: content.update(format_version=3))
+
+
+def _damaged_format_1(folder, edit):
+    shutil.copytree(FORMAT_1 / "tokens", folder, dirs_exist_ok=True)
+    edit(folder, lambda content: content["stages"][0].update(decisions=["kept_0", "learners_0"]))
+
+
+def _format_1_of_other_types(folder, edit):
+    shutil.copytree(FORMAT_1 / "tokens", folder, dirs_exist_ok=True)
+    edit(folder, lambda content: content.update(tokens={"tokens": {"size": 6}}))
 
 
 def _other_hash(folder, _edit):
@@ -33,6 +48,8 @@ DAMAGES = {
     _missing: "no bundle.json",
     _truncated: "not readable as JSON",
     _unknown_version: "format_version is 3, expected 2",
+    _damaged_format_1: "'learners_0' after 'kept_0', expected 'count_0'",
+    _format_1_of_other_types: "Expected `int | str | null`, got `object`",
     _other_hash: "sha256",
     _leaves_the_folder: "inside the bundle's folder",
 }

@@ -100,8 +100,8 @@ def test_stages_that_were_not_reached(cli, staged, tmp_path, drawn):
     ("kinds", "expected"),
     [
         (("learners",), ["gate"]),
-        (("kept", "count"), ["selection"]),
-        (("learners", "kept", "count"), ["selection", "gate"]),
+        (("selection",), ["selection"]),
+        (("learners", "selection"), ["selection", "gate"]),
         ((), []),
     ],
 )
@@ -111,9 +111,9 @@ def test_any_subset_of_the_families(cli, edit, photo, tmp_path, drawn, stages, k
     write_staged(folder, stages=stages)
 
     def tell(content):
-        content["tokens"] = 5
+        content["tokens"]["tokens"]["size"] = 5
         for stage in content["stages"]:
-            stage["decisions"] = [name for name in stage["decisions"] if name.split("_")[0] in kinds]
+            stage["decisions"] = [decision for decision in stage["decisions"] if decision["kind"] in kinds]
 
     edit(folder, tell)
     result = cli("run", folder, photo, "--explain", tmp_path / "x.png")
@@ -156,8 +156,8 @@ def test_tokens_that_are_no_grid(refused, edit, photo, tmp_path):
     write_staged(folder, stages=1)
 
     def tell(content):
-        content["tokens"] = 7
-        content["stages"][0]["decisions"] = ["kept_0", "count_0"]
+        content["tokens"]["tokens"]["size"] = 7
+        del content["stages"][0]["decisions"][0]  # the learners, of which there are five
 
     edit(folder, tell)
     assert "got 7 tokens" in refused("run", folder, photo, "--explain", tmp_path / "x.png")

@@ -11,17 +11,17 @@ import torch
 from adaptrt.export.exporter import ExportReport, export_bundle
 from adaptrt.export.graph.bodies import attach_bodies
 from adaptrt.export.graph.trace import trace
-from adaptrt.models import ACMConfig, LoadedModel, ViT, ViTConfig
+from adaptrt.models import ACMConfig, LoadedModel, Network, ViTConfig
 from adaptrt.models.data.split import DataSplits, Split
 
 SHAPE = ViTConfig(image_size=4, patch_size=2, width=16, depth=2, heads=2, ffn_width=32, classes=3)
 
 
-def tiny_model(**acm: object) -> ViT:
+def tiny_model(**acm: object) -> Network:
     """A tiny adaptive model whose gates spread their decisions."""
     torch.manual_seed(0)
     config = ACMConfig(gate_width=4, **acm)  # type: ignore[arg-type]
-    model = ViT(dataclasses.replace(SHAPE, acm=config)).eval()
+    model = Network.from_config(dataclasses.replace(SHAPE, acm=config)).eval()
     for name, parameter in model.named_parameters():
         if "gate." in name and name.endswith("weight"):
             torch.nn.init.normal_(parameter, std=0.7)
@@ -37,9 +37,9 @@ def tiny_data(samples: int = 96) -> DataSplits:
     return DataSplits("noise", calibration=split(), test=split())
 
 
-def source(model: ViT | None = None) -> LoadedModel:
+def source(model: Network | None = None) -> LoadedModel:
     torch.manual_seed(1)
-    return LoadedModel("tiny", model or tiny_model(), ViT(SHAPE).eval(), "noise")
+    return LoadedModel("tiny", model or tiny_model(), Network.from_config(SHAPE).eval(), "noise")
 
 
 VARIANTS = {
@@ -51,12 +51,12 @@ VARIANTS = {
 
 
 @pytest.fixture(scope="session", params=list(VARIANTS))
-def model(request: pytest.FixtureRequest) -> ViT:
+def model(request: pytest.FixtureRequest) -> Network:
     return tiny_model(**VARIANTS[request.param])
 
 
 @pytest.fixture(scope="session")
-def graph(model: ViT) -> onnx.ModelProto:
+def graph(model: Network) -> onnx.ModelProto:
     traced = trace(model, debug=True)
     attach_bodies(traced)
     return traced

@@ -16,7 +16,7 @@ from adaptrt.export import exporter, staging
 from adaptrt.export.errors import ExportError, ParityError
 from adaptrt.export.exporter import ExportReport, export_bundle
 from adaptrt.export.graph import saved_graph
-from adaptrt.models import LoadedModel, ViT
+from adaptrt.models import LoadedModel, Network
 from adaptrt.runtime import load
 from adaptrt.runtime.bundle.bundle_file import read_bundle
 from tests.export.conftest import SHAPE, source, tiny_data
@@ -78,7 +78,9 @@ def test_large_weights_lie_beside_the_graph(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_dense_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="is dense, expected one with adaptive modules"):
-        export_bundle(LoadedModel("dense", ViT(SHAPE).eval(), None, None), tmp_path / "dense", calibration=None)
+        export_bundle(
+            LoadedModel("dense", Network.from_config(SHAPE).eval(), None, None), tmp_path / "dense", calibration=None
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptrt.models import ACMConfig, ViT, ViTConfig
+from adaptrt.models import ACMConfig, Network, ViTConfig
 from adaptrt.models.data.split import DataSplits, Split
 
 TINY = ViTConfig(image_size=4, patch_size=2, width=16, depth=2, heads=2, ffn_width=32, classes=3)
@@ -17,16 +17,16 @@ def with_acm(**changes: object) -> ViTConfig:
 
 
 @pytest.fixture
-def dense() -> ViT:
+def dense() -> Network:
     torch.manual_seed(0)
-    return ViT(TINY).eval()
+    return Network.from_config(TINY).eval()
 
 
 @pytest.fixture(params=["price", "argmax", "price with projections", "argmax with projections"])
-def adaptive(request: pytest.FixtureRequest) -> ViT:
+def adaptive(request: pytest.FixtureRequest) -> Network:
     torch.manual_seed(0)
     gate, _, projections = str(request.param).partition(" with ")
-    return ViT(with_acm(learners=4, gate=gate, projections=bool(projections))).eval()
+    return Network.from_config(with_acm(learners=4, gate=gate, projections=bool(projections))).eval()
 
 
 @pytest.fixture

@@ -132,16 +132,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that an export wrote here, where torch is: the default model, smaller and untrained."""
     import torch
 
-    from adaptrt.models.adapters.vit import ViT, ViTConfig
+    from adaptrt.models.adapters.vit import ViTConfig
     from adaptrt.models.families.acm import ACMConfig
     from adaptrt.models.folder import save_model
+    from adaptrt.models.network import Network
 
     folder = tmp_path_factory.mktemp("exported")
     config = ViTConfig(width=32, depth=2, heads=2, ffn_width=64, acm=ACMConfig(learners=2))
     torch.manual_seed(0)
-    dense = ViT(dataclasses.replace(config, acm=None))
+    dense = Network.from_config(dataclasses.replace(config, acm=None))
     (folder / "models").mkdir()
-    save_model(folder / "models" / "small", ViT(config), dense, "digits", torch.float16)
+    save_model(folder / "models" / "small", Network.from_config(config), dense, "digits", torch.float16)
     export = (sys.executable, "-m", "adaptrt.cli", "export", folder / "models" / "small", "--points", 5)
     must(*export, "--output", folder / "small", cwd=folder)
     return folder / "small"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
@@ -65,7 +66,10 @@ def edit() -> Callable[[Path, Callable[[dict[str, Any]], object]], None]:
 
     def edit_json(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
         content = json.loads((folder / "bundle.json").read_text())
+        before = copy.deepcopy(content)
         change(content)
+        if any(content.get(key) != before.get(key) for key in ("curve", "knobs")):
+            content.pop("budget_table", None)  # it was of another curve
         (folder / "bundle.json").write_text(json.dumps(content))
 
     return edit_json

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 from onnx import numpy_helper, parser
@@ -23,22 +24,25 @@ from adaptrt.runtime.bundle.bundle_file import (
     Bundle,
     Carry,
     CurvePoint,
+    DecisionSpec,
     Dense,
     Knob,
     Stage,
     TensorSpec,
+    TokenSet,
     encode_bundle,
 )
+from adaptrt.runtime.control.budget_rows import budget_table
 from tests.runtime import staged_reference as reference
 
 FIXTURES = Path(__file__).parent / "fixtures"
 Array = np.ndarray[Any, Any]
 
-_HEAD = """
+HEAD = """
     probability = Softmax <axis: int = 1> (logits)
     confidence = ReduceMax <keepdims: int = 0> (probability, one_axis)
 """
-_EXITS = [
+EXITS = [
     """(float[batch, 6] x, float[1] price)
     => (float[batch, 3] logits, float[batch] macs_fraction, float[batch] confidence, float[batch, 5] next_hidden)
 {
@@ -55,7 +59,7 @@ _EXITS = [
     gate_work = Mul(flat, tenth)
     macs_fraction = Add(gate_work, base)
 """
-    + _HEAD
+    + HEAD
     + "}",
     """(float[batch, 5] hidden, float[batch] macs_before, float[1] scale)
     => (float[batch, 3] logits, float[batch] macs_fraction, float[batch] confidence, float[batch, 5] next_hidden)
@@ -66,7 +70,7 @@ _EXITS = [
     logits = MatMul(next_hidden, head1)
     macs_fraction = Add(macs_before, share1)
 """
-    + _HEAD
+    + HEAD
     + "}",
     """(float[batch, 5] hidden, float[batch] macs_before, float[batch, 2] hint, float[1] price)
     => (float[batch, 3] logits, float[batch] macs_fraction, float[batch] confidence)
@@ -87,7 +91,7 @@ _EXITS = [
     stage_work = Add(gate_work, share2)
     macs_fraction = Add(macs_before, stage_work)
 """
-    + _HEAD
+    + HEAD
     + "}",
 ]
 
@@ -202,9 +206,9 @@ def make_model(text: str, constants: Mapping[str, Array], place: str | None) -> 
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def exits_models() -> list[bytes]:
-    """The stages of ``exits``."""
-    constants = {
+def exits_constants() -> dict[str, Array]:
+    """Weights and numbers of the stages of ``exits``."""
+    return {
         **reference.exits_weights(),
         "one_axis": np.array([1], np.int64),
         "four": f32(4),
@@ -213,7 +217,11 @@ def exits_models() -> list[bytes]:
         "share1": f32(0.3),
         "share2": f32(0.25),
     }
-    return [make_model(text, constants, f"{number}/3") for number, text in enumerate(_EXITS)]
+
+
+def exits_models() -> list[bytes]:
+    """The stages of ``exits``."""
+    return [make_model(text, exits_constants(), f"{number}/3") for number, text in enumerate(EXITS)]
 
 
 def tokens_models() -> list[bytes]:
@@ -309,8 +317,10 @@ def write(
         outputs=[TensorSpec("logits", "float32", ["batch", 3]), TensorSpec("macs_fraction", "float32", ["batch"])],
         stages=listed,
         quality_metric="agreement",
+        task="classification",
         **{"axes": {"batch": Axis(0)}, **rest},
     )
+    bundle = msgspec.structs.replace(bundle, budget_table=budget_table(bundle))
     (folder / "bundle.json").write_bytes(encode_bundle(bundle))
 
 
@@ -340,6 +350,14 @@ def make_exits(folder: Path) -> None:
     )
 
 
+def told(number: int) -> list[DecisionSpec]:
+    """The decisions of a stage with one gate and one selection, both of this number."""
+    return [
+        DecisionSpec("learners", number, {"runs": f"learners_{number}"}),
+        DecisionSpec("selection", number, {"index": f"kept_{number}", "count": f"count_{number}"}),
+    ]
+
+
 def make_tokens(folder: Path) -> None:
     """Write ``tokens``."""
     carry = [
@@ -353,8 +371,8 @@ def make_tokens(folder: Path) -> None:
         tokens_models(),
         ["after_block_1", "final"],
         [
-            {"decisions": ["learners_0", "kept_0", "count_0"]},
-            {"decisions": ["learners_1", "kept_1", "count_1"], "carry": carry},
+            {"decisions": told(0)},
+            {"decisions": told(1), "carry": carry},
         ],
         inputs=[TensorSpec("x", "float32", ["batch", 6, 4])],
         knobs=[
@@ -366,6 +384,7 @@ def make_tokens(folder: Path) -> None:
         dense=Dense(macs=200, parameters=32),
         curve=tokens_curve(),
         exit_criterion="certainty",
+        tokens={"tokens": TokenSet(valid="valid")},
     )
 
 

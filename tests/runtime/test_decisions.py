@@ -6,24 +6,32 @@ import numpy as np
 import pytest
 
 from adaptrt.runtime import AdaptiveModel, BackendError, InputError, load
-from adaptrt.runtime.bundle.bundle_file import Bundle, Dense, Stage, TensorSpec
+from adaptrt.runtime.bundle.bundle_file import Bundle, DecisionSpec, Dense, Stage, TensorSpec, TokenSet
 from adaptrt.runtime.decisions import DecisionRecorder
 from tests.runtime import staged_reference as reference
 
 NEVER = 9.0
 
 
+def learners(number, **rest):
+    return DecisionSpec("learners", number, {"runs": f"learners_{number}"}, **rest)
+
+
+def selection(number, **rest):
+    return DecisionSpec("selection", number, {"index": f"kept_{number}", "count": f"count_{number}"}, **rest)
+
+
 def bundle(*stages, tokens=None):
     return Bundle(
-        format_version=1,
+        format_version=2,
         name="test",
         producer="tests",
         inputs=[TensorSpec("x", "float32", ["batch", "words"])],
         outputs=[TensorSpec("macs_fraction", "float32", ["batch"])],
-        stages=[Stage(f"{number}.onnx", "0" * 64, decisions=list(names)) for number, names in enumerate(stages)],
+        stages=[Stage(f"{number}.onnx", "0" * 64, decisions=list(told)) for number, told in enumerate(stages)],
         knobs=[],
         dense=Dense(1, 1),
-        tokens=tokens,
+        tokens=tokens or {"tokens": TokenSet(valid="valid")},
     )
 
 
@@ -62,14 +70,15 @@ def test_the_fixture_decides_differently_from_sample_to_sample(tokens_model):
 
 def test_tokens_that_leave_with_the_samples_that_needed_them():
     """Two samples, the wider one leaves: the other's padding goes, its positions stay."""
-    recorder = DecisionRecorder(bundle(["learners_0", "kept_0", "count_0"], ["learners_1"]), 2, None)
-    recorder.record({
+    first, second = [learners(0), selection(0)], [learners(1)]
+    recorder = DecisionRecorder(bundle(first, second), 2, {})
+    recorder.record(first, {
         "learners_0": i32(1, 2, 3, 4, 5, 6, 7, 8),
         "kept_0": i32([1, 3, 0], [0, 2, 3]),
         "count_0": i32(2, 3),
     })  # fmt: skip
-    recorder.compact(np.array([0]), 2)
-    recorder.record({"learners_1": i32(9, 8)})
+    recorder.compact(np.array([0]), {"valid": 2})
+    recorder.record(second, {"learners_1": i32(9, 8)})
     told = recorder.result()
     assert told.learners[0].tolist() == [[1, 2, 3, 4], [-1, 9, -1, 8]]
     assert told.learners[1].tolist() == [[5, 6, 7, 8], [-1, -1, -1, -1]]
@@ -77,36 +86,40 @@ def test_tokens_that_leave_with_the_samples_that_needed_them():
 
 
 def test_padding_that_a_gate_ran_on_is_not_told():
-    recorder = DecisionRecorder(bundle(["kept_0", "count_0", "learners_0"]), 2, 3)
-    recorder.record({"kept_0": i32([2, 0], [0, 1]), "count_0": i32(1, 2), "learners_0": i32(4, 7, 5, 6)})
+    stage = [selection(0), learners(0)]
+    recorder = DecisionRecorder(bundle(stage), 2, {"tokens": 3})
+    recorder.record(stage, {"kept_0": i32([2, 0], [0, 1]), "count_0": i32(1, 2), "learners_0": i32(4, 7, 5, 6)})
     assert recorder.result().learners[:, 0].tolist() == [[-1, -1, 4], [5, 6, -1]]
 
 
 @pytest.mark.parametrize(
-    "told,match",
+    "told,flat,match",
     [
-        ({"learners_0": i32(1, 2, 3)}, r"'learners_0' \[3\] does not follow .*\[2 samples \* 3 tokens\]"),
-        ({"learners_0": i32([1, 2, 3], [4, 5, 6])}, r"'learners_0' \[2, 3\]"),
-        ({"kept_0": i32(1, 2), "count_0": i32(1, 1)}, r"'kept_0' \[2\] .*\[2 samples, tokens\]"),
-        ({"kept_0": i32([1]), "count_0": i32(1)}, r"'kept_0' \[1, 1\]"),
-        ({"kept_0": i32([1], [1]), "count_0": i32(1, 2)}, "a count for each sample"),
-        ({"kept_0": i32([1], [1]), "count_0": i32(1, -1)}, "a count for each sample"),
-        ({"kept_0": i32([1], [1]), "count_0": i32(1)}, "a count for each sample"),
-        ({"kept_0": i32([1], [3]), "count_0": i32(1, 1)}, "positions of some of the 3 tokens"),
-        ({"kept_0": i32([1], [-1]), "count_0": i32(1, 1)}, "positions of some of the 3 tokens"),
+        ({"learners_0": i32(1, 2, 3)}, True, r"'learners_0' \[3\] does not follow .*\[2 samples \* 3 tokens\]"),
+        ({"learners_0": i32([1, 2, 3], [4, 5, 6])}, True, r"'learners_0' \[2, 3\]"),
+        ({"kept_0": i32(1, 2), "count_0": i32(1, 1)}, True, r"'kept_0' \[2\] .*\[2 samples, tokens\]"),
+        ({"kept_0": i32([1]), "count_0": i32(1)}, True, r"'kept_0' \[1, 1\]"),
+        ({"kept_0": i32([1], [1]), "count_0": i32(1, 2)}, True, "a count for each sample"),
+        ({"kept_0": i32([1], [1]), "count_0": i32(1, -1)}, True, "a count for each sample"),
+        ({"kept_0": i32([1], [1]), "count_0": i32(1)}, True, "a count for each sample"),
+        ({"kept_0": i32([1], [3]), "count_0": i32(1, 1)}, True, "positions of some of the 3 tokens"),
+        ({"kept_0": i32([1], [-1]), "count_0": i32(1, 1)}, True, "positions of some of the 3 tokens"),
+        ({"learners_0": i32(1, 2, 3, 4, 5, 6)}, False, r"'learners_0' \[6\] .*\[2 samples, 3 tokens\]"),
     ],
 )
-def test_decisions_that_contradict_each_other(told, match):
-    recorder = DecisionRecorder(bundle(["learners_0", "kept_0", "count_0"]), 2, 3)
+def test_decisions_that_contradict_each_other(told, flat, match):
+    stage = [learners(0, flat=flat)] if "learners_0" in told else [selection(0)]
+    recorder = DecisionRecorder(bundle(stage), 2, {"tokens": 3})
     with pytest.raises(BackendError, match=match) as caught:
-        recorder.record(told)
+        recorder.record(stage, told)
     assert "\n" not in str(caught.value)
 
 
 def test_a_token_that_is_gone_cannot_be_kept():
-    recorder = DecisionRecorder(bundle(["kept_0", "count_0", "kept_1", "count_1"]), 1, 3)
+    stage = [selection(0), selection(1)]
+    recorder = DecisionRecorder(bundle(stage), 1, {"tokens": 3})
     with pytest.raises(BackendError, match="'kept_1'"):
-        recorder.record({
+        recorder.record(stage, {
             "kept_0": i32([2, 0]), "count_0": i32(1), "kept_1": i32([0, 1]), "count_1": i32(2),
         })  # fmt: skip
 
@@ -125,6 +138,7 @@ def one_stage(folder, edit):
     def change(content):
         content.update(stages=content["stages"][:1], exit_criterion=None, curve=[])
         content["knobs"].pop()
+        content["tokens"] = {"tokens": {}}
 
     edit(folder, change)
     return folder
@@ -142,7 +156,8 @@ def test_a_bundle_of_one_stage_tells_too(tokens, edit, tokens_model):
 
 def test_selections_alone(tokens, edit, tokens_model):
     """A selection does not tell how many tokens it chose from; the bundle does."""
-    edit(tokens, lambda b: (b.update(tokens=6), [stage["decisions"].pop(0) for stage in b["stages"]]))
+    sets = {"tokens": {"size": 6, "valid": "valid"}}
+    edit(tokens, lambda b: (b.update(tokens=sets), [stage["decisions"].pop(0) for stage in b["stages"]]))
     x = reference.eighths(4, 9, 6, 4)
     knobs = {"token_price": 0.5, "exit_thresholds": 0.4}
     told = load(tokens).run({"x": x}, knobs=knobs, decisions=True).decisions
@@ -167,7 +182,28 @@ def test_the_number_of_tokens_may_be_an_axis():
 
         to_array = to_value
 
-    model = AdaptiveModel(bundle(["kept_0", "count_0"], tokens="words"), [Engine()])
+    model = AdaptiveModel(bundle([selection(0)], tokens={"tokens": TokenSet("words")}), [Engine()])
     for words in (2, 5):
         told = model.run({"x": np.zeros((3, words), np.float32)}, decisions=True).decisions
         assert told.kept.tolist() == [[[False] * (words - 1) + [True]]] * 3
+
+
+def test_sets_of_tokens_are_told_apart():
+    """Two sets of different sizes, one routed, one pruned; numbers count through both."""
+    sets = {"left": TokenSet(3, "valid_left"), "right": TokenSet(2)}
+    first = [learners(0, of="left", flat=False), selection(0, of="left", nested=False), selection(1, of="right")]
+    second = [learners(1, of="right"), learners(2, of="left")]
+    recorder = DecisionRecorder(bundle(first, second, tokens=sets), 2, {"left": 3, "right": 2})
+    recorder.record(first, {
+        "learners_0": i32([1, 2, 3], [4, 5, 6]),
+        "kept_0": i32([1], [2]), "count_0": i32(1, 1), "kept_1": i32([1], [0]), "count_1": i32(1, 1),
+    })  # fmt: skip
+    recorder.compact(np.array([1]), {"valid_left": 2})
+    recorder.record(second, {"learners_1": i32(7), "learners_2": i32(8, 9)})
+    told = recorder.result()
+    assert told.sets["left"].learners.tolist() == [[[1, 2, 3], [-1, -1, -1]], [[4, 5, 6], [8, 9, -1]]]
+    assert told.sets["left"].kept.tolist() == [[[False, True, False]], [[False, False, True]]]
+    assert told.sets["right"].learners.tolist() == [[[-1, -1]], [[7, -1]]]
+    assert told.sets["right"].kept.tolist() == [[[False, True]], [[True, False]]]
+    with pytest.raises(InputError, match="decisions about 2 sets of tokens, expected one; look in sets: 'left', 'rig"):
+        _ = told.learners

@@ -195,7 +195,9 @@ def test_compaction(data):
     arrays = {"valid": valid, "hidden": numbers, "across": numbers.transpose(0, 2, 1), "work": numbers[:, 0, 0]}
     shapes = {"valid": ["batch", "t"], "hidden": ["batch", "t", 2], "across": ["batch", 2, "t"], "work": ["batch"]}
     carried = [Carry(n, n, "bool" if n == "valid" else "float32", shape) for n, shape in shapes.items()]
-    kept, left = Compaction.of(carried).apply(arrays, rows)
+    kept, widths = Compaction.of(carried, {"valid"}).apply(arrays, rows)
+    left = widths.pop("valid")
+    assert not widths
     needed = np.flatnonzero(valid[rows].any(axis=0))
     assert left == (needed[-1] + 1 if len(needed) else 1), "never no token at all"
     np.testing.assert_array_equal(kept["valid"], valid[rows][:, :left])
@@ -212,5 +214,20 @@ def test_nothing_is_cut_where_nothing_says_what_is_valid():
         [Carry("hidden", "h", "float32", ["batch", 4, 2]), Carry("valid", "v", "bool", ["batch", 4])],
     ):
         arrays = {"hidden": hidden, "valid": np.zeros((3, 4), bool)}
-        kept, left = Compaction.of(carried).apply({c.name: arrays[c.name] for c in carried}, np.array([1]))
-        assert (kept["hidden"].shape, left) == ((1, 4, 2), None)
+        compaction = Compaction.of(carried, {"valid"})
+        kept, widths = compaction.apply({c.name: arrays[c.name] for c in carried}, np.array([1]))
+        assert (kept["hidden"].shape, widths) == ((1, 4, 2), {})
+
+
+def test_each_set_of_tokens_is_cut_by_its_own_mask():
+    valid = {"left": np.array([[True, False, False]] * 2), "right": np.array([[True, True, False, False]] * 2)}
+    pairs = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    carried = [
+        Carry("left", "l", "bool", ["batch", "m"]),
+        Carry("pairs", "p", "float32", ["batch", "m", "n"]),
+        Carry("right", "r", "bool", ["batch", "n"]),
+    ]
+    compaction = Compaction.of(carried, {"left", "right"})
+    kept, widths = compaction.apply({**valid, "pairs": pairs}, np.array([1]))
+    assert widths == {"left": 1, "right": 2}
+    np.testing.assert_array_equal(kept["pairs"], pairs[1:, :1, :2])

@@ -26,11 +26,12 @@ from adaptrt.bench.families.networks import FamilyNetwork, find_networks, requir
 from adaptrt.bench.families.plot import plot_families
 from adaptrt.bench.families.result import Result, read_result
 from adaptrt.bench.reports.result_json import write_json
-from adaptrt.models.adapters.vit import ViT, ViTConfig
+from adaptrt.models.adapters.vit import ViTConfig
 from adaptrt.models.data.split import DataSplits, Split
 from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
+from adaptrt.models.network import Network
 from adaptrt.models.training.precision import PrecisionChoice
 from adaptrt.models.training.recipe import Recipe
 from adaptrt.runtime import Budget, load
@@ -94,13 +95,13 @@ def test_every_network_is_measured_at_its_points(result: Result, root: Path) -> 
     found = {network.name: network for network in result.networks}
     assert list(found) == list(RECIPES)
     assert len(found["combined"].points) >= 3 and len(found["fixed"].points) == 2 and len(found["narrow"].points) == 1
-    scale = 1000 / ViT(SMALL).dense_macs()  # the bundles written by hand say 1000
+    scale = 1000 / Network.from_config(SMALL).dense_macs()  # the bundles written by hand say 1000
     for name in ("combined", "acm", "fixed"):
         model = load(root / name / "bundle", threads=1)
         picked = TEST.inputs[np.arange(20) * 90 // 20]
         for row in found[name].points:
             timed = model.run({"pixels": picked}, knobs=row.knobs)
-            share = ViT(SMALL).dense_macs() / 1000 * timed.macs_fraction.mean()
+            share = Network.from_config(SMALL).dense_macs() / 1000 * timed.macs_fraction.mean()
             assert row.timed_macs_fraction[1] == pytest.approx(share, rel=1e-4)
             assert row.timed_macs_fraction[4] == pytest.approx(share, rel=1e-4)
     full = found["fixed"].points[-1]
@@ -108,7 +109,9 @@ def test_every_network_is_measured_at_its_points(result: Result, root: Path) -> 
     assert full.macs_fraction == pytest.approx(scale * expected.macs_fraction.mean())
     assert full.accuracy == pytest.approx((expected.outputs["logits"].argmax(1) == TEST.labels).mean())
     narrow = found["narrow"].points[0]
-    assert narrow.macs_fraction == pytest.approx(ViT(RECIPES["narrow"].vit).dense_macs() / ViT(SMALL).dense_macs())
+    assert narrow.macs_fraction == pytest.approx(
+        Network.from_config(RECIPES["narrow"].vit).dense_macs() / Network.from_config(SMALL).dense_macs()
+    )
     assert 0 < narrow.macs_fraction < 1
     for network in result.networks:
         shares = [row.macs_fraction for row in network.points]
@@ -125,7 +128,7 @@ def test_all_networks_at_the_same_budgets(result: Result, root: Path) -> None:
         assert list(row.accuracy) == list(RECIPES)
         narrow = points["narrow"][0]
         assert row.accuracy["narrow"] == (narrow.accuracy if narrow.macs_fraction <= row.fraction else None)
-        share = row.fraction * ViT(SMALL).dense_macs() / 1000  # the bundles written by hand say 1000
+        share = row.fraction * Network.from_config(SMALL).dense_macs() / 1000  # the bundles written by hand say 1000
         for name in ("combined", "acm"):
             own = load(root / name / "bundle", threads=1).operating_point(Budget.fraction(share))
             assert row.accuracy[name] == (own.quality if own.reachable else None)
@@ -231,15 +234,15 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, bool]]:
     """Training that trains nothing; what it was called with, and whether it found the dense network."""
     calls = []
 
-    def train(recipe: Recipe, _data: DataSplits, folder: Path, _report: Callable[..., None]) -> tuple[ViT, ViT]:
+    def train(recipe: Recipe, _data: DataSplits, folder: Path, _report: Callable[..., None]) -> tuple[Network, Network]:
         calls.append((recipe, (folder / "dense.pt").is_file()))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "dense.pt").write_bytes(b"dense")
         (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe)))
         torch.manual_seed(0)
-        dense = ViT(recipe.vit).eval()
+        dense = Network.from_config(recipe.vit).eval()
         config = dataclasses.replace(recipe.vit, acm=recipe.acm, pruning=recipe.pruning, exits=recipe.exits)
-        return dense, ViT(config).eval() if recipe.adapts else dense
+        return dense, Network.from_config(config).eval() if recipe.adapts else dense
 
     monkeypatch.setattr(family_networks, "train", train)
     return calls

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from adaptrt.bench.families.budgets import accuracy_at
 from adaptrt.bench.families.networks import FamilyNetwork, keep_settings
 from adaptrt.bench.families.points import NetworkPoint
-from adaptrt.models.adapters.vit import ViT, ViTConfig
+from adaptrt.models.adapters.vit import ViTConfig
 from adaptrt.models.families.token_pruning import PruningConfig
+from adaptrt.models.network import Network
 from adaptrt.models.training.recipe import Recipe
 
 SMALL = ViTConfig(
@@ -65,7 +66,7 @@ def test_settings_of_static_networks(
 def test_networks_keep_as_many_tokens_as_they_are_told(rule: str) -> None:
     config = dataclasses.replace(SMALL, image_size=8, pruning=PruningConfig(blocks=(0, 1), rule=rule))
     recipe = dataclasses.replace(BASE, vit=SMALL, pruning=config.pruning, keep_range=(0.6, 1.0))
-    network, pixels = ViT(config).eval(), torch.rand(3, 1, 8, 8)
+    network, pixels = Network.from_config(config).eval(), torch.rand(3, 1, 8, 8)
     settings = keep_settings(FamilyNetwork("x", recipe, Path("x")), config.tokens, 5)
     for setting in settings[:-1]:
         wanted = setting["keep"]

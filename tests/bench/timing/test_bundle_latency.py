@@ -16,6 +16,7 @@ from adaptrt.bench.timing.bundle_latency import BundleLatency, measure_bundle, w
 from adaptrt.bench.timing.interleave import Spread
 from adaptrt.runtime import load
 from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, encode_bundle, read_bundle
+from adaptrt.runtime.control.budget_rows import budget_table
 from tests.staged_bundle import images
 
 Told = list[tuple[str, float]]
@@ -42,6 +43,7 @@ def spreads(result: BundleLatency) -> Iterator[Spread]:
 
 def change(folder: Path, **fields: object) -> Bundle:
     bundle = msgspec.structs.replace(read_bundle(folder), **fields)
+    bundle = msgspec.structs.replace(bundle, budget_table=budget_table(bundle))
     (folder / BUNDLE_FILE).write_bytes(encode_bundle(bundle))
     return bundle
 

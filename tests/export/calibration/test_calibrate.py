@@ -52,7 +52,7 @@ def test_a_budget_is_kept_on_the_calibration_data(exported: ExportReport, share:
         assert expected <= share and expected - 0.05 < result.macs_fraction.mean() <= share + 0.03
 
 
-def test_calibrating_again_replaces_the_curve_alone(bundle: Path) -> None:
+def test_calibrating_again_replaces_the_curve_and_its_table_alone(bundle: Path) -> None:
     before = json.loads((bundle / "bundle.json").read_text())
     told: list[float] = []
     curve = calibrate_bundle(bundle, tiny_data(40), points=5, progress=lambda _, share: told.append(share))
@@ -60,7 +60,9 @@ def test_calibrating_again_replaces_the_curve_alone(bundle: Path) -> None:
     assert len(curve) == len(after["curve"]) == 5
     assert after["data"] == {"name": "noise", "calibration": 40, "test": 40}
     assert before["dense"].pop("quality") != after["dense"].pop("quality")  # measured on the new data as well
-    assert {**before, "curve": 0, "data": 0} == {**after, "curve": 0, "data": 0}
+    assert after["budget_table"]["soft"] and after["budget_table"] != before["budget_table"]
+    measured: dict[str, object] = {"curve": 0, "data": 0, "budget_table": 0}
+    assert {**before, **measured} == {**after, **measured}
     assert told[-1] == 1.0 and told == sorted(told)
 
 

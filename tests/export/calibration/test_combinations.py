@@ -15,7 +15,7 @@ from adaptrt.export.calibration.evaluations import Evaluations
 from adaptrt.export.calibration.journal import Journal
 from adaptrt.export.calibration.stage_records import Outcome
 from adaptrt.export.errors import CalibrationError
-from adaptrt.runtime.bundle.bundle_file import Knob
+from adaptrt.runtime.bundle.bundle_file import DecisionSpec, Knob
 from tests.export.fake_bundle import ALL, CAPACITY, EXITS, KEEP, PRICE, TOKEN_PRICE, FakeModel, fake_data
 
 BUNDLES = [
@@ -132,7 +132,9 @@ def test_between_two_points_of_a_pass_work_is_what_interpolation_says() -> None:
 
 def test_a_price_of_selections_alone_is_called_so() -> None:
     model = FakeModel(PRICE, EXITS)
-    stages = [msgspec.structs.replace(stage, decisions=["kept_0", "count_0"]) for stage in model.bundle.stages]
+    stages = [
+        msgspec.structs.replace(stage, decisions=[DecisionSpec("selection", 0, {})]) for stage in model.bundle.stages
+    ]
     model.bundle = msgspec.structs.replace(model.bundle, stages=stages)
     evaluations = Evaluations(model, fake_data(50), limit=30, journal=Journal(None, ""))
     assert {"tokens", "price"} <= chains(search(evaluations, points=4)).keys()

@@ -10,11 +10,12 @@ import torch
 
 from adaptrt.export.errors import CalibrationError
 from adaptrt.export.exporter import export_bundle
-from adaptrt.models.adapters.text_encoder import TextEncoder, TextEncoderConfig
+from adaptrt.models.adapters.text_encoder import TextEncoderConfig
 from adaptrt.models.data.split import DataError, DataSplits, Split, load_data
 from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.folder import LoadedModel
+from adaptrt.models.network import Network
 from adaptrt.runtime import Budget, load
 
 LENGTH, SAMPLES = 12, 24
@@ -40,7 +41,7 @@ def source() -> LoadedModel:
         acm=ACMConfig(learners=2),
         exits=ExitConfig((1,)),
     )
-    return LoadedModel("texts", TextEncoder(config).eval(), None, None)
+    return LoadedModel("texts", Network.from_config(config).eval(), None, None)
 
 
 def saved(path: Path, **changed: np.ndarray) -> Path:

@@ -16,7 +16,7 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.exporter import ExportReport
 from adaptrt.export.graph.bodies import adaptive_nodes, attach_bodies
 from adaptrt.export.graph.trace import trace, trace_dense
-from adaptrt.models import ACMConfig, ViT
+from adaptrt.models import ACMConfig, Network
 from adaptrt.models.block import Prices
 from adaptrt.models.families.acm import AdaptiveFFN
 from adaptrt.models.families.gate import PriceGate
@@ -32,7 +32,7 @@ def run(graph: onnx.ModelProto, price: float, images: np.ndarray = IMAGES) -> di
     return {output.name: value for output, value in zip(session.get_outputs(), values, strict=True)}
 
 
-def test_its_face(graph: onnx.ModelProto, model: ViT) -> None:
+def test_its_face(graph: onnx.ModelProto, model: Network) -> None:
     def shape(value: onnx.ValueInfoProto) -> list[str | int]:
         return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
 
@@ -63,7 +63,7 @@ def test_no_path_of_this_machine_is_in_the_file(graph: onnx.ModelProto) -> None:
     assert str(Path.cwd()).encode() not in content and b"site-packages" not in content
 
 
-def test_every_learner_survives_an_example_that_ran_none(graph: onnx.ModelProto, model: ViT) -> None:
+def test_every_learner_survives_an_example_that_ran_none(graph: onnx.ModelProto, model: Network) -> None:
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
     learners = [module for module in model.modules() if hasattr(module, "contributions")]
     nodes = adaptive_nodes(graph)
@@ -80,7 +80,7 @@ def test_every_learner_survives_an_example_that_ran_none(graph: onnx.ModelProto,
     np.testing.assert_allclose(got["logits"], everything.logits.numpy(), atol=1e-5)
 
 
-def test_macs_fraction_is_a_count_of_the_runs(graph: onnx.ModelProto, model: ViT) -> None:
+def test_macs_fraction_is_a_count_of_the_runs(graph: onnx.ModelProto, model: Network) -> None:
     layers = model.layers()
     dense = sum(layer.dense for layer in layers)
     fixed = sum(layer.gate if layer.per_run else layer.dense for layer in layers)
@@ -95,7 +95,7 @@ def test_macs_fraction_is_a_count_of_the_runs(graph: onnx.ModelProto, model: ViT
     assert means[-1] < means[0]
 
 
-def test_a_sample_does_not_depend_on_its_batch(graph: onnx.ModelProto, model: ViT) -> None:
+def test_a_sample_does_not_depend_on_its_batch(graph: onnx.ModelProto, model: Network) -> None:
     price = float(np.mean(model.price_limits()))
     together = run(graph, price)
     for index in range(len(IMAGES)):
@@ -104,7 +104,7 @@ def test_a_sample_does_not_depend_on_its_batch(graph: onnx.ModelProto, model: Vi
         np.testing.assert_array_equal(alone["learners"][0], together["learners"][index])
 
 
-def test_an_empty_batch_gives_empty_results(graph: onnx.ModelProto, model: ViT) -> None:
+def test_an_empty_batch_gives_empty_results(graph: onnx.ModelProto, model: Network) -> None:
     got = run(graph, model.price_limits()[0], IMAGES[:0])
     assert got["logits"].shape == (0, 3) and got["macs_fraction"].shape == (0,)
 
@@ -162,7 +162,7 @@ def test_the_file_runs_with_numpy_and_onnxruntime_alone(exported: ExportReport, 
 
 def test_a_dense_graph_has_no_price() -> None:
     torch.manual_seed(0)
-    dense = ViT(dataclasses.replace(SHAPE, class_token=True)).eval()
+    dense = Network.from_config(dataclasses.replace(SHAPE, class_token=True)).eval()
     traced = trace_dense(dense)
     assert [value.name for value in traced.graph.input] == ["pixels"]
     session = onnxruntime.InferenceSession(traced.SerializeToString(), providers=["CPUExecutionProvider"])

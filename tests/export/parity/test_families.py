@@ -16,7 +16,7 @@ from adaptrt.export.graph.stage_files import trace_stages
 from adaptrt.export.parity.check import check_parity, parity_inputs, parity_settings
 from adaptrt.export.parity.comparison import ParityReport
 from adaptrt.export.parity.verify import verify_bundle
-from adaptrt.models import ACMConfig, LoadedModel, ViT, ViTConfig
+from adaptrt.models import ACMConfig, LoadedModel, Network, ViTConfig
 from adaptrt.models.data.split import DataSplits, Split
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
@@ -47,10 +47,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 IMAGES = np.random.default_rng(4).random((24, 1, 8, 8), dtype=np.float32)
 
 
-def family_model(**families: Any) -> ViT:
+def family_model(**families: Any) -> Network:
     """A tiny model whose decisions are spread: random gates, easy and hard inputs alike."""
     torch.manual_seed(0)
-    model = ViT(dataclasses.replace(SHAPE, **families)).eval()
+    model = Network.from_config(dataclasses.replace(SHAPE, **families)).eval()
     for name, parameter in model.named_parameters():
         if ("gate." in name or "selector." in name) and parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.7)
@@ -103,7 +103,7 @@ def test_a_changed_selector_is_noticed_as_flips() -> None:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
     model = family_model(**VARIANTS["combined"])
-    source = LoadedModel("tiny", model, ViT(SHAPE).eval(), "noise")
+    source = LoadedModel("tiny", model, Network.from_config(SHAPE).eval(), "noise")
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
     return export_bundle(source, folder, calibration=noise(), points=5, evaluations=40)
 
@@ -196,7 +196,7 @@ def test_work_falls_along_the_price(exported: ExportReport) -> None:
 def test_one_token_images(tmp_path: Path) -> None:
     torch.manual_seed(0)
     families = {**VARIANTS["combined"], "class_token": False}
-    model = ViT(dataclasses.replace(SHAPE, image_size=2, **families)).eval()
+    model = Network.from_config(dataclasses.replace(SHAPE, image_size=2, **families)).eval()
     report = export_bundle(LoadedModel("one", model, None, None), tmp_path / "one", calibration=None)
     assert report.parity.passed
     running = load(tmp_path / "one")

@@ -25,12 +25,12 @@ from adaptrt.export.parity.graph_macs import (
     count_macs,
 )
 from adaptrt.export.parity.stage_graphs import StageFile
-from adaptrt.models import ViT
+from adaptrt.models import Network
 from adaptrt.models.adapters.resnet import ResNet
-from adaptrt.models.adapters.text_encoder import TextEncoder
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.staged_network import StagedNetwork
+from adaptrt.ops import CONDITIONAL_GLUS, RECORDS, OpRecord
 from tests.export.conftest import SHAPE
 from tests.export.parity.test_families import ACM, family_model
 from tests.export.parity.test_parity import staged
@@ -41,9 +41,9 @@ SAMPLES = 5
 KINDS = ("all", "ToMe", "text", "EViT", "residual", "residual, certainty")
 
 
-def text_model(depth: int, **families: Any) -> TextEncoder:
+def text_model(depth: int, **families: Any) -> Network:
     torch.manual_seed(0)
-    model = TextEncoder(dataclasses.replace(TEXT, depth=depth, **families)).eval()
+    model = Network.from_config(dataclasses.replace(TEXT, depth=depth, **families)).eval()
     for name, parameter in model.named_parameters():
         if ("gate." in name or "selector." in name) and parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.7)
@@ -94,7 +94,7 @@ def counted_at(model: StagedNetwork, stages: Sequence[StageFile]) -> Traced:
 
 
 @pytest.fixture(scope="session")
-def acms(model: ViT, graph: onnx.ModelProto) -> Traced:
+def acms(model: Network, graph: onnx.ModelProto) -> Traced:
     return counted_at(model, staged(graph))
 
 
@@ -107,7 +107,9 @@ def traced(kind: str) -> Traced:
 @functools.cache
 def dense(kind: str) -> tuple[StagedNetwork, onnx.ModelProto, dict[str, np.ndarray]]:
     torch.manual_seed(0)
-    model: StagedNetwork = ViT(dataclasses.replace(SHAPE, depth=1)).eval() if kind == "vision" else text_model(1)
+    model: StagedNetwork = (
+        Network.from_config(dataclasses.replace(SHAPE, depth=1)).eval() if kind == "vision" else text_model(1)
+    )
     inputs = {name: tensor.numpy() for name, tensor in model.example_inputs(1).items()}
     if "mask" in inputs:
         inputs["mask"] = np.ones((1, TEXT.length), bool)
@@ -291,20 +293,22 @@ def test_bookkeeping_and_what_is_the_same_for_every_sample_count_nothing() -> No
     assert by_hand(text, {"x": drawn(1, 4)}, weights, knob=drawn(2, 4)) == 4 * 4
 
 
-@pytest.mark.parametrize("op", ["ConditionalMLP", "ConditionalLinear"])
-def test_learners_by_hand(op: str) -> None:
+@pytest.mark.parametrize("op", [record for record in RECORDS.values() if "N" in record.axes], ids=lambda op: op.name)
+def test_learners_by_hand(op: OpRecord) -> None:
     """Of three learners tokens run as many as ``k`` says, within 0 to 3."""
-    bias = "b1, " if op == "ConditionalMLP" else ""
-    text = f"""g (float[batch, t, 6] x, int32[batch, t] k) => (float y) {{
-        rows = Constant <value = int64[2] {{-1, 6}}> ()
+    rows, width, hidden, out = 6, 6, 2, 5
+    shapes = {"w1": (3, width, hidden), "v1": (3, width, hidden), "w2": (3, hidden, out), "b2": (out,)}
+    weights = {field.name: shapes.get(field.name, (3, hidden)) for field in op.inputs[2:]}
+    text = f"""g (float[batch, t, {width}] x, int32[batch, t] k) => (float y) {{
+        rows = Constant <value = int64[2] {{-1, {width}}}> ()
         flat = Constant <value = int64[1] {{-1}}> ()
         tokens = Reshape (x, rows)
         runs = Reshape (k, flat)
-        y = adaptrt.{op} (tokens, runs, w1, {bias}w2, b2)
+        y = adaptrt.{op.name} (tokens, runs, {", ".join(weights)})
     }}"""
-    inputs = {"x": drawn(1, 6, 6), "k": np.array([[0, 1, 2, 3, 7, -1]], np.int32)}
-    weights = {"w1": (3, 6, 2), **({"b1": (3, 2)} if bias else {}), "w2": (3, 2, 5), "b2": (5,)}
-    assert by_hand(text, inputs, weights) == (0 + 1 + 2 + 3 + 3 + 0) * (6 * 2 + 2 * 5)
+    inputs = {"x": drawn(1, rows, width), "k": np.array([[0, 1, 2, 3, 7, -1]], np.int32)}
+    per_run = hidden * (2 * width + out) if op in CONDITIONAL_GLUS else hidden * (width + out)
+    assert by_hand(text, inputs, weights) == (0 + 1 + 2 + 3 + 3 + 0) * per_run
 
 
 @pytest.mark.parametrize("length", [1, 5, TEXT.length])

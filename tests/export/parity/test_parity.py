@@ -17,8 +17,9 @@ from adaptrt.export.parity.comparison import TIE, ParityReport, ParityRow, compa
 from adaptrt.export.parity.reference import Reference, StageValues, encode_golden, read_golden, run_reference
 from adaptrt.export.parity.stage_graphs import StageFile, StageGraphs
 from adaptrt.export.parity.verify import verify_bundle
-from adaptrt.models import ViT
+from adaptrt.models import Network
 from adaptrt.runtime import BundleError
+from adaptrt.runtime.bundle.schema import DecisionSpec
 from tests.export.conftest import SHAPE, source, tiny_data, tiny_model
 
 IMAGES = np.random.default_rng(3).random((64, 1, 4, 4), dtype=np.float32)
@@ -28,22 +29,23 @@ INPUTS = {"pixels": IMAGES}
 def staged(graph: onnx.ModelProto) -> list[StageFile]:
     """A graph of one stage with its decisions."""
     names = [output.name for output in graph.graph.output if output.name.startswith("learners_")]
-    return [StageFile(graph, [], names)]
+    decisions = [DecisionSpec("learners", number, {"runs": name}) for number, name in enumerate(names)]
+    return [StageFile(graph, [], decisions)]
 
 
-def check(model: ViT, graph: onnx.ModelProto, inputs: np.ndarray, prices: list[float]) -> ParityReport:
+def check(model: Network, graph: onnx.ModelProto, inputs: np.ndarray, prices: list[float]) -> ParityReport:
     return check_parity(model, staged(graph), {"pixels": inputs}, [{"price": price} for price in prices])
 
 
-def prices_of(model: ViT) -> list[float]:
+def prices_of(model: Network) -> list[float]:
     return [setting["price"] for setting in parity_settings(model, INPUTS)]
 
 
-def compared(model: ViT, graph: onnx.ModelProto, reference: Reference) -> ParityRow:
+def compared(model: Network, graph: onnx.ModelProto, reference: Reference) -> ParityRow:
     return compare(StageGraphs(staged(graph), knob_defaults(model)), reference)
 
 
-def test_torch_and_the_graph_agree(model: ViT, graph: onnx.ModelProto) -> None:
+def test_torch_and_the_graph_agree(model: Network, graph: onnx.ModelProto) -> None:
     prices = prices_of(model)
     assert len(prices) >= 5
     report = check(model, graph, IMAGES, prices)
@@ -55,7 +57,7 @@ def test_torch_and_the_graph_agree(model: ViT, graph: onnx.ModelProto) -> None:
     assert {row.agreeing for row in report.rows} == {1.0}
 
 
-def test_changed_weights_are_noticed(model: ViT, graph: onnx.ModelProto) -> None:
+def test_changed_weights_are_noticed(model: Network, graph: onnx.ModelProto) -> None:
     changed = onnx.ModelProto()
     changed.CopyFrom(graph)
     weights = next(tensor for tensor in changed.graph.initializer if len(tensor.dims) == 3)
@@ -65,7 +67,7 @@ def test_changed_weights_are_noticed(model: ViT, graph: onnx.ModelProto) -> None
     low, _ = model.price_limits()
     report = check(model, changed, IMAGES, [low])
     assert not report.passed
-    with pytest.raises(ParityError, match=r"tiny: at price .* logits differ by"):
+    with pytest.raises(ParityError, match=r"tiny: at price .* outputs differ by"):
         report.require("tiny")
 
 
@@ -82,7 +84,7 @@ def test_a_changed_gate_is_noticed_as_flips() -> None:
         report.require("tiny")
 
 
-def test_nothing_compared_is_a_failure(model: ViT, graph: onnx.ModelProto) -> None:
+def test_nothing_compared_is_a_failure(model: Network, graph: onnx.ModelProto) -> None:
     with pytest.raises(ParityError, match="nothing was compared"):
         check(model, graph, IMAGES, []).require("tiny")
     with pytest.raises(ParityError, match="nothing was compared"):
@@ -92,17 +94,17 @@ def test_nothing_compared_is_a_failure(model: ViT, graph: onnx.ModelProto) -> No
     assert not ParityReport([empty]).passed
 
 
-def test_nan_never_passes(model: ViT, graph: onnx.ModelProto) -> None:
+def test_nan_never_passes(model: Network, graph: onnx.ModelProto) -> None:
     reference = run_reference(model, {"pixels": IMAGES[:2]}, {"price": 0.5})
     values = StageValues({"logits": np.full_like(reference.outputs["logits"], np.nan)}, reference.macs_fraction)
     broken = dataclasses.replace(reference, stages=[values])
     assert not ParityReport([compared(model, graph, broken)]).passed
 
 
-def test_a_graph_of_another_model_is_refused(model: ViT) -> None:
+def test_a_graph_of_another_model_is_refused(model: Network) -> None:
     reference = run_reference(model, {"pixels": IMAGES[:2]}, {"price": 0.5})
     with pytest.raises(ParityError, match="gates and 0 selections, expected 0 and 0 as in the graph"):
-        compared(model, trace_dense(ViT(SHAPE).eval()), reference)
+        compared(model, trace_dense(Network.from_config(SHAPE).eval()), reference)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_a_bundle_verifies_itself(exported: ExportReport) -> None:
     assert report.passed and len(report.rows) >= 5
 
 
-def test_golden_runs_come_back(model: ViT, tmp_path: Path) -> None:
+def test_golden_runs_come_back(model: Network, tmp_path: Path) -> None:
     references = [run_reference(model, {"pixels": IMAGES[:3]}, {"price": price}) for price in (0.2, 0.6)]
     (tmp_path / "golden.npz").write_bytes(encode_golden(references))
     for got, wanted in zip(read_golden(tmp_path / "golden.npz"), references, strict=True):
@@ -167,7 +169,7 @@ def test_at_the_lowest_price_a_tie_excuses_nothing() -> None:
     assert count_flips(k, k + 1, margin, tie=0.0) == (1, 0)
 
 
-def test_work_that_differs_without_a_tie_is_a_failure(model: ViT, graph: onnx.ModelProto) -> None:
+def test_work_that_differs_without_a_tie_is_a_failure(model: Network, graph: onnx.ModelProto) -> None:
     low, high = model.price_limits()
     reference = run_reference(model, {"pixels": IMAGES[:4]}, {"price": low + 0.37 * (high - low)})
     values = StageValues(reference.outputs, reference.macs_fraction + np.float32(0.01))
@@ -191,7 +193,7 @@ def test_golden_runs_that_differ_fail(bundle: Path) -> None:
         for r in references
     ]
     (bundle / "golden.npz").write_bytes(encode_golden(changed))
-    with pytest.raises(ParityError, match="logits differ by 1.0"):
+    with pytest.raises(ParityError, match="outputs differ by 1.0"):
         verify_bundle(bundle)
 
 

@@ -13,8 +13,7 @@ from adaptrt.export.exporter import describe_bundle
 from adaptrt.export.graph.stage_files import save_stages, trace_stages
 from adaptrt.export.parity.check import parity_inputs, parity_settings
 from adaptrt.export.parity.reference import GOLDEN_FILE, encode_golden, run_reference
-from adaptrt.models import ACMConfig, LoadedModel, ViT
-from adaptrt.models.adapters.text_encoder import TextEncoder
+from adaptrt.models import ACMConfig, LoadedModel, Network
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.staged_network import StagedNetwork
@@ -28,8 +27,8 @@ SHALLOW = dataclasses.replace(SHAPE, depth=2)
 SAMPLES = 24
 
 
-def _vit(**families: object) -> ViT:
-    return ViT(dataclasses.replace(SHALLOW, **families))  # type: ignore[arg-type]
+def _vit(**families: object) -> Network:
+    return Network.from_config(dataclasses.replace(SHALLOW, **families))  # type: ignore[arg-type]
 
 
 MAKERS: dict[str, Callable[[], StagedNetwork]] = {
@@ -38,7 +37,7 @@ MAKERS: dict[str, Callable[[], StagedNetwork]] = {
     ),
     "fixed": lambda: _vit(pruning=PruningConfig((0,), "fixed")),
     "merge": lambda: _vit(pruning=PruningConfig((0,), "merge")),
-    "text": lambda: TextEncoder(
+    "text": lambda: Network.from_config(
         dataclasses.replace(
             TEXT,
             depth=2,

@@ -12,83 +12,17 @@ from onnx import helper, parser
 from adaptrt.export.errors import ExportError
 from adaptrt.export.targets.half import to_half
 from adaptrt.export.targets.inline import inlined
-from adaptrt.export.targets.parts import with_parts
 from adaptrt.export.targets.prepare import LIBRARY_OPS, prepare
 from adaptrt.export.targets.quality import compare_quality
 from adaptrt.export.targets.rounding import rounded
 from adaptrt.export.targets.source import read_stages, refresh_bodies
 from adaptrt.export.targets.tensor_types import FLOAT, FLOAT16, element_types, infer_types
-from adaptrt.ops import CONDITIONAL_MLP, DOMAIN
+from adaptrt.ops import DOMAIN, RECORDS
+from adaptrt.plugins_trt.op_table import op_table
 from adaptrt.runtime.bundle.bundle_file import read_bundle
 from tests.export.targets.conftest import MAKERS
-from tests.ops.implementations import graph_of
 
 Bundles = Callable[[str], Path]
-
-# The three parts as bodies, straight from their definition; what may be left unwritten is NaN.
-ORDER = """<domain: "adaptrt", opset_import: ["" : 20]> ConditionalMLPOrder <learners> (k) => (order, running) {
-  all = Constant <value_int: int = @learners> ()
-  zero = Constant <value = int64 {0}> ()
-  one = Constant <value = int64 {1}> ()
-  axis1 = Constant <value = int64[1] {1}> ()
-  k64 = Cast <to = 7> (k)
-  k_least = Max (k64, zero)
-  k_in = Min (k_least, all)
-  size = Shape (k)
-  tokens = Squeeze (size)
-  place = Range (zero, tokens, one)
-  first = Mul (k_in, tokens)
-  key = Sub (first, place)
-  sorted, order64 = TopK (key, size)
-  order = Cast <to = 6> (order64)
-  n = Range (zero, all, one)
-  n_column = Unsqueeze (n, axis1)
-  runs = Greater (k_in, n_column)
-  runs_1 = Cast <to = 6> (runs)
-  running = ReduceSum <keepdims = 0> (runs_1, axis1)
-}"""
-RUNS = """
-  zero = Constant <value = int32 {0}> ()
-  one = Constant <value = int32 {1}> ()
-  axis1 = Constant <value = int64[1] {1}> ()
-  axis2 = Constant <value = int64[1] {2}> ()
-  size = Shape (order)
-  size32 = Cast <to = 6> (size)
-  tokens = Squeeze (size32)
-  place = Range (zero, tokens, one)
-  running_column = Unsqueeze (running, axis1)
-  runs = Less (place, running_column)
-  runs_each = Unsqueeze (runs, axis2)
-"""
-UP = f"""<domain: "adaptrt", opset_import: ["" : 20]>
-ConditionalMLPUp (x, order, running, w1, b1) => (hidden) {{{RUNS}
-  zero_float = Constant <value_float = 0.0> ()
-  unwritten = Div (zero_float, zero_float)
-  rows = Gather <axis = 0> (x, order)
-  product = MatMul (rows, w1)
-  bias = Unsqueeze (b1, axis1)
-  biased = Add (product, bias)
-  active = Gelu (biased)
-  written = Where (runs_each, active, unwritten)
-  by_row = Transpose <perm = [1, 0, 2]> (written)
-  hidden = Flatten <axis = 1> (by_row)
-}}"""
-DOWN = f"""<domain: "adaptrt", opset_import: ["" : 20]>
-ConditionalMLPDown (hidden, order, running, w2, b2) => (y) {{{RUNS}
-  nothing = Constant <value_float = 0.0> ()
-  first = Constant <value = int64[1] {{0}}> ()
-  learners = Shape <start = 0, end = 1> (w2)
-  width = Shape <start = 1, end = 2> (w2)
-  shape = Concat <axis = 0> (size, learners, width)
-  by_row = Reshape (hidden, shape)
-  by_learner = Transpose <perm = [1, 0, 2]> (by_row)
-  read = Where (runs_each, by_learner, nothing)
-  product = MatMul (read, w2)
-  sum = ReduceSum <keepdims = 0> (product, first)
-  sorted = Add (sum, b2)
-  inverse = ScatterElements <axis = 0> (place, order, place)
-  y = Gather <axis = 0> (sorted, inverse)
-}}"""
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -152,26 +86,10 @@ def test_bodies_go_before_tensorrt_10_7_and_stay_after(written: Bundles) -> None
         prepare(stages, "tensorrt", "fp32", "library", "ten", set())
 
 
-@pytest.mark.parametrize("case", CONDITIONAL_MLP.cases, ids=lambda case: case.name)
-def test_the_three_parts_compute_the_op(case) -> None:
-    inputs = CONDITIONAL_MLP.make_inputs(case, np.random.default_rng(1), "float32")
-    model = graph_of(CONDITIONAL_MLP, inputs)
-    weights = {name: inputs.pop(name) for name in ("w1", "b1", "w2", "b2")}
-    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
-    kept = [value for value in model.graph.input if value.name not in weights]
-    del model.graph.input[:]
-    model.graph.input.extend(kept)
-    apart = with_parts(model)
-    assert [node.op_type for node in apart.graph.node] == [
-        "ConditionalMLPOrder",
-        "ConditionalMLPUp",
-        "ConditionalMLPDown",
-    ]
-    assert not apart.functions
-    apart.functions.extend(parser.parse_function(text) for text in (ORDER, UP, DOWN))
-    (got,) = run(apart, inputs)
-    (want,) = CONDITIONAL_MLP.expected({**inputs, **weights})
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+def test_the_library_computes_every_op_that_has_kernels() -> None:
+    assert set(LIBRARY_OPS) == {plugin["name"] for plugin in op_table(RECORDS)} & set(RECORDS)
+    assert {"ConditionalMLP", "ConditionalSwiGLU", "SelectTokens"} <= set(LIBRARY_OPS)
+    assert "ConditionalLinear" not in LIBRARY_OPS  # it has a body only
 
 
 def test_two_bodies_under_one_name_are_refused(written: Bundles) -> None:

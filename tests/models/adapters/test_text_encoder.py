@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from adaptrt.models.adapt import adapt
-from adaptrt.models.adapters.text_encoder import TextEncoder, TextEncoderConfig
+from adaptrt.models.adaptation import adapt
+from adaptrt.models.adapters.text_encoder import TextEncoderConfig
 from adaptrt.models.block import Block
-from adaptrt.models.encoder import EncoderOutput
 from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.gate import Decision
 from adaptrt.models.families.token_pruning import PruningConfig
+from adaptrt.models.network import Network, NetworkOutput
 from adaptrt.models.tokens import Selection
 from adaptrt.models.training import losses
 
@@ -41,13 +41,13 @@ FAMILIES: dict[str, dict[str, object]] = {
 }
 
 
-def build(family: str, seed: int = 0) -> TextEncoder:
+def build(family: str, seed: int = 0) -> Network:
     torch.manual_seed(seed)
-    return TextEncoder(dataclasses.replace(TINY, **FAMILIES[family])).eval()  # type: ignore[arg-type]
+    return Network.from_config(dataclasses.replace(TINY, **FAMILIES[family])).eval()  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=list(FAMILIES))
-def model(request: pytest.FixtureRequest) -> TextEncoder:
+def model(request: pytest.FixtureRequest) -> Network:
     return build(str(request.param))
 
 
@@ -56,7 +56,7 @@ PRICE = 0.5
 at one of them makes every decision a tie, which rounding decides, another way on every make of CPU."""
 
 
-def knobs_at(model: TextEncoder, price: float = PRICE, given: dict[str, list[int]] | None = None) -> dict[str, Tensor]:
+def knobs_at(model: Network, price: float = PRICE, given: dict[str, list[int]] | None = None) -> dict[str, Tensor]:
     """A price in the middle, and integers as given or off."""
     found = {}
     for spec in model.knob_specs():
@@ -78,12 +78,12 @@ def texts(lengths: list[int], padded: int = LENGTH, seed: int = 1) -> dict[str, 
     return {"tokens": words[:, :padded], "mask": mask[:, :padded]}
 
 
-def run(model: TextEncoder, inputs: dict[str, Tensor], **given: list[int]) -> EncoderOutput:
+def run(model: Network, inputs: dict[str, Tensor], **given: list[int]) -> NetworkOutput:
     with torch.no_grad():
         return model.run(inputs, knobs_at(model, given=given))
 
 
-def test_a_text_padded_to_any_length_gives_the_same(model: TextEncoder) -> None:
+def test_a_text_padded_to_any_length_gives_the_same(model: Network) -> None:
     lengths = [5, 1, 3]
     whole = run(model, texts(lengths))
     for padded in range(5, LENGTH):
@@ -93,7 +93,7 @@ def test_a_text_padded_to_any_length_gives_the_same(model: TextEncoder) -> None:
             torch.testing.assert_close(one.macs_fraction, other.macs_fraction, atol=1e-7, rtol=0)
 
 
-def test_a_text_does_not_depend_on_its_batch(model: TextEncoder) -> None:
+def test_a_text_does_not_depend_on_its_batch(model: Network) -> None:
     lengths = [LENGTH, 4, 1, 7]
     inputs = texts(lengths)
     together = run(model, inputs)
@@ -120,7 +120,7 @@ def test_what_stands_at_padded_places_is_not_read(family: str, holes: list[bool]
     assert torch.equal(one.macs_fraction, other.macs_fraction)
 
 
-def test_the_first_token_is_always_real(model: TextEncoder) -> None:
+def test_the_first_token_is_always_real(model: Network) -> None:
     inputs = texts([1, 4])
     nothing = {**inputs, "mask": inputs["mask"].clone()}
     nothing["mask"][0] = False
@@ -212,7 +212,7 @@ def test_what_is_carried_is_what_is_announced() -> None:
                 assert list(value.shape) == [sizes.get(axis, axis) for axis in spec.tensor.shape]
 
 
-def test_forward_is_all_stages_in_a_row(model: TextEncoder) -> None:
+def test_forward_is_all_stages_in_a_row(model: Network) -> None:
     inputs = texts([6, 2])
     read = {name: value for name, value in knobs_at(model).items() if name == "price"}
     with torch.no_grad():
@@ -230,7 +230,7 @@ def test_training_computes_what_evaluation_does() -> None:
             torch.testing.assert_close(one.logits, other.logits, atol=1e-5, rtol=1e-5)
 
 
-def test_training_does_not_see_padding(model: TextEncoder) -> None:
+def test_training_does_not_see_padding(model: Network) -> None:
     model.train()
     inputs = texts([7, 2])
     logits = []
@@ -291,7 +291,7 @@ def test_learners_start_from_real_tokens_only() -> None:
             torch.testing.assert_close(value, other[name])
 
 
-def test_examples_are_what_the_specification_says(model: TextEncoder) -> None:
+def test_examples_are_what_the_specification_says(model: Network) -> None:
     inputs = model.example_inputs(3)
     assert [spec.name for spec in model.input_specs()] == list(inputs) == ["tokens", "mask"]
     for spec in model.input_specs():
@@ -306,7 +306,7 @@ def test_its_exported_stages_take_texts_of_any_length() -> None:
 
     torch.manual_seed(0)
     changes = {**FAMILIES["all"], "pruning": PruningConfig((0,)), "exits": ExitConfig((1,))}
-    model = TextEncoder(dataclasses.replace(TINY, depth=2, **changes)).eval()  # type: ignore[arg-type]
+    model = Network.from_config(dataclasses.replace(TINY, depth=2, **changes)).eval()  # type: ignore[arg-type]
     graphs = [trace_stage(model, stage).graph for stage in range(len(model.stage_names))]
     for graph in graphs:
         attach_bodies(graph)

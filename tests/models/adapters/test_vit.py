@@ -1,10 +1,10 @@
-"""The ViT: what it computes, what it costs, how a dense one becomes adaptive."""
+"""The Network: what it computes, what it costs, how a dense one becomes adaptive."""
 
 import numpy as np
 import pytest
 import torch
 
-from adaptrt.models import ACMConfig, ConditionalLinear, ConditionalMLP, ViT, ViTConfig, adapt
+from adaptrt.models import ACMConfig, ConditionalLinear, ConditionalMLP, Network, ViTConfig, adapt
 from adaptrt.ops import CONDITIONAL_LINEAR, CONDITIONAL_MLP
 from tests.models.conftest import TINY, with_acm
 
@@ -32,12 +32,12 @@ def test_learners_compute_the_op() -> None:
 def test_macs_of_the_default_shape_by_hand() -> None:
     # 64 tokens, width 192: embedding, and per block projections, attention and FFN; the head at the end.
     by_hand = 64 * 192 + 6 * (64 * 4 * 192**2 + 2 * 64**2 * 192 + 64 * 2 * 192 * 768) + 192 * 10
-    assert ViT(ViTConfig()).dense_macs() == by_hand
-    assert ViT(ViTConfig(acm=ACMConfig())).dense_macs() == by_hand
+    assert Network.from_config(ViTConfig()).dense_macs() == by_hand
+    assert Network.from_config(ViTConfig(acm=ACMConfig())).dense_macs() == by_hand
 
 
 def test_macs_of_vit_b_are_the_published_ones() -> None:
-    # arXiv 2312.10193 counts 17.56 G for ViT-B/16: FFN 11.15 G, projections 5.58 G, attention 0.72 G.
+    # arXiv 2312.10193 counts 17.56 G for Network-B/16: FFN 11.15 G, projections 5.58 G, attention 0.72 G.
     config = ViTConfig(
         image_size=224,
         patch_size=16,
@@ -50,14 +50,14 @@ def test_macs_of_vit_b_are_the_published_ones() -> None:
         class_token=True,
     )
     with torch.device("meta"):
-        layers = ViT(config).layers()
+        layers = Network.from_config(config).layers()
     for kind, published in (("ffn", 11.15), ("projections", 5.58), ("attention", 0.72)):
         counted = sum(layer.dense for layer in layers if layer.name.endswith(kind))
         assert counted / 1e9 == pytest.approx(published, abs=0.01)
     assert sum(layer.dense for layer in layers) / 1e9 == pytest.approx(17.56, abs=0.02)
 
 
-def test_macs_fraction_counts_the_runs(adaptive: ViT) -> None:
+def test_macs_fraction_counts_the_runs(adaptive: Network) -> None:
     images = torch.rand(5, 1, 4, 4)
     limits = adaptive.price_limits()
     for value in np.linspace(*limits, 7):
@@ -71,7 +71,7 @@ def test_macs_fraction_counts_the_runs(adaptive: ViT) -> None:
         np.testing.assert_allclose(out.macs_fraction.numpy(), counted / dense, atol=1e-6)
 
 
-def test_everything_running_costs_the_dense_work_and_the_gates(adaptive: ViT) -> None:
+def test_everything_running_costs_the_dense_work_and_the_gates(adaptive: Network) -> None:
     low, _ = adaptive.price_limits()
     layers = adaptive.layers()
     gates = sum(layer.gate for layer in layers) / sum(layer.dense for layer in layers)
@@ -80,12 +80,12 @@ def test_everything_running_costs_the_dense_work_and_the_gates(adaptive: ViT) ->
     assert gates > 0
 
 
-def test_a_dense_model_uses_all_of_its_work(dense: ViT) -> None:
+def test_a_dense_model_uses_all_of_its_work(dense: Network) -> None:
     out = dense(torch.rand(3, 1, 4, 4))
     assert out.macs_fraction.tolist() == [1.0, 1.0, 1.0] and out.decisions == []
 
 
-def test_a_sample_does_not_depend_on_its_batch(adaptive: ViT) -> None:
+def test_a_sample_does_not_depend_on_its_batch(adaptive: Network) -> None:
     images = torch.rand(6, 1, 4, 4)
     low, high = adaptive.price_limits()
     together = adaptive(images, price((low + high) / 2))
@@ -100,7 +100,7 @@ def test_an_adapted_model_with_all_learners_is_the_dense_one(class_token: bool) 
     import dataclasses
 
     torch.manual_seed(1)
-    dense = ViT(dataclasses.replace(TINY, class_token=class_token)).eval()
+    dense = Network.from_config(dataclasses.replace(TINY, class_token=class_token)).eval()
     images = torch.rand(8, 1, 4, 4)
     adaptive = adapt(dense, {"pixels": images}, acm=ACMConfig(learners=4)).eval()
     torch.testing.assert_close(adaptive(images, price(0.0)).logits, dense(images).logits, atol=1e-5, rtol=1e-4)
@@ -109,7 +109,7 @@ def test_an_adapted_model_with_all_learners_is_the_dense_one(class_token: bool) 
 
 def test_adapted_projections_keep_the_largest_components() -> None:
     torch.manual_seed(1)
-    dense = ViT(TINY).eval()
+    dense = Network.from_config(TINY).eval()
     images = torch.rand(8, 1, 4, 4)
     adaptive = adapt(dense, {"pixels": images}, acm=ACMConfig(learners=4, projections=True)).eval()
     source, part = dense.blocks[0].projections.query, adaptive.blocks[0].projections.query  # type: ignore[union-attr]
@@ -120,7 +120,7 @@ def test_adapted_projections_keep_the_largest_components() -> None:
 
 def test_only_a_dense_model_is_adapted() -> None:
     with pytest.raises(ValueError, match="adaptive already"):
-        adapt(ViT(with_acm()), {"pixels": torch.rand(2, 1, 4, 4)}, acm=ACMConfig())
+        adapt(Network.from_config(with_acm()), {"pixels": torch.rand(2, 1, 4, 4)}, acm=ACMConfig())
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_only_a_dense_model_is_adapted() -> None:
 )
 def test_shapes_that_do_not_fit_are_refused(config: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ViT(ViTConfig(**config))  # type: ignore[arg-type]
+        Network.from_config(ViTConfig(**config))  # type: ignore[arg-type]
 
 
 def test_an_unknown_gate_is_refused() -> None:

@@ -28,7 +28,7 @@ def passing(criterion: str, classes: int = CLASSES) -> ExitHead:
 def judge(criterion: str, logits: npt.NDArray[np.float32]) -> HeadOutput:
     with torch.no_grad():
         out: HeadOutput = passing(criterion)(torch.from_numpy(logits), {})
-    np.testing.assert_array_equal(out.logits.numpy(), logits)
+    np.testing.assert_array_equal(out.outputs["logits"].numpy(), logits)
     assert out.confidence.dtype == torch.float32 and out.confidence.shape == (len(logits),)
     return out
 

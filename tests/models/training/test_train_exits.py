@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adaptrt.models.adapters.resnet import ResNet, ResNetConfig, with_exits
-from adaptrt.models.adapters.text_encoder import TextEncoder, TextEncoderConfig
-from adaptrt.models.adapters.vit import ViT, ViTConfig
+from adaptrt.models.adapters.text_encoder import TextEncoderConfig
+from adaptrt.models.adapters.vit import ViTConfig
 from adaptrt.models.data.split import DataSplits, load_data
 from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.families.exit_head import CRITERIA, ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
+from adaptrt.models.network import Network
 from adaptrt.models.staged_network import StagedNetwork, StageOutput
 from adaptrt.models.training.phase import CheckpointError, Progress
 from adaptrt.models.training.train_exits import ExitTraining, exit_loss, train_network
@@ -146,7 +147,7 @@ def text_samples(count: int) -> tuple[dict[str, Tensor], Tensor]:
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_text_encoder_with_all_families_learns(frozen: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = TextEncoder(
+    network = Network.from_config(
         TextEncoderConfig(
             width=32,
             depth=2,
@@ -191,7 +192,7 @@ def test_a_vision_transformer_that_prunes_and_exits_learns(
         pruning=PruningConfig((0,)),
         exits=ExitConfig((1,)),
     )
-    network = ViT(config)
+    network = Network.from_config(config)
     training = ExitTraining(epochs=15, batch=16, rate=5e-3)
     knobs = {"price": torch.tensor([0.3])}
     train_network(network, *tensors, training, tmp_path / "vit.pt", ignore, knobs=knobs)
@@ -204,7 +205,7 @@ def test_the_loss_by_hand() -> None:
     torch.manual_seed(0)
     labels = torch.tensor([0, 2, 1, 1])
     outputs = [
-        StageOutput(torch.randn(4, 3), torch.zeros(4), torch.zeros(4), {}, [], certainty)
+        StageOutput({"logits": torch.randn(4, 3)}, torch.zeros(4), torch.zeros(4), {}, [], certainty)
         for certainty in (torch.randn(4), torch.randn(4), None)
     ]
     wanted = torch.zeros(())
@@ -245,7 +246,9 @@ def test_samples_that_do_not_fit_are_refused(tensors: tuple[Tensor, Tensor], tmp
         train_network(network, inputs[:5], labels[:5], SHORT, path, ignore)
     with pytest.raises(CheckpointError, match="got 0 samples"):
         train_network(network, inputs[:0], labels[:0], SHORT, path, ignore)
-    text = TextEncoder(TextEncoderConfig(width=8, depth=1, heads=1, ffn_width=8, classes=3, vocabulary=9, length=4))
+    text = Network.from_config(
+        TextEncoderConfig(width=8, depth=1, heads=1, ffn_width=8, classes=3, vocabulary=9, length=4)
+    )
     with pytest.raises(ValueError, match="got one tensor of inputs, expected a dictionary with tokens, mask"):
         train_network(text, inputs, labels, SHORT, path, ignore)
     assert not path.exists() and not changed(before, network)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptrt.models import ACMConfig, Recipe, ViT, train
+from adaptrt.models import ACMConfig, Network, Recipe, train
 from adaptrt.models.data.split import DataError, DataSplits
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.training.augment import Augmentation
@@ -35,7 +35,7 @@ def ignore(_: Progress) -> None:
     return None
 
 
-def weights(model: ViT) -> torch.Tensor:
+def weights(model: Network) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
@@ -116,7 +116,7 @@ def test_data_without_a_training_part_is_refused(stripes: DataSplits, tmp_path: 
 
 def test_where_two_families_save_they_take_turns_and_some_images_see_the_whole_network() -> None:
     recipe = dataclasses.replace(RECIPE, prices=4, pruning=PruningConfig(blocks=(0,)))
-    model = ViT(dataclasses.replace(recipe.vit, acm=recipe.acm, pruning=recipe.pruning))
+    model = Network.from_config(dataclasses.replace(recipe.vit, acm=recipe.acm, pruning=recipe.pruning))
     generator = torch.Generator().manual_seed(0)
     seen = []
     for _ in range(50):
@@ -131,9 +131,9 @@ def test_one_family_saves_for_every_image() -> None:
     tokens = dataclasses.replace(RECIPE, prices=4, acm=None, pruning=PruningConfig(blocks=(0,)))
     learners = dataclasses.replace(RECIPE, prices=4)
     generator = torch.Generator().manual_seed(0)
-    model = ViT(dataclasses.replace(tokens.vit, pruning=tokens.pruning))
+    model = Network.from_config(dataclasses.replace(tokens.vit, pruning=tokens.pruning))
     assert (_draw_shares(tokens, model, 8, generator)[1] < 1).all()
-    model = ViT(dataclasses.replace(learners.vit, acm=learners.acm))
+    model = Network.from_config(dataclasses.replace(learners.vit, acm=learners.acm))
     share, kept = _draw_shares(learners, model, 8, generator)
     assert (kept == 1).all()
     assert [int(4 * value) for value in share[::2]] == [0, 1, 2, 3]  # spread over the scale

@@ -115,7 +115,7 @@ def test_an_export_of_format_1_runs():
 def downgrade(content):
     """As an export of format 1 wrote it."""
     content["format_version"] = 1
-    content.pop("axes")
+    content.pop("axes"), content.pop("tokens")
     for spec in content["inputs"] + content["outputs"]:
         spec.pop("minimum"), spec.pop("maximum")
 
@@ -142,3 +142,32 @@ def test_damage_is_found_in_either_format(tmp_path, edit, damage, version):
         assert read_bundle(folder) != before or version == 2  # null is infinity in format 2
     except BundleError as error:
         assert "\n" not in str(error)
+
+
+def test_decisions_of_format_1_become_records():
+    bundle = read_bundle(OLD / "tokens")
+    assert bundle.stages == read_bundle(FIXTURES / "tokens").stages
+    assert bundle.tokens == read_bundle(FIXTURES / "tokens").tokens
+    assert read_bundle(OLD / "exits").tokens == {}
+
+
+@pytest.mark.parametrize(
+    "change,match",
+    [
+        (lambda b: b["stages"][0].update(decisions=["skipped_0"]), "'skipped_0', expected learners_<number> or kept"),
+        (lambda b: b["stages"][0].update(decisions=["learners_+0"]), r"'learners_\+0', expected learners_"),
+        (lambda b: b["stages"][0].update(decisions=["learners_1"]), "'learners' 1, expected number 0"),
+        (lambda b: b["stages"][0].update(decisions=["kept_0"]), "'nothing' after 'kept_0', expected 'count_0'"),
+        (lambda b: b["stages"][0].update(decisions=["kept_0", "count_1"]), "'count_1' after 'kept_0', expected 'cou"),
+        (lambda b: b["stages"][0].update(decisions=["kept_0", "count_0"]), "the first about the tokens 'tokens' of no"),
+        (lambda b: b["stages"][0].update(decisions=[{"kind": "learners"}]), "Expected `str`, got `object`"),
+        (lambda b: b.update(tokens=0), "'tokens': size 0, expected 1 to"),
+        (lambda b: b.update(tokens="words"), "'tokens': axis 'words', expected an axis of the inputs"),
+        (lambda b: b.update(stages=3), "Expected `array`, got `int`"),
+        (lambda b: b.pop("stages"), "missing required field `stages`"),
+    ],
+)  # fmt: skip
+def test_decisions_of_format_1_that_are_none(tmp_path, edit, change, match):
+    folder = Path(shutil.copytree(OLD / "tokens", tmp_path / "tokens"))
+    edit(folder, change)
+    refused(folder, match)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from adaptrt.models.block import Block, DenseFFN, DenseProjections
-from adaptrt.models.encoder import Encoder
 from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
+from adaptrt.models.network import Network
 from adaptrt.models.symbolic.conditional_mlp import ConditionalLinear
-
-AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
 
 def adapt(
-    dense: AnyEncoder,
+    dense: Network,
     calibration: dict[str, Tensor],
     *,
     acm: ACMConfig | None = None,
     pruning: PruningConfig | None = None,
     exits: ExitConfig | None = None,
-) -> AnyEncoder:
+) -> Network:
     """Build the adaptive model of a trained dense one.
 
     The paper starts learners from random weights. Here each starts from a part of the layer it
@@ -45,11 +42,8 @@ def adapt(
     """
     if dense.adaptive:
         raise ValueError("got a model that is adaptive already, expected a dense one")
-    config = dataclasses.replace(dense.config, acm=acm, pruning=pruning, exits=exits)
-    adaptive = type(dense)(config)
-    own = adaptive.state_dict()
-    own.update({name: value for name, value in dense.state_dict().items() if name in own})
-    adaptive.load_state_dict(own)
+    adaptive = dense.with_families([family for family in (acm, pruning, exits) if family is not None])
+    adaptive.train()
     with torch.no_grad():
         for head, norm in zip(adaptive.exit_heads, adaptive.exit_norms, strict=True):
             head.load_state_dict(dense.head.state_dict(), strict=False)
@@ -60,7 +54,7 @@ def adapt(
         for block, source, x in zip(adaptive.blocks, dense.blocks, inputs, strict=True):
             assert isinstance(block, Block) and isinstance(source, Block)
             if isinstance(block.ffn, AdaptiveFFN) and isinstance(source.ffn, DenseFFN):
-                block.ffn.learners.split_dense(source.ffn.up, source.ffn.down, x)
+                source.ffn.split_into(block.ffn.learners, x)
             if isinstance(block.projections, AdaptiveProjections):
                 assert isinstance(source.projections, DenseProjections)
                 for name in ("query", "key", "value", "out"):
@@ -83,21 +77,21 @@ class BlockInputs(NamedTuple):
 
 
 @torch.no_grad()
-def layer_inputs(model: Encoder, inputs: dict[str, Tensor]) -> list[BlockInputs]:
+def layer_inputs(model: Network, inputs: dict[str, Tensor]) -> list[BlockInputs]:
     """Run a dense model on a batch of inputs and keep what reaches each block's layers."""
     tokens, found = model.embed_inputs(inputs), []
     for block in model.blocks:
         assert isinstance(block, Block) and isinstance(block.projections, DenseProjections)
         p, x = block.projections, tokens.x
         normed = x if block.post_norm else block.norm1(x)
-        attended, _ = block.attend(p.query(normed), p.key(normed), p.value(normed), tokens)
-        x = x + p.out(attended)
+        attended, _ = block.attention(p.query(normed), p.key(normed), p.value(normed), tokens)
+        projected = p.out(attended)
+        x = x + (projected if block.scale1 is None else projected * block.scale1)
         if block.post_norm:
             x = ffn_input = block.norm1(x)
         else:
             ffn_input = block.norm2(x)
-        x = x + block.ffn(ffn_input)
-        tokens = tokens._replace(x=block.norm2(x) if block.post_norm else x)
+        tokens = tokens._replace(x=block.ffn_sum(x, block.ffn(ffn_input)))
         reaching = BlockInputs(normed, attended, ffn_input)
         if tokens.valid is not None:
             real = tokens.valid.reshape(-1)

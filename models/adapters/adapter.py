@@ -1,0 +1,75 @@
+"""What describes one architecture family: its inputs, and how they become the first block's tokens.
+
+An adapter describes and ``Network`` runs: the modules of the embedding become the network's own, under the names that
+the adapter gives them, and the adapter reads them from there.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor, nn
+
+from adaptrt.models.encoder_config import EncoderConfig
+from adaptrt.models.staged_network import NamedTensor
+from adaptrt.models.tokens import Tokens
+
+Shape = TypeVar("Shape", bound=EncoderConfig)
+
+
+class Adapter(abc.ABC, Generic[Shape]):
+    """One architecture family.
+
+    Attributes:
+        architecture: What ``config.json`` calls it.
+        shape: Sizes and options of the network; its families are read by nobody here.
+    """
+
+    architecture: ClassVar[str]
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+
+    @abc.abstractmethod
+    def embedding(self) -> dict[str, nn.Module | nn.Parameter | None]:
+        """New modules and parameters of the embedding, by the names that they have in the network."""
+
+    @abc.abstractmethod
+    def embed(self, network: Any, inputs: dict[str, Tensor]) -> Tokens:
+        """The first block's tokens; the embedding's modules are the network's.
+
+        Raises:
+            ValueError: The inputs do not fit.
+        """
+
+    @abc.abstractmethod
+    def embedding_macs(self, network: Any) -> int:
+        """Multiply-accumulates of the embedding for one sample."""
+
+    @property
+    @abc.abstractmethod
+    def tokens(self) -> int:
+        """Tokens per sample that the dense work is counted for, the class token included."""
+
+    @property
+    def ragged(self) -> bool:
+        """Whether samples have different numbers of tokens from the start, which ``embed`` then marks."""
+        return False
+
+    @property
+    @abc.abstractmethod
+    def token_axis(self) -> int | str:
+        """How many tokens a sample has before any selection, or the input's axis that says so."""
+
+    @abc.abstractmethod
+    def inputs(self) -> list[NamedTensor]:
+        """The network's inputs, knobs not among them."""
+
+    def axis_limits(self) -> dict[str, tuple[int, int | None]]:
+        """Shortest and longest size of every named axis of the inputs; None: no limit, for the batch alone."""
+        return {"batch": (0, None)}
+
+    @abc.abstractmethod
+    def example_inputs(self, batch: int) -> dict[str, Tensor]:
+        """Random inputs of a batch, by name."""

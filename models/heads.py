@@ -1,0 +1,127 @@
+"""The heads of the tasks: what stands at the end of each stage of a ``Network``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from adaptrt.models.encoder_config import EncoderConfig
+from adaptrt.models.families.exit_head import ExitHead, HeadOutput, sureness
+from adaptrt.models.tokens import Tokens
+from adaptrt.models.work import WorkCount
+
+
+class SampleHead(ExitHead):
+    """Classes of a sample, from its class token or the mean of its tokens."""
+
+    def read(self, tokens: Tokens, norm: nn.Module, class_token: bool, carried: dict[str, Tensor]) -> HeadOutput:
+        """Answer for ``[B * K, D]``; ``carried`` is what the head before handed on."""
+        answer: HeadOutput = self(norm(pooled(tokens, class_token)), carried)
+        return answer
+
+    def count(self, work: WorkCount, tokens: Tokens, *, last: bool) -> None:
+        """Count one run."""
+        del tokens
+        work.constant(self.macs(last=last))
+
+    def dense_macs(self, tokens: int) -> int:
+        """Multiply-accumulates of the dense network's head, for a sample of so many tokens."""
+        del tokens
+        return self.width * self.classes
+
+
+class TokenHead(nn.Module):
+    """Classes of every token; as sure as its real tokens are in the mean."""
+
+    def __init__(self, width: int, classes: int, criterion: str) -> None:
+        super().__init__()
+        self.width, self.classes, self.criterion = width, classes, criterion
+        self.classifier = nn.Linear(width, classes)
+        self.certainty = nn.Linear(width, 1) if criterion == "certainty" else None
+
+    def read(self, tokens: Tokens, norm: nn.Module, class_token: bool, carried: dict[str, Tensor]) -> HeadOutput:
+        """Answer for ``[B * K, D]``: logits ``[B, K, classes]``."""
+        del carried
+        features = norm(tokens.x)
+        logits = self.classifier(features).reshape(-1, tokens.per_sample, self.classes)
+        if self.certainty is not None:
+            certainty = self.certainty(pooled(tokens._replace(x=features), class_token))[:, 0]
+            return HeadOutput({"logits": logits}, torch.sigmoid(certainty), {}, certainty)
+        sure = sureness(logits, self.criterion)
+        if tokens.valid is None:
+            confidence = sure.mean(1)
+        else:
+            weight = tokens.valid.to(sure.dtype)
+            confidence = (sure * weight).sum(1) / weight.sum(1)
+        return HeadOutput({"logits": logits}, confidence, {}, None)
+
+    def count(self, work: WorkCount, tokens: Tokens, *, last: bool) -> None:
+        """Count one run."""
+        work.tokens(tokens, per_token=self.width * self.classes)
+        if self.certainty is not None and not last:
+            work.constant(self.width)
+
+    def dense_macs(self, tokens: int) -> int:
+        """Multiply-accumulates of the dense network's head, for a sample of so many tokens."""
+        return tokens * self.width * self.classes
+
+
+class EmbeddingHead(nn.Module):
+    """The normalised class token, or the mean of the tokens, as the sample's vector; its certainty is learned."""
+
+    def __init__(self, width: int, classes: int, criterion: str) -> None:
+        super().__init__()
+        del classes
+        self.width = width
+        self.certainty = nn.Linear(width, 1) if criterion == "certainty" else None
+
+    def read(self, tokens: Tokens, norm: nn.Module, class_token: bool, carried: dict[str, Tensor]) -> HeadOutput:
+        """Answer for ``[B * K, D]``: a vector ``[B, D]``."""
+        del carried
+        vector = norm(pooled(tokens, class_token))
+        outputs = {"sentence_embedding": vector}
+        if self.certainty is None:
+            return HeadOutput(outputs, torch.zeros_like(vector[:, 0]), {}, None)
+        certainty = self.certainty(vector)[:, 0]
+        return HeadOutput(outputs, torch.sigmoid(certainty), {}, certainty)
+
+    def count(self, work: WorkCount, tokens: Tokens, *, last: bool) -> None:
+        """Count one run."""
+        del tokens
+        if self.certainty is not None and not last:
+            work.constant(self.width)
+
+    def dense_macs(self, tokens: int) -> int:
+        """None: the dense network's answer is there already."""
+        del tokens
+        return 0
+
+
+AnyHead = SampleHead | TokenHead | EmbeddingHead
+HEADS: dict[str, type[SampleHead] | type[TokenHead] | type[EmbeddingHead]] = {
+    "classification": SampleHead,
+    "token-classification": TokenHead,
+    "embedding": EmbeddingHead,
+}
+"""The head of each task, by the task's name."""
+
+
+def make_head(config: EncoderConfig) -> AnyHead:
+    """A head for a network's task and exit criterion."""
+    criterion = "max_softmax" if config.exits is None else config.exits.criterion
+    return HEADS[config.task](config.width, config.classes, criterion)
+
+
+def pooled(tokens: Tokens, class_token: bool) -> Tensor:
+    """What stands for a sample, ``[B, D]``: its class token, or the mean of the tokens there are."""
+    grouped = tokens.grouped()
+    if class_token:
+        return grouped[:, 0]
+    weight = tokens.valid if tokens.presence is None else tokens.presence
+    if tokens.size is not None:
+        weight = tokens.size
+    if weight is None:
+        return grouped.mean(1)
+    weight = weight.to(grouped.dtype)[:, :, None]
+    mean: Tensor = (grouped * weight).sum(1) / weight.sum(1)
+    return mean

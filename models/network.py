@@ -1,0 +1,372 @@
+"""Transformer networks in stages: an adapter describes them, families make them adaptive, a task says what for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from adaptrt.models.adapters.adapter import Adapter
+from adaptrt.models.block import Block, Prices, make_norm
+from adaptrt.models.encoder_config import EncoderConfig, with_families
+from adaptrt.models.families.exit_head import ExitConfig
+from adaptrt.models.families.family import Family
+from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
+from adaptrt.models.families.hard_budgets import HardBudgets
+from adaptrt.models.families.price_scale import PriceScale
+from adaptrt.models.heads import AnyHead, make_head
+from adaptrt.models.macs import Layer
+from adaptrt.models.staged_network import CarriedSpec, KnobSpec, NamedTensor, StagedNetwork, StageOutput
+from adaptrt.models.tasks import TASKS, Task
+from adaptrt.models.tokens import Selection, Tokens
+from adaptrt.models.work import WorkCount
+
+
+class NetworkOutput(NamedTuple):
+    """Output of a network when nobody leaves early.
+
+    Attributes:
+        outputs: The task's, ``[B, ...]`` each.
+        macs_fraction: float32 ``[B]``: multiply-accumulates as a share of the dense model's.
+        decisions: One per gate, in the order of ``Network.gates()``; each over B * K tokens.
+        selections: One per token selection.
+        stages: What each stage gave, the last one's outputs and share being those above.
+    """
+
+    outputs: dict[str, Tensor]
+    macs_fraction: Tensor
+    decisions: list[Decision]
+    selections: list[Selection]
+    stages: list[StageOutput]
+
+    @property
+    def logits(self) -> Tensor:
+        """The output of that name, which classifiers have."""
+        return self.outputs["logits"]
+
+
+class Network(StagedNetwork):
+    """Blocks, heads and the bookkeeping between them.
+
+    Args:
+        adapter: Describes the architecture; its modules become the network's.
+        families: What is adaptive; none: the dense network.
+        task: What it is for; None: what the adapter's shape says.
+
+    Raises:
+        ValueError: They do not fit each other.
+    """
+
+    def __init__(self, adapter: Adapter[Any], families: Sequence[Family] = (), task: Task | None = None) -> None:
+        super().__init__()
+        self.adapter = adapter
+        name = adapter.shape.task if task is None else task.name
+        if name not in TASKS:
+            raise ValueError(f"got task {name!r}, expected one of {', '.join(TASKS)}")
+        self.task = TASKS[name]
+        self.config: Any = with_families(dataclasses.replace(adapter.shape, task=name), families)
+        for place, part in adapter.embedding().items():
+            setattr(self, place, part)
+        c: EncoderConfig = self.config
+        self.blocks = nn.ModuleList(Block(c, number) for number in range(c.depth))
+        self.norm = make_norm(c)
+        self.head: AnyHead = make_head(c)
+        early = () if c.exits is None else c.exits.after
+        self.exit_norms = nn.ModuleList(make_norm(c) for _ in early)
+        self.exit_heads = nn.ModuleList(make_head(c) for _ in early)
+        self.price_scales = nn.ModuleDict()
+
+    @classmethod
+    def from_config(cls, config: EncoderConfig) -> Network:
+        """The network that ``config.json`` describes.
+
+        Raises:
+            ValueError: No adapter takes such a configuration.
+        """
+        from adaptrt.models.adapters import adapter_for
+
+        return cls(adapter_for(config), config.families)
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """What is adaptive, in the order in which prices are shared out."""
+        families: tuple[Family, ...] = self.config.families
+        return families
+
+    @property
+    def hard_budgets(self) -> bool:
+        """Whether gates and selections can also be told exact numbers."""
+        return bool(self.config.hard_budgets)
+
+    def set_price_scales(self, scales: dict[str, PriceScale]) -> None:
+        """Make one price steer several families: its map to the price of ``"acm"`` and of ``"tokens"``."""
+        self.price_scales = nn.ModuleDict(scales)
+
+    def enable_hard_budgets(self) -> None:
+        """Let exports be told exact numbers of learners and tokens; needs no training.
+
+        Raises:
+            ValueError: There are no gates or selections, or not of the kind that can be.
+        """
+        if self.config.acm is None and self.config.pruning is None:
+            super().enable_hard_budgets()
+        if self.hard_budgets:
+            return
+        self.config = with_families(self.config, [*self.families, HardBudgets()])
+
+    def fitted_scales(self) -> dict[str, PriceScale]:
+        """Its price scales by name; empty where every family has a price on its own scale."""
+        return {name: scale for name, scale in self.price_scales.items() if isinstance(scale, PriceScale)}
+
+    def clear_price_scales(self) -> None:
+        """Let every family have a price on its own scale."""
+        self.price_scales = nn.ModuleDict()
+
+    def embed_inputs(self, inputs: dict[str, Tensor]) -> Tokens:
+        """Make the first block's tokens from the network's inputs."""
+        return self.adapter.embed(self, inputs)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens per sample that work is counted for, the class token included."""
+        return self.adapter.tokens
+
+    @property
+    def token_axis(self) -> int | str:
+        """How many tokens a sample has before any selection, or the input's axis that says so."""
+        return self.adapter.token_axis
+
+    def input_specs(self) -> list[NamedTensor]:
+        """The adapter's inputs."""
+        return self.adapter.inputs()
+
+    def axis_limits(self) -> dict[str, tuple[int, int | None]]:
+        """The adapter's limits."""
+        return self.adapter.axis_limits()
+
+    def example_inputs(self, batch: int) -> dict[str, Tensor]:
+        """Random inputs of a batch, by name."""
+        return self.adapter.example_inputs(batch)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether any module's work depends on its input or on a knob."""
+        return bool(self.config.adaptive)
+
+    @property
+    def exits(self) -> ExitConfig | None:
+        """Where early heads stand."""
+        exits: ExitConfig | None = self.config.exits
+        return exits
+
+    def exit_modules(self) -> list[nn.Module]:
+        """Early heads with their norms, and the last head's learned certainty."""
+        found: list[nn.Module] = [*self.exit_heads, *self.exit_norms]
+        return found if self.head.certainty is None else [*found, self.head.certainty]
+
+    def stage_blocks(self, stage: int) -> range:
+        """Numbers of a stage's blocks."""
+        ends = [0, *(() if self.config.exits is None else self.config.exits.after), self.config.depth]
+        return range(ends[stage], ends[stage + 1])
+
+    def _stage_modules(self, stage: int) -> list[Block]:
+        found = [self.blocks[number] for number in self.stage_blocks(stage)]
+        assert all(isinstance(block, Block) for block in found)
+        return found  # type: ignore[return-value]
+
+    def gates(self) -> list[PriceGate | ArgmaxGate]:
+        """Every gate, in the order of the decisions in ``NetworkOutput``."""
+        found: list[PriceGate | ArgmaxGate] = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            found += block.gates()
+        return found
+
+    def price_limits(self) -> tuple[float, float]:
+        """Prices at which everything runs, and at which as little as may be does.
+
+        Raises:
+            ValueError: Nothing in the model has a price.
+        """
+        if len(self.price_scales):
+            return 0.0, max(float(scale.maximum) for scale in self.price_scales.values())  # type: ignore[arg-type]
+        limits = [family.price_limits(self) for family in self.families]
+        known = [pair for pair in limits if pair is not None]
+        if not known:
+            raise ValueError("got a model without prices, expected one with ACMs or price-driven pruning")
+        return min(low for low, _ in known), max(high for _, high in known)
+
+    def priced(self) -> list[Family]:
+        """The families that a price steers: the first by ``price``, each later one by a price of its own, too."""
+        return [family for family in self.families if family.price_limits(self) is not None]
+
+    @property
+    def prunes_by_price(self) -> bool:
+        """Whether token selections compare with a price."""
+        return any(family is self.config.pruning for family in self.priced())
+
+    def knob_specs(self) -> list[KnobSpec]:
+        """The graph inputs that change how much is computed, of the whole network."""
+        knobs, priced = [], self.priced()
+        if priced:
+            low, high = self.price_limits()
+            knobs.append(KnobSpec("price", "float32", (1,), low, high, low))
+            knobs += [KnobSpec(family.own_price, "float32", (1,), -1.0, high, -1.0) for family in priced[1:]]
+        return knobs + [knob for family in self.families for knob in family.number_knobs(self)]
+
+    def stage_knobs(self, stage: int) -> list[str]:
+        """Names of the knobs that a stage reads."""
+        blocks, read = self._stage_modules(stage), set()
+        priced = self.priced()
+        for family in self.families:
+            if any(family.stands_in(block) for block in blocks):
+                read |= {knob.name for knob in family.number_knobs(self)}
+                if family in priced:
+                    read |= {"price"} if family is priced[0] else {"price", family.own_price}
+        return [spec.name for spec in self.knob_specs() if spec.name in read]
+
+    def carried_specs(self, stage: int) -> list[CarriedSpec]:
+        """What a stage takes from the one before."""
+        if stage == 0:
+            return []
+        c = self.config
+        ragged = self._ragged_before(self.stage_blocks(stage).start)
+        count: int | str = "tokens" if ragged else self.tokens
+        specs = [CarriedSpec(NamedTensor("hidden", "float32", ("batch", count, c.width)), "next_hidden")]
+        if ragged:
+            specs.append(CarriedSpec(NamedTensor("valid", "bool", ("batch", "tokens")), "next_valid"))
+            specs.append(CarriedSpec(NamedTensor("index", "int32", ("batch", "tokens")), "next_index"))
+        specs.append(CarriedSpec(NamedTensor("macs_before", "float32", ("batch",)), "macs_fraction"))
+        if self.exit_criterion == "patience":
+            specs.append(CarriedSpec(NamedTensor("prediction", "int64", ("batch",)), "next_prediction"))
+            specs.append(CarriedSpec(NamedTensor("streak", "float32", ("batch",)), "next_streak"))
+        return specs
+
+    def _ragged_before(self, block: int) -> bool:
+        """Whether samples may have different numbers of tokens before a block."""
+        pruning = self.config.pruning
+        return self.adapter.ragged or (pruning is not None and any(number < block for number in pruning.blocks))
+
+    def selections_in(self, stage: int) -> int:
+        """How many token selections a stage makes."""
+        return sum(block.selector is not None for block in self._stage_modules(stage))
+
+    def gates_in(self, stage: int) -> int:
+        """How many gates a stage has."""
+        return sum(len(block.gates()) for block in self._stage_modules(stage))
+
+    def _prices(self, knobs: dict[str, Tensor]) -> Prices:
+        price = knobs.get("price")
+        follows = knobs.get("token_price")
+        token_price = price
+        if follows is not None and price is not None:
+            token_price = torch.where(follows < 0, price, follows) if follows.ndim == 1 else follows
+        if price is not None:
+            if "acm" in self.price_scales:
+                price = self.price_scales["acm"](price)
+            if "tokens" in self.price_scales and token_price is not None:
+                token_price = self.price_scales["tokens"](token_price)
+        return Prices(price, token_price, knobs.get("capacity"), knobs.get("keep"))
+
+    def run_stage(self, stage: int, inputs: dict[str, Tensor], knobs: dict[str, Tensor]) -> StageOutput:
+        """Run one stage; see ``StagedNetwork.run_stage``."""
+        work = WorkCount(self.dense_macs())
+        if stage == 0:
+            tokens = self.embed_inputs(inputs)
+            work.constant(self.adapter.embedding_macs(self))
+        else:
+            hidden = inputs["hidden"]
+            x = hidden.reshape(-1, hidden.shape[2])
+            presence = inputs.get("presence")
+            tokens = Tokens(x, hidden.shape[1], inputs.get("valid"), inputs.get("index"), presence=presence)
+        prices = self._prices(knobs)
+        decisions: list[Decision | Selection] = []
+        for block in self._stage_modules(stage):
+            before = tokens
+            tokens, made = block(tokens, prices)
+            block.count(work, before, tokens, made)
+            decisions += made
+        last = stage == len(self.stage_names) - 1
+        head, norm = (self.head, self.norm) if last else (self.exit_heads[stage], self.exit_norms[stage])
+        assert isinstance(head, AnyHead)
+        answer = head.read(tokens, norm, self.config.class_token, inputs)
+        head.count(work, tokens, last=last)
+        macs_fraction = work.total(inputs.get("macs_before"), next(iter(answer.outputs.values())))
+        carried = {} if last else {**self._carried(stage, tokens), **answer.carried}
+        confidence = answer.confidence if self.config.exits is not None else None
+        return StageOutput(answer.outputs, confidence, macs_fraction, carried, decisions, answer.certainty)
+
+    def _carried(self, stage: int, tokens: Tokens) -> dict[str, Tensor]:
+        given = {"next_hidden": tokens.grouped()}
+        if tokens.presence is not None:
+            given["next_presence"] = tokens.presence
+        if self._ragged_before(self.stage_blocks(stage).stop) and tokens.valid is not None:
+            assert tokens.position is not None
+            given |= {"next_valid": tokens.valid, "next_index": tokens.position}
+        return given
+
+    def run(self, inputs: dict[str, Tensor], knobs: dict[str, Tensor]) -> NetworkOutput:
+        """Run all stages on all samples, nobody leaving."""
+        stages = self.run_stages(inputs, knobs)
+        made = [decision for stage in stages for decision in stage.decisions]
+        return NetworkOutput(
+            stages[-1].outputs,
+            stages[-1].macs_fraction,
+            [decision for decision in made if isinstance(decision, Decision)],
+            [decision for decision in made if isinstance(decision, Selection)],
+            stages,
+        )
+
+    def forward(
+        self, *tensors: Tensor | None, price: Tensor | None = None, token_price: Tensor | None = None
+    ) -> NetworkOutput:
+        """Run all stages on all samples, nobody leaving early.
+
+        Args:
+            tensors: The inputs in their order; behind them, perhaps, the price and the tokens' price.
+            price: float32 ``[1]``, or in training one per sample, ``[B, 1]``. Not read by a dense model.
+            token_price: Of token selections, likewise; None: they follow ``price``.
+        """
+        names = [spec.name for spec in self.input_specs()]
+        inputs = {name: tensor for name, tensor in zip(names, tensors, strict=False) if tensor is not None}
+        positional = dict(zip(("price", "token_price"), tensors[len(names) :], strict=False))
+        given = {"price": price, "token_price": token_price, **positional}
+        return self.run(inputs, {name: value for name, value in given.items() if value is not None})
+
+    def layers(self) -> list[Layer]:
+        """Multiply-accumulates of every layer for one sample, no token pruned; see ``adaptrt.models.macs``."""
+        layers = [Layer("embed", self.adapter.embedding_macs(self))]
+        for number, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            layers += block.layers(f"blocks.{number}", self.tokens)
+        return [*layers, Layer("head", self.head.dense_macs(self.tokens))]
+
+    def dense_macs(self) -> int:
+        """Multiply-accumulates of the dense model for one sample."""
+        return sum(layer.dense for layer in self.layers())
+
+    def with_families(self, families: Sequence[Family]) -> Network:
+        """A network of the same shape with these families; weights of the same name and size are these, others new.
+
+        Raises:
+            ValueError: The families do not fit.
+        """
+        network = Network(self.adapter, families, self.task)
+        own = network.state_dict()
+        own.update({name: value for name, value in self.state_dict().items() if name in own})
+        network.load_state_dict(own)
+        return network.train(self.training)
+
+    def unsplit(self) -> Network:
+        """The same network in one stage, without its early heads."""
+        whole = self.with_families([family for family in self.families if not isinstance(family, ExitConfig)])
+        whole.set_price_scales(self.fitted_scales())
+        return whole
+
+    def dense_parameters(self) -> int:
+        """Number of weights of the dense model."""
+        with torch.device("meta"):  # the shape is enough
+            return sum(parameter.numel() for parameter in Network(self.adapter, (), self.task).parameters())
