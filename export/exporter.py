@@ -223,6 +223,8 @@ def describe_bundle(
 
 def _token_sets(model: StagedNetwork, stages: list[TracedStage]) -> dict[str, TokenSet]:
     """The tokens that stages decide about or carry a mask of."""
+    if sets := model.row_sets():
+        return {name: TokenSet(size) for name, size in sets.items()}
     masked = any(carry.name == "valid" for stage in stages for carry in stage.carry)
     if not masked and not any(stage.decisions for stage in stages):
         return {}

@@ -164,6 +164,15 @@ class StagedNetwork(nn.Module, abc.ABC):
     def selections_in(self, stage: int) -> int:
         """How many token selections a stage makes; each has an output size that depends on the data."""
 
+    def untold_before(self, stage: int) -> int:
+        """How many selections before a stage cannot be followed, so that bundles do not tell them."""
+        del stage
+        return 0
+
+    def row_sets(self) -> dict[str, Axis]:
+        """Sets of rows that selections are about, beside the network's tokens: how many a sample has at first."""
+        return {}
+
     @abc.abstractmethod
     def gates_in(self, stage: int) -> int:
         """How many gates a stage has."""

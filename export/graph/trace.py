@@ -238,6 +238,7 @@ def _decision_specs(model: StagedNetwork, stage: int, found: StageOutput) -> lis
     gates = sum(model.gates_in(earlier) for earlier in range(stage))
     selections = sum(model.selections_in(earlier) for earlier in range(stage))
     specs = []
+    told = selections - model.untold_before(stage)
     for decision in found.decisions:
         if isinstance(decision, Decision):
             specs.append(DecisionSpec("learners", gates, {"runs": f"learners_{gates}"}))
@@ -245,7 +246,9 @@ def _decision_specs(model: StagedNetwork, stage: int, found: StageOutput) -> lis
         else:
             if decision.disclosed:
                 outputs = {"index": f"kept_{selections}", "count": f"count_{selections}"}
-                specs.append(DecisionSpec("selection", selections, outputs))
+                spec = DecisionSpec("selection", told, outputs, of=decision.of, nested=decision.nested)
+                specs.append(spec)
+                told += 1
             selections += 1
     return specs
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import sympy
 import torch
@@ -19,6 +19,8 @@ from adaptrt.export.graph.program import Program, trace_program
 from adaptrt.export.graph.symbolic_work import BATCH as BATCH_SYMBOL
 from adaptrt.export.graph.symbolic_work import SymbolicWork, count_work, needed
 from adaptrt.export.own.declaration import BATCH, Declaration, require_same_outputs
+from adaptrt.export.own.row_sets import RowSet, follow_rows
+from adaptrt.export.own.traced_sizes import resized, traced_sizes, unused_primes
 from adaptrt.export.own.user_stage import TracedDense, TracedStage, UserStageOutput, full_knobs, run_user_stage
 from adaptrt.models.own import Adaptive, Named
 from adaptrt.models.staged_network import Axis, NamedTensor
@@ -27,8 +29,6 @@ from adaptrt.models.symbolic.dynamic_sizes import dynamic_sizes
 
 TAKEN, SIZE = "taken_{}", "size_{}"
 """Axes that no input has: rows taken by a call, numbered through the stages, and other sizes of the state."""
-_TRACED_BATCH = 3
-_LEAST_TRACED = 11
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class DerivedStage:
         counts: Axes whose real sizes it gets from the stage before.
         sizes: Of axes that no input has, from the sizes before them.
         outputs: The network's, as it gives them.
+        sets: What each call takes from; None for one that cannot be followed.
     """
 
     state: dict[str, StateTensor]
@@ -67,6 +68,7 @@ class DerivedStage:
     counts: tuple[str, ...] = ()
     sizes: dict[str, sympy.Expr] = field(default_factory=dict)
     outputs: tuple[NamedTensor, ...] = ()
+    sets: tuple[RowSet | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class _Traced:
     handed: dict[str, fx.Node]
     takes: int
     sizes: dict[str, sympy.Expr]
+    sources: list[Axis | None]
 
 
 def derive(network: Adaptive, declaration: Declaration) -> Derivation:
@@ -115,11 +118,11 @@ def derive(network: Adaptive, declaration: Declaration) -> Derivation:
     Raises:
         ExportError: The network does something that no graph can say; names the user's file and line.
     """
-    sizes = _traced_sizes(declaration)
-    inputs = resized(network.example(_TRACED_BATCH), declaration, sizes)
+    sizes = traced_sizes(declaration)
+    inputs = resized(network.example(sizes[BATCH]), declaration, sizes)
     traced: list[_Traced] = []
     state = {name: StateTensor(shape, _name(inputs[name].dtype), name) for name, shape in declaration.shapes.items()}
-    values, primes, taken, mode = dict(inputs), _primes(sizes), 0, "none"
+    values, primes, taken, mode = dict(inputs), unused_primes(sizes), 0, "none"
     for number in range(declaration.stages):
         one, values = _trace_stage(network, declaration, number, state, values, sizes, taken, primes)
         if traced:
@@ -134,6 +137,10 @@ def derive(network: Adaptive, declaration: Declaration) -> Derivation:
     if dense_work.products == 0:
         raise ExportError(f"{type(network).__name__} multiplies nothing, expected products: work is a share of theirs")
     stages, weights = _needed_stages(declaration, traced)
+    sources = [source for one in traced for source in one.sources]
+    sets = follow_rows(sources, [TAKEN.format(number) for number in range(len(sources))], list(declaration.sizes))
+    followed = iter(sets)
+    stages = [replace(stage, sets=tuple(itertools.islice(followed, stage.takes))) for stage in stages]
     limits = _joined([one.program.limits for one in traced] + [dense.limits], declaration)
     return Derivation(
         tuple(stages),
@@ -145,40 +152,6 @@ def derive(network: Adaptive, declaration: Declaration) -> Derivation:
         sizes,
         _tables(traced),
     )
-
-
-def resized(inputs: Named, declaration: Declaration, sizes: dict[str, int]) -> Named:
-    """Inputs cut, or repeated from the start, to given sizes of the named axes; others stay as they are."""
-    found = {}
-    for name, shape in declaration.shapes.items():
-        tensor = inputs[name]
-        for axis, size in enumerate(shape):
-            if isinstance(size, str) and size in sizes and size != BATCH and tensor.shape[axis] != sizes[size]:
-                tensor = tensor.index_select(axis, torch.arange(sizes[size]) % tensor.shape[axis])
-        found[name] = tensor
-    return found
-
-
-def _traced_sizes(declaration: Declaration) -> dict[str, int]:
-    """A size for each named axis, near the example's: no two alike, for they are told apart by them."""
-    sizes = {BATCH: _TRACED_BATCH}
-    for axis, size in declaration.sizes.items():
-        wanted = max(size, _LEAST_TRACED)
-        while wanted in sizes.values() or not _is_prime(wanted):
-            wanted -= 1
-            if wanted < 2:
-                wanted = next(n for n in itertools.count(_LEAST_TRACED) if _is_prime(n) and n not in sizes.values())
-                break
-        sizes[axis] = wanted
-    return sizes
-
-
-def _primes(sizes: dict[str, int]) -> Iterator[int]:
-    return (number for number in itertools.count(5) if _is_prime(number) and number not in sizes.values())
-
-
-def _is_prime(number: int) -> bool:
-    return number > 1 and all(number % divisor for divisor in range(2, int(number**0.5) + 1))
 
 
 def _trace_stage(
@@ -224,8 +197,20 @@ def _trace_stage(
     handed = dict(zip(given.state, itertools.islice(outputs, len(given.state)), strict=True))
     learners = list(itertools.islice(outputs, len(given.calls.learners)))
     decided += [*learners, *outputs]
-    found = _Traced(program, after, state, heads, decided, learners, handed, takes, {})
+    sources = [_source(program, node, sizes) for node in decided[len(decided) - 2 * takes :: 2]]
+    found = _Traced(program, after, state, heads, decided, learners, handed, takes, {}, sources)
     return found, after.state
+
+
+def _source(program: Program, index: fx.Node, sizes: dict[str, int]) -> Axis | None:
+    """The axis that a call takes its rows from, found from the index that it gives."""
+    (selected,) = index.all_input_nodes
+    rows = selected.args[0]
+    assert isinstance(rows, list | tuple) and isinstance(rows[0], fx.Node)
+    size = program.shape(rows[0])[1]
+    if size.is_Integer:
+        return int(size)
+    return size.name if size.is_Symbol and size.name in sizes else None
 
 
 def _example(spec: StateTensor, value: Tensor | None, sizes: dict[str, int]) -> Tensor:

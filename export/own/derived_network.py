@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.work_formula import evaluate, evaluate_whole
 from adaptrt.export.own.declaration import BATCH, LONGER, read_declaration
-from adaptrt.export.own.derivation import Derivation, DerivedStage, derive, resized
+from adaptrt.export.own.derivation import Derivation, DerivedStage, derive
 from adaptrt.export.own.own_task import own_task
+from adaptrt.export.own.traced_sizes import resized
 from adaptrt.export.own.user_stage import UserStageOutput, full_knobs, run_user_stage
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.gate import Decision
 from adaptrt.models.own import Adaptive, Named
-from adaptrt.models.staged_network import CarriedSpec, KnobSpec, NamedTensor, StagedNetwork, StageOutput
+from adaptrt.models.staged_network import Axis, CarriedSpec, KnobSpec, NamedTensor, StagedNetwork, StageOutput
 from adaptrt.models.symbolic.call_record import CallRecord
 from adaptrt.models.symbolic.graph_sizes import scalar
 from adaptrt.models.tokens import Selection
@@ -161,6 +162,14 @@ class DerivedNetwork(StagedNetwork):
         """Calls of ``take``."""
         return self._stages[stage].takes
 
+    def untold_before(self, stage: int) -> int:
+        """Calls before a stage that cannot be followed to an axis."""
+        return sum(rows is None for earlier in self._stages[:stage] for rows in earlier.sets)
+
+    def row_sets(self) -> dict[str, Axis]:
+        """What calls of ``take`` take from."""
+        return {rows.name: rows.size for stage in self._stages for rows in stage.sets if rows is not None}
+
     def gates_in(self, stage: int) -> int:
         """None: learners of a user's own modules are counted, and not disclosed."""
         del stage
@@ -185,7 +194,10 @@ class DerivedNetwork(StagedNetwork):
         outputs = {spec.name: given.leave.outputs[spec.name] for spec in self.output_specs}
         sure = None if given.leave.sure is None or last else given.leave.sure.to(torch.float32)
         decisions: list[Decision | Selection] = [
-            dataclasses.replace(call.selection, disclosed=False) for call in calls.selections
+            dataclasses.replace(call.selection, disclosed=False)
+            if rows is None
+            else dataclasses.replace(call.selection, of=rows.name, nested=rows.nested)
+            for call, rows in zip(calls.selections, found.sets, strict=True)
         ]
         return StageOutput(outputs, sure, macs_fraction, carried, decisions)
 

@@ -199,8 +199,8 @@ def test_sure_that_is_no_finite_number(sure: Any, says: str) -> None:
 
 def test_a_statistic_over_the_batch() -> None:
     says = (
-        r"^got logits of Mine after stage 0 in which sample 0 changed by \de-\d\d beside others, expected none to depend "
-        r"on its batch; let no rule and no statistic look at the batch"
+        r"^got logits of Mine after stage 0 in which sample 0 changed by \de-\d\d beside others, expected none to "
+        r"depend on its batch; let no rule and no statistic look at the batch"
     )
     refused(changed(stage=stage_with(lambda x: x - x.mean(0, keepdim=True))), says)
 

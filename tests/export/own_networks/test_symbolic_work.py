@@ -15,8 +15,8 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.program import Program, trace_program
 from adaptrt.export.graph.symbolic_work import SymbolicWork, count_work
 from adaptrt.export.graph.work_formula import evaluate, evaluate_whole
+from adaptrt.models import Network
 from adaptrt.models.adapters.resnet import ResNet
-from adaptrt.models.adapters.vit import ViT
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.gate import Decision
 from adaptrt.models.staged_network import StagedNetwork
@@ -42,7 +42,7 @@ def network(kind: str) -> StagedNetwork:
     if kind == "digits":
         return family_model(depth=2, acm=ACM)
     if kind.startswith("dense"):
-        return text_model(1) if "text" in kind else ViT(dataclasses.replace(SHAPE, depth=1)).eval()
+        return text_model(1) if "text" in kind else Network.from_config(dataclasses.replace(SHAPE, depth=1)).eval()
     return build(kind)
 
 
