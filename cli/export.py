@@ -13,6 +13,7 @@ _EXAMPLES = """
 adaptrt export digits
 adaptrt export models/weights/digits --output build/digits --points 40
 adaptrt export my_model --data mine.npz
+adaptrt export my_module:make --data mine.npz --output build/mine
 adaptrt export fashion --evaluations 200
 adaptrt export my_model --no-calibrate --debug
 adaptrt export build/models/fashion --output build/fashion --points 9 --evaluations 40
@@ -40,27 +41,32 @@ def export(
     debug: bool,
     as_json: bool,
 ) -> None:
-    """Export MODEL, a ready model or a model folder, as a bundle.
+    """Export MODEL, a ready model, a model folder or a network of your own, as a bundle.
 
     Traces it to ONNX, proves parity with torch, calibrates, and only then puts the bundle in its place.
     A model with one price is calibrated in --points passes over the data; one with several knobs has several
     chains of points, and combinations of its knobs are tried with the evaluations that are left.
+
+    A network of your own is named as MODULE:NAME, of a module in the current folder or on Python's path: a class
+    derived from adaptrt.models.Adaptive, or a function that returns one. docs/own_networks.md says how to write it.
     """
     if no_calibrate and data is not None:
         raise click.UsageError("got --data and --no-calibrate, expected one of them; leave one out")
     if no_calibrate and evaluations is not None:
         raise click.UsageError("got --evaluations and --no-calibrate, expected one of them; leave one out")
     from adaptrt.export.exporter import export_bundle
+    from adaptrt.export.own.user_module import is_reference, load_user_network
     from adaptrt.export.staging import check_replaceable
     from adaptrt.models.data.split import load_data
     from adaptrt.models.registry import load_model
 
     keep_on_interrupt("no bundle was written, one that was there is as it was")
-    source = load_model(model)
+    own = is_reference(model) and not Path(model).exists()
+    source = load_user_network(model) if own else load_model(model)
     folder = output or Path("build") / source.name
     check_replaceable(folder)
     splits = None
-    if not no_calibrate:
+    if not no_calibrate and not (own and data is None):
         name = data or source.data_name
         if name is None:
             raise CommandError(f"model {model!r} names no data set, expected --data or --no-calibrate; give one")
@@ -87,5 +93,7 @@ def export(
 
     show(tables.parity_table(report.parity.rows))
     if report.curve:
-        show(tables.curve_table(report.curve, "accuracy", source.model.dense_macs(), frontier_only=True))
+        show(tables.curve_table(report.curve, source.model.task.metric, source.model.dense_macs(), frontier_only=True))
+    if own and not report.curve:
+        show("It is not calibrated and knows no budgets: give --data, labelled samples in an .npz file")
     show(f"Bundle in {folder}")

@@ -117,7 +117,8 @@ def export_bundle(
     settings = parity_settings(model, inputs)
     parity = check_parity(model, stages, inputs, settings, tell).require(f"parity of {source.name!r}")
     tell("counting the work anew", 0.0)
-    check_work(stages, {name: array[:COUNTED_SAMPLES] for name, array in inputs.items()}, settings, model.dense_macs())
+    counted = {name: array[:COUNTED_SAMPLES] for name, array in inputs.items()}
+    check_work(stages, counted, settings, model.dense_macs_of(counted))
     one = run_reference(model, {name: array[:1] for name, array in inputs.items()}, settings[0])
     samples = golden_samples(one, len(settings))
     kept = {name: array[:samples] for name, array in inputs.items()}
@@ -131,7 +132,14 @@ def export_bundle(
         run_written(folder, golden, tell)
         if calibration is not None:
             bundle = calibrate_loaded(
-                folder, calibration, points=points, evaluations=evaluations, progress=tell, journal=journal
+                folder,
+                calibration,
+                points=points,
+                evaluations=evaluations,
+                progress=tell,
+                journal=journal,
+                task=model.task,
+                rule=model.exit_rule,
             )
             write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
     journal.unlink(missing_ok=True)
@@ -215,6 +223,8 @@ def describe_bundle(
 
 def _token_sets(model: StagedNetwork, stages: list[TracedStage]) -> dict[str, TokenSet]:
     """The tokens that stages decide about or carry a mask of."""
+    if sets := model.row_sets():
+        return {name: TokenSet(size) for name, size in sets.items()}
     masked = any(carry.name == "valid" for stage in stages for carry in stage.carry)
     if not masked and not any(stage.decisions for stage in stages):
         return {}

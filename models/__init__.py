@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
     from adaptrt.models.folder import LoadedModel, ModelFolderError, load_folder, save_model
     from adaptrt.models.network import Network
+    from adaptrt.models.own import Adaptive, Judge, Knob, Leave, Taken, take
     from adaptrt.models.registry import RECIPES, load_model
     from adaptrt.models.staged_network import StagedNetwork
     from adaptrt.models.symbolic.conditional_mlp import ConditionalGLU, ConditionalLinear, ConditionalMLP
@@ -29,6 +30,7 @@ _PLACES = {
     "families.acm": ("ACMConfig", "AdaptiveFFN", "AdaptiveProjections"),
     "families.gate": ("ArgmaxGate", "Decision", "PriceGate"),
     "folder": ("LoadedModel", "ModelFolderError", "load_folder", "save_model"),
+    "own": ("Adaptive", "Judge", "Knob", "Leave", "Taken", "take"),
     "registry": ("RECIPES", "load_model"),
     "symbolic.conditional_mlp": ("ConditionalGLU", "ConditionalLinear", "ConditionalMLP"),
     "training.recipe": ("Recipe",),
@@ -39,6 +41,7 @@ _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 __all__ = [
     "RECIPES",
     "ACMConfig",
+    "Adaptive",
     "AdaptiveFFN",
     "AdaptiveProjections",
     "ArgmaxGate",
@@ -46,17 +49,22 @@ __all__ = [
     "ConditionalLinear",
     "ConditionalMLP",
     "Decision",
+    "Judge",
+    "Knob",
+    "Leave",
     "LoadedModel",
     "ModelFolderError",
     "Network",
     "PriceGate",
     "Recipe",
     "StagedNetwork",
+    "Taken",
     "ViTConfig",
     "adapt",
     "load_folder",
     "load_model",
     "save_model",
+    "take",
     "train",
 ]
 

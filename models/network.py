@@ -151,6 +151,11 @@ class Network(StagedNetwork):
         """Random inputs of a batch, by name."""
         return self.adapter.example_inputs(batch)
 
+    def example_sizes(self) -> dict[str, int]:
+        """Sizes of named axes in traces, the inputs' own axis of tokens among them."""
+        sizes = super().example_sizes()
+        return sizes if isinstance(self.token_axis, int) else {**sizes, self.token_axis: sizes["tokens"]}
+
     @property
     def adaptive(self) -> bool:
         """Whether any module's work depends on its input or on a knob."""

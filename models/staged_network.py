@@ -9,8 +9,9 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from adaptrt.models.tasks import CLASSIFICATION, Task
@@ -106,6 +107,11 @@ class StagedNetwork(nn.Module, abc.ABC):
         return None if self.exits is None else self.exits.criterion
 
     @property
+    def exit_rule(self) -> Sequence[float] | None:
+        """Exit thresholds of the network's own, one for each stage but the last; None where it has none."""
+        return None
+
+    @property
     def token_axis(self) -> Axis | None:
         """How many tokens a sample has before any selection, or the input's axis that says so; None: no tokens."""
         return None
@@ -122,6 +128,18 @@ class StagedNetwork(nn.Module, abc.ABC):
     def example_inputs(self, batch: int) -> dict[str, Tensor]:
         """Random inputs of a batch, by name."""
 
+    def example_sizes(self) -> dict[str, int]:
+        """Sizes of named axes in traces: none 0 or 1, which would be frozen, and no two alike."""
+        return {"batch": 3, "tokens": 7}
+
+    def traced_inputs(self) -> dict[str, Tensor]:
+        """Inputs of these sizes."""
+        return self.example_inputs(self.example_sizes()["batch"])
+
+    def traced_limits(self) -> dict[str, tuple[int, int | None]]:
+        """Sizes of named axes that the code takes, of those that it does not take from 1 on without end."""
+        return {}
+
     @abc.abstractmethod
     def knob_specs(self) -> list[KnobSpec]:
         """Graph inputs that change how much is computed."""
@@ -130,6 +148,14 @@ class StagedNetwork(nn.Module, abc.ABC):
     def stage_knobs(self, stage: int) -> list[str]:
         """Names of the knobs that a stage reads."""
 
+    def traced_knob(self, spec: KnobSpec) -> float:
+        """A knob's value in traces: nothing runs, for what a graph can do must not depend on its example."""
+        return spec.maximum
+
+    def stage_inputs(self, stage: int) -> list[NamedTensor]:
+        """Those of the network's inputs that a stage takes, beside what it takes from the stage before."""
+        return [] if stage else self.input_specs()
+
     @abc.abstractmethod
     def carried_specs(self, stage: int) -> list[CarriedSpec]:
         """What a stage takes from the one before; nothing for stage 0."""
@@ -137,6 +163,15 @@ class StagedNetwork(nn.Module, abc.ABC):
     @abc.abstractmethod
     def selections_in(self, stage: int) -> int:
         """How many token selections a stage makes; each has an output size that depends on the data."""
+
+    def untold_before(self, stage: int) -> int:
+        """How many selections before a stage cannot be followed, so that bundles do not tell them."""
+        del stage
+        return 0
+
+    def row_sets(self) -> dict[str, Axis]:
+        """Sets of rows that selections are about, beside the network's tokens: how many a sample has at first."""
+        return {}
 
     @abc.abstractmethod
     def gates_in(self, stage: int) -> int:
@@ -159,6 +194,10 @@ class StagedNetwork(nn.Module, abc.ABC):
     @abc.abstractmethod
     def dense_macs(self) -> int:
         """Multiply-accumulates of the dense network for one input."""
+
+    def dense_macs_of(self, inputs: Mapping[str, npt.NDArray[Any]]) -> list[int]:
+        """Multiply-accumulates of the dense network that each sample's work is a share of."""
+        return [self.dense_macs()] * len(next(iter(inputs.values())))
 
     @abc.abstractmethod
     def dense_parameters(self) -> int:

@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+TOKENS = "tokens"
+"""The set of tokens of our own networks."""
+
 
 class Tokens(NamedTuple):
     """The tokens of a batch on their way through the blocks. B samples of K tokens, padded to the largest.
@@ -49,6 +52,8 @@ class Selection:
         margin: How far each token is from being decided the other way, ``[B, K]``; 0 is a tie.
         keeping: In training, 1 for tokens kept and 0 for others, with gradients, ``[B, K]``.
         present: In training, tokens that the selector could choose from, ``[B, K]``.
+        of: Name of the set of tokens. Those of another name than ``TOKENS`` are not followed in parity.
+        nested: Whether the tokens selected replace the set for what follows; else the others only skip some work.
         disclosed: Whether the decision is an output of exported graphs. It is not where tokens become others,
             fused or merged: positions then do not say what goes on.
     """
@@ -59,6 +64,8 @@ class Selection:
     keeping: Tensor | None = None
     present: Tensor | None = None
     disclosed: bool = True
+    of: str = TOKENS
+    nested: bool = True
 
 
 class Attention(NamedTuple):

@@ -14,6 +14,7 @@ from adaptrt.export.calibration.combinations import Point, search
 from adaptrt.export.calibration.evaluations import Evaluations, Progress, untold
 from adaptrt.export.calibration.frontier import mark_frontier, spread_prices
 from adaptrt.export.calibration.journal import JOURNAL_FILE, Journal, calibration_key
+from adaptrt.export.calibration.own_knobs import has_own_knobs, kept_rule, rule_point, search_own
 from adaptrt.export.calibration.stage_records import (
     BATCH,
     Outcome,
@@ -100,6 +101,7 @@ def calibrate_loaded(
     progress: Progress = untold,
     journal: Path | None = None,
     task: Task | None = None,
+    rule: Sequence[float] | None = None,
 ) -> Bundle:
     """Calibrate a bundle and give what its ``bundle.json`` is to say; it is not written.
 
@@ -114,6 +116,7 @@ def calibrate_loaded(
         journal: File to keep finished passes in, and to go on from; None keeps none. It stays where it
             is, for the caller to remove once the result is safe.
         task: What judges the outputs; None: the bundle's own.
+        rule: Exit thresholds of the network's own, a point ``rule`` of the curve; None: those of the curve before.
     """
     if points < 2:
         raise CalibrationError(f"got {points} points, expected at least 2")
@@ -126,7 +129,7 @@ def calibrate_loaded(
         for split in (data.calibration, data.test):
             split_feeds(model.bundle.inputs, split)
         limit = EVALUATIONS if evaluations is None else evaluations
-        curve, done = _searched(model, data, points, limit, progress, journal, task)
+        curve, done = _searched(model, data, points, limit, progress, journal, task, rule)
         about["evaluations"] = done
     dense = msgspec.structs.replace(model.bundle.dense, quality=_dense_quality(folder, model.bundle, data.test, task))
     bundle = msgspec.structs.replace(model.bundle, curve=curve, dense=dense, quality_metric=task.metric, data=about)
@@ -197,11 +200,14 @@ def _searched(
     progress: Progress,
     journal: Path | None,
     task: Task,
+    rule: Sequence[float] | None,
 ) -> tuple[list[CurvePoint], int]:
     """The curve of a bundle with several knobs, and the passes over calibration data that it took."""
     with Journal(journal, calibration_key(model.bundle, data)) as kept:
         evaluations = Evaluations(model, data, limit=limit, journal=kept, progress=progress, task=task)
-        found = search(evaluations, points=points)
+        found = (search_own if has_own_knobs(model.bundle) else search)(evaluations, points=points)
+        thresholds = kept_rule(model.bundle.curve) if rule is None else rule
+        found += [] if thresholds is None else [rule_point(evaluations, thresholds)]
         curve = _held_out(evaluations, found)
     progress(f"calibrated in {evaluations.done} passes", 1.0)
     return curve, evaluations.done

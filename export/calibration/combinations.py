@@ -38,7 +38,8 @@ from adaptrt.runtime.bundle.schema import (
 COMMON, ACM, TOKENS, EXITS, SHARES, HARD = "price", "acm", "tokens", "exits", "exits by share", "hard"
 """Settings of the chains."""
 
-_CALIBRATED = frozenset({PRICE_KNOB, TOKEN_PRICE_KNOB, THRESHOLDS_KNOB, CAPACITY_KNOB, KEEP_KNOB})
+CALIBRATED = frozenset({PRICE_KNOB, TOKEN_PRICE_KNOB, THRESHOLDS_KNOB, CAPACITY_KNOB, KEEP_KNOB})
+"""What the knobs of our families are called; others are the network's own, see ``own_knobs``."""
 _SEED = 0
 _FARTHEST = 8.0
 """Sampled prices are up to this factor away from the common one."""
@@ -91,7 +92,7 @@ def search(evaluations: Evaluations, *, points: int) -> list[Point]:
         CalibrationError: The limit is too small for two points per chain, the bundle has no knobs, or
             its price does not fit its exits.
     """
-    families = _Families(evaluations)
+    families = Families(evaluations)
     chains = families.chains(_affordable(evaluations.model.bundle, evaluations.limit, points))
     soft = [chain for chain in chains if not chain[0].hard]
     return [point for chain in chains for point in chain] + _worth_keeping(families.samples(soft), soft)
@@ -124,7 +125,7 @@ def _affordable(bundle: Bundle, limit: int, points: int) -> int:
     return points
 
 
-class _Families:
+class Families:
     """The families of one bundle: their chains, and samples off the chains."""
 
     def __init__(self, evaluations: Evaluations) -> None:
@@ -133,9 +134,9 @@ class _Families:
         self._knobs = {knob.name: knob for knob in bundle.knobs}
         self._price, self._token_price = self._knobs.get(PRICE_KNOB), self._knobs.get(TOKEN_PRICE_KNOB)
         self._exits = self._knobs.get(THRESHOLDS_KNOB)
-        if not self._knobs.keys() & _CALIBRATED:
+        if not self._knobs.keys() & CALIBRATED:
             raise CalibrationError(
-                f"bundle {bundle.name!r} has none of the knobs {', '.join(sorted(_CALIBRATED))}, expected one; "
+                f"bundle {bundle.name!r} has none of the knobs {', '.join(sorted(CALIBRATED))}, expected one; "
                 "nothing to calibrate"
             )
         if self._exits is not None and self._price is not None and self._price.minimum != 0:
@@ -158,7 +159,7 @@ class _Families:
         if self._token_price is not None:
             found.append(self._alone(TOKENS, TOKEN_PRICE_KNOB, points))
         if self._exits is not None:
-            found += self._exits_alone(points)
+            found += self.exits_alone(points)
         if self._knobs.keys() & {CAPACITY_KNOB, KEEP_KNOB}:
             found += self._hard(_hard_points(points))
         return found
@@ -220,9 +221,9 @@ class _Families:
         if not (dearest.thresholds == highest).all():
             found.append(self._point(dearest.setting, dearest.passed, highest))
         never = self._point(dearest.setting, dearest.passed, np.full_like(dearest.thresholds, np.inf))
-        return [*self._without_gaps([*chain[:-1], *found], points), never]
+        return [*self.without_gaps([*chain[:-1], *found], points), never]
 
-    def _without_gaps(self, chain: list[Point], points: int) -> list[Point]:
+    def without_gaps(self, chain: list[Point], points: int) -> list[Point]:
         """A chain with more points where work leaps between two of one pass.
 
         Confidences crowd together, so half-way between two thresholds is seldom half-way in work. Points in
@@ -267,7 +268,7 @@ class _Families:
         prices = spread_prices(fraction, lowest, highest, points, bent=lowest == 0)
         return [self._point(setting, {**self._off, knob: price}, None) for price in reversed(prices)]
 
-    def _exits_alone(self, points: int) -> list[list[Point]]:
+    def exits_alone(self, points: int) -> list[list[Point]]:
         """Early exit with everything else running in full, by price and by share; one pass for both."""
         assert self._exits is not None
         self._evaluations.begin("exits alone")

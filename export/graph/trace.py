@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptrt.export.errors import ExportError
+from adaptrt.export.graph.attention_transposes import merge_attention_transposes
 from adaptrt.export.graph.kept_tokens import resolve_kept
 from adaptrt.export.graph.scale_metadata import scale_metadata
 from adaptrt.export.parity.stage_graphs import StageFile
@@ -23,9 +24,6 @@ from adaptrt.models.symbolic.dynamic_sizes import dynamic_sizes
 from adaptrt.models.tasks import CLASSIFICATION
 from adaptrt.ops.record import IR_VERSION, ONNX_OPSET
 from adaptrt.runtime.bundle.schema import STAGE_METADATA, Carry, DecisionSpec, TensorSpec
-
-_EXAMPLE_SIZES = {"batch": 3, "tokens": 7}
-"""A dynamic dimension whose example size is 0 or 1 would be frozen; different ones cannot be confused."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +127,12 @@ def trace_stage(model: StagedNetwork, stage: int, *, debug: bool = False) -> Tra
             "learners_<gate> and kept_<selection>, or pass decisions=True to the runtime"
         )
     carried = model.carried_specs(stage)
-    specs = [found.tensor for found in carried] if stage else model.input_specs()
+    specs = [*model.stage_inputs(stage), *(found.tensor for found in carried)]
     knobs = [spec for spec in model.knob_specs() if spec.name in model.stage_knobs(stage)]
-    example = model.example_inputs(_EXAMPLE_SIZES["batch"]) if not stage else {s.name: _example(s) for s in specs}
-    dimensions: dict[str, Any] = {}
+    example = {c.tensor.name: _example(c.tensor, model.example_sizes()) for c in carried} | model.traced_inputs()
+    dimensions = _limited(model)
     shapes = [_dynamic(spec, dimensions) for spec in specs] + [None] * len(knobs)
-    example_knobs = [torch.full(spec.shape, spec.maximum, dtype=getattr(torch, spec.dtype)) for spec in knobs]
+    example_knobs = [torch.full(s.shape, model.traced_knob(s), dtype=getattr(torch, s.dtype)) for s in knobs]
     module = _Stage(model, stage, [spec.name for spec in specs], [spec.name for spec in knobs], debug)
     tensors = (*(example[spec.name] for spec in specs), *example_knobs)
     module.eval()
@@ -143,7 +141,7 @@ def trace_stage(model: StagedNetwork, stage: int, *, debug: bool = False) -> Tra
         found = model.run_stage(stage, inputs, knob_values)
     _require_outputs(model, stage, found)
     kept_names = [f"kept_size_{number}" for number in range(sizes.calls)]
-    tensors += tuple(torch.zeros(size) for size in itertools.islice(_primes(), sizes.calls))
+    tensors += tuple(torch.zeros(size) for size in itertools.islice(_primes(model), sizes.calls))
     shapes += [{0: torch.export.Dim(name)} for name in kept_names]
     decisions = _decision_specs(model, stage, found)
     outputs = [*found.outputs, "macs_fraction"] + ["confidence"] * (not module.last)
@@ -160,8 +158,8 @@ def trace_stage(model: StagedNetwork, stage: int, *, debug: bool = False) -> Tra
 
 def trace_dense(model: StagedNetwork) -> onnx.ModelProto:
     """Trace a dense network: its inputs, and the task's outputs as the only ones."""
-    specs, example = model.input_specs(), model.example_inputs(_EXAMPLE_SIZES["batch"])
-    dimensions: dict[str, Any] = {}
+    specs, example = model.input_specs(), model.traced_inputs()
+    dimensions = _limited(model)
     shapes = tuple(_dynamic(spec, dimensions) for spec in specs)
     names = [spec.name for spec in specs]
     tensors = tuple(example[name] for name in names)
@@ -200,19 +198,25 @@ def _described(graph: onnx.ModelProto, names: Sequence[str]) -> list[TensorSpec]
     return specs
 
 
-def _primes() -> Iterator[int]:
+def _primes(model: StagedNetwork) -> Iterator[int]:
     """Example sizes of what depends on the data, from 5 on: no two alike, none a multiple of another."""
     primes: list[int] = [2, 3]
     for number in itertools.count(5, 2):
         if all(number % prime for prime in primes):
             primes.append(number)
-            if number != _EXAMPLE_SIZES["tokens"]:
+            if number not in model.example_sizes().values():
                 yield number
 
 
-def _example(spec: NamedTensor) -> Tensor:
-    """An example of a carried tensor."""
-    shape = [_EXAMPLE_SIZES[size] if isinstance(size, str) else size for size in spec.shape]
+def _limited(model: StagedNetwork) -> dict[str, Any]:
+    """Dimensions of axes that the network's code takes within limits only."""
+    limits = model.traced_limits().items()
+    return {axis: torch.export.Dim(axis, min=low, max=high) for axis, (low, high) in limits}
+
+
+def _example(spec: NamedTensor, sizes: Mapping[str, int]) -> Tensor:
+    """An example of a tensor."""
+    shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
     if spec.dtype == "bool":
         return torch.ones(shape, dtype=torch.bool)
     if spec.dtype == "float32":
@@ -234,6 +238,7 @@ def _decision_specs(model: StagedNetwork, stage: int, found: StageOutput) -> lis
     gates = sum(model.gates_in(earlier) for earlier in range(stage))
     selections = sum(model.selections_in(earlier) for earlier in range(stage))
     specs = []
+    told = selections - model.untold_before(stage)
     for decision in found.decisions:
         if isinstance(decision, Decision):
             specs.append(DecisionSpec("learners", gates, {"runs": f"learners_{gates}"}))
@@ -241,9 +246,22 @@ def _decision_specs(model: StagedNetwork, stage: int, found: StageOutput) -> lis
         else:
             if decision.disclosed:
                 outputs = {"index": f"kept_{selections}", "count": f"count_{selections}"}
-                specs.append(DecisionSpec("selection", selections, outputs))
+                spec = DecisionSpec("selection", told, outputs, of=decision.of, nested=decision.nested)
+                specs.append(spec)
+                told += 1
             selections += 1
     return specs
+
+
+def _root(error: BaseException) -> str:
+    """What it was in the end that torch could not do, and with which operator, in one line."""
+    operator = next((line for line in str(error).splitlines() if "call_function[target=" in line), "")
+    operator = operator.partition("call_function[target=")[2].partition("]")[0].removeprefix("torch.ops.")
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip().splitlines()
+    cause = text[0] if text else type(error).__name__
+    return f"{cause}{f' ({operator})' if operator else ''}; write it with operators that torch.onnx.export takes"
 
 
 def _export(
@@ -272,10 +290,13 @@ def _export(
                 external_data=False,
                 verbose=False,
             )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ExportError(f"torch cannot write the network as ONNX: {_root(error)}") from error
     finally:
         quiet.setLevel(level)
     assert program is not None
     graph: onnx.ModelProto = program.model_proto
+    merge_attention_transposes(graph)
     graph.ir_version = IR_VERSION
     for node in [*graph.graph.node, *graph.graph.initializer, *graph.graph.value_info]:
         del node.metadata_props[:]  # traces of the source files, machine paths among them

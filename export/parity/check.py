@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from adaptrt.export.calibration.combinations import CALIBRATED
 from adaptrt.export.calibration.evaluations import Progress, untold
 from adaptrt.export.calibration.frontier import spread_prices
 from adaptrt.export.calibration.stage_records import split_feeds
@@ -27,7 +28,7 @@ from adaptrt.export.parity.comparison import (
 from adaptrt.export.parity.reference import Array, Reference, run_reference
 from adaptrt.export.parity.stage_graphs import StageGraphs
 from adaptrt.models.data.split import DataSplits
-from adaptrt.models.staged_network import StagedNetwork
+from adaptrt.models.staged_network import KnobSpec, StagedNetwork
 from adaptrt.runtime import load
 
 PARITY_PRICES = 7
@@ -75,11 +76,27 @@ def parity_settings(model: StagedNetwork, inputs: Mapping[str, Array]) -> list[S
             settings += [{**defaults, "token_price": middle}, {**defaults, "price": middle, "token_price": 0.0}]
     else:
         settings.append(dict(defaults))
+    settings += _own_settings(specs, defaults)
     hard = {name: spec for name, spec in specs.items() if name in ("capacity", "keep")}
     for share in (0.0, 0.3, 0.7) if hard else ():
         values = {name: [int(share * spec.maximum)] * spec.shape[0] for name, spec in hard.items()}
         settings.append({**defaults, **values})
     return settings
+
+
+def _own_settings(specs: Mapping[str, KnobSpec], defaults: Setting) -> list[Setting]:
+    """Knobs of the network's own: all some way from everything to least, and each of them alone at its least."""
+    own = {name: spec for name, spec in specs.items() if name not in CALIBRATED}
+    ways = (0.25, 0.5, 0.75, 1.0) if own else ()
+    together = [{name: [_towards_least(spec, way)] * spec.shape[0] for name, spec in own.items()} for way in ways]
+    alone = [{name: [_towards_least(spec, 1.0)] * spec.shape[0]} for name, spec in own.items() if len(own) > 1]
+    return [{**defaults, **values} for values in together + alone]
+
+
+def _towards_least(spec: KnobSpec, way: float) -> float:
+    least = spec.minimum if spec.default == spec.maximum else spec.maximum
+    value = spec.default + way * (least - spec.default)
+    return float(round(value)) if spec.dtype.startswith("int") else float(np.float32(value))
 
 
 def golden_samples(one: Reference, runs: int) -> int:

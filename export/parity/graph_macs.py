@@ -34,6 +34,7 @@ from onnx import AttributeProto, TensorProto, helper
 
 from adaptrt.export.errors import ParityError
 from adaptrt.export.graph.bodies import adaptive_nodes, attach_bodies
+from adaptrt.export.parity.padding import without_padding
 from adaptrt.export.parity.stage_graphs import StageFile
 from adaptrt.ops import DOMAIN, RECORDS
 
@@ -122,7 +123,7 @@ def check_work(
     stages: Sequence[StageFile],
     inputs: Mapping[str, Array],
     settings: Sequence[Mapping[str, Any]],
-    dense_macs: int,
+    dense_macs: int | Sequence[int],
     tolerance: float = WORK_TOLERANCE,
 ) -> WorkCheck:
     """Compare every stage's ``macs_fraction`` with a count of the graph's products, sample by sample.
@@ -131,7 +132,7 @@ def check_work(
         stages: With or without bodies.
         inputs: A few samples; each runs alone at every setting, and all together.
         settings: Values of the knobs, all of them in each setting.
-        dense_macs: Of the dense model; ``check_dense_macs`` says whether that is true.
+        dense_macs: Of the dense model, for all samples or for each; ``check_dense_macs`` says whether that is true.
         tolerance: Largest relative difference.
 
     Raises:
@@ -141,6 +142,7 @@ def check_work(
     samples = min((len(array) for array in inputs.values()), default=0)
     if not settings or not samples:
         raise ParityError(f"got {len(settings)} settings and {samples} samples to count work at, expected one each")
+    dense = [dense_macs] * samples if isinstance(dense_macs, int) else list(dense_macs)
     graphs = _Graphs(stages, {name for setting in settings for name in setting})
     alone = [graphs.alone(inputs, sample) for sample in range(samples)]
     batch = _together(alone, inputs)
@@ -153,7 +155,7 @@ def check_work(
             same = True
             for number, ((work, own), (_, given)) in enumerate(zip(run, together, strict=True)):
                 where = _where(setting, sample, number, len(stages))
-                share, counted = float(own[_SHARE][0]), work / dense_macs
+                share, counted = float(own[_SHARE][0]), work / dense[sample]
                 errors.append(_compare(share, counted, tolerance, where, _COUNTED))
                 same = same and all(_begins(given[key], own[key], sample, samples) for key in stages[number].disclosed)
                 if same:
@@ -217,14 +219,9 @@ class _Graphs:
 
     def alone(self, inputs: Mapping[str, Array], sample: int) -> dict[str, Array]:
         """One sample, without the places that its inputs mark as padding; the first one always is real."""
-        axes = {value.name: _second_axis(value) for value in self._stages[0].graph.graph.input}
-        one = {name: array[sample : sample + 1] for name, array in inputs.items()}
-        for name in inputs:
-            mask = one[name]
-            if mask.dtype == bool and mask.ndim == 2 and axes.get(name):
-                real = mask[0] | (np.arange(mask.shape[1]) == 0)
-                one |= {other: one[other][:, real] for other in one if axes.get(other) == axes[name]}
-        return one
+        values = {value.name: value for stage in self._stages for value in stage.graph.graph.input}
+        axes = {name: _axes(values[name]) for name in inputs if name in values}
+        return without_padding({name: array[sample : sample + 1] for name, array in inputs.items()}, axes)
 
     def run(
         self, inputs: Mapping[str, Array], setting: Mapping[str, Any], *, count: bool = True
@@ -233,8 +230,8 @@ class _Graphs:
         found: list[tuple[int, dict[str, Array]]] = []
         total = 0
         for stage, graph in zip(self._stages, self._counted, strict=True):
-            fed = stage.taken(found[-1][1], inputs) if found else inputs
-            given = graph.run({**fed, **setting})
+            fed = stage.taken(found[-1][1], inputs) if found else {}
+            given = graph.run({**inputs, **fed, **setting})
             total += graph.count(given) if count else 0
             found.append((total, given))
         return found
@@ -378,10 +375,9 @@ def _shape(given: Mapping[str, Array], name: str) -> list[int]:
     return [int(size) for size in given[f"{_SHAPE}{name}"]]
 
 
-def _second_axis(value: onnx.ValueInfoProto) -> str:
-    """Name of an input's second axis, empty if it has none or a fixed size."""
-    dims = value.type.tensor_type.shape.dim
-    return dims[1].dim_param if len(dims) > 1 else ""
+def _axes(value: onnx.ValueInfoProto) -> list[str]:
+    """Names of an input's axes, empty where the size is fixed."""
+    return [dim.dim_param for dim in value.type.tensor_type.shape.dim]
 
 
 def _as_declared(value: Any, declared: onnx.TypeProto.Tensor) -> Array:

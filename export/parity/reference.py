@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 GOLDEN_FILE = "golden.npz"  # its name in a bundle
+FOLLOWED = "tokens"  # the set of tokens whose decisions are compared one by one; see ``models.tokens.TOKENS``
 FAR = np.float32(1e9)  # margin where nothing was decided
 _COUNTED = ("macs_fraction", "confidence")
 _LARGEST_GOLDEN = 256 * 2**20  # bytes, unpacked
@@ -53,7 +54,7 @@ class Reference:
         margin: Distance of each comparison from a tie, ``[G, B, T, M]``; M is N, or 1 for an argmax gate.
         kept: Tokens that each selection kept, bool ``[S, B, T]``.
         selection_margin: Distance of each token from being decided otherwise, ``[S, B, T]``.
-        undisclosed: Least distance from a tie in selections that graphs do not disclose, ``[B]``.
+        undisclosed: Least distance from a tie in selections that cannot be forced in graphs, ``[B]``.
     """
 
     knobs: dict[str, Array]
@@ -127,7 +128,7 @@ def _decisions(
     made: list[Decision | Selection] = []
     undisclosed = np.full(batch, FAR)
     for decision in (decision for out in stages for decision in out.decisions):
-        if isinstance(decision, Selection) and not decision.disclosed:
+        if isinstance(decision, Selection) and not (decision.disclosed and decision.of == FOLLOWED):
             undisclosed = np.minimum(undisclosed, decision.margin.abs().amin(1).numpy())
         else:
             made.append(decision)

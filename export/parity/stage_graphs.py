@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 
 from adaptrt.export.errors import ParityError
-from adaptrt.export.parity.reference import Reference, StageValues, follow, spread
+from adaptrt.export.parity.reference import FOLLOWED, Reference, StageValues, follow, spread
 from adaptrt.export.parity.teacher_forcing import force_decisions
 from adaptrt.runtime.bundle.schema import Carry, DecisionSpec
 
@@ -26,6 +26,11 @@ class StageFile:
     graph: onnx.ModelProto
     carry: list[Carry]
     decisions: list[DecisionSpec]
+
+    @property
+    def followed(self) -> list[DecisionSpec]:
+        """Decisions about the tokens of our own networks, which can be forced and compared one by one."""
+        return [decision for decision in self.decisions if decision.of == FOLLOWED]
 
     @property
     def disclosed(self) -> list[str]:
@@ -68,10 +73,10 @@ class StageGraphs:
     ) -> None:
         opened = open_session or _session
         self.stages, self._defaults = list(stages), dict(defaults)
-        kinds = [decision.kind for stage in stages for decision in stage.decisions]
+        kinds = [decision.kind for stage in stages for decision in stage.followed]
         self.gates, self.selections = kinds.count("learners"), kinds.count("selection")
         self._free = [opened(stage.graph) for stage in stages]
-        self._forced = [opened(force_decisions(stage.graph, stage.decisions)) for stage in stages] if forcible else []
+        self._forced = [opened(force_decisions(stage.graph, stage.followed)) for stage in stages] if forcible else []
 
     def run(self, reference: Reference, *, forced: bool) -> GraphRun:
         """Run all stages on all of a reference's samples, at its knobs; if ``forced``, under its decisions.
@@ -89,9 +94,9 @@ class StageGraphs:
             known = {node.name for node in session.get_inputs()}
             feeds = {name: value for name, value in available.items() if name in known}
             if forced:
-                feeds |= trail.forced_feeds(stage.decisions, known)
+                feeds |= trail.forced_feeds(stage.followed, known)
             given = _run(session, feeds)
-            trail.read(stage.decisions, given)
+            trail.read(stage.followed, given)
             outputs = {name: given[name] for name in reference.outputs}
             values.append(StageValues(outputs, given["macs_fraction"], given.get("confidence")))
         k, kept = trail.decisions(self.gates, self.selections)

@@ -24,7 +24,8 @@ class Split:
     Attributes:
         inputs: What the model takes, first axis the samples; images are float32 ``[B, C, H, W]`` in 0..1.
         labels: What a task judges by: int64 ``[B]`` of classifiers, ``[B, tokens]`` where tokens are classified,
-            fractions ``[B, width]`` where a vector is wanted.
+            fractions ``[B, width]`` where a vector is wanted; for a network of the user's own whatever its judge takes,
+            numbers ``[B, ...]``.
         others: Further inputs by name, of models that take several (a text encoder's ``mask``); first axis as above.
         name: Of ``inputs``; None: the model's first input, whatever it is called.
 
@@ -38,7 +39,7 @@ class Split:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.inputs.ndim < 2 or self.labels.ndim < 1 or self.labels.dtype.kind not in "iuf":
+        if self.inputs.ndim < 2 or self.labels.ndim < 1:
             raise DataError(
                 f"got inputs of shape {list(self.inputs.shape)} and labels of shape {list(self.labels.shape)}, "
                 "expected inputs with samples as their first axis and one label for each; reshape them"
@@ -46,14 +47,17 @@ class Split:
         every = [self.inputs, *self.others.values()]
         if any(array.dtype.kind not in "biuf" for array in every):
             raise DataError(f"got inputs of type {', '.join(str(array.dtype) for array in every)}, expected numbers")
-        negative = self.labels.ndim == 1 and self.labels.min(initial=0) < 0
-        if not all(np.isfinite(array).all() for array in [*every, self.labels]) or negative:
+        if not all(np.isfinite(array).all() for array in [*every, self.labels]) or self._negative_class():
             raise DataError("got NaN or infinite inputs or negative labels, expected finite ones; mend the data")
         if any(len(array) != len(self.labels) for array in every) or not len(self.labels):
             raise DataError(
                 f"got {', '.join(str(len(array)) for array in every)} inputs and {len(self.labels)} labels, expected "
                 "as many of both, at least 1"
             )
+
+    def _negative_class(self) -> bool:
+        """Whether a label is no class; only one whole number for each sample is meant as one."""
+        return self.labels.ndim == 1 and self.labels.dtype.kind in "iu" and bool(self.labels.min(initial=0) < 0)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -143,10 +147,15 @@ def _split(arrays: dict[str, npt.NDArray[Any]], part: str) -> Split:
             f"model's inputs, such as {part}tokens; save them with numpy.savez"
         )
     labels = arrays.pop("labels")
-    if labels.ndim == 1 or labels.dtype.kind != "f":  # fractions can be wanted where they are a vector for each sample
+    if labels.dtype.kind in "iu":
         labels = labels.astype(np.int64, casting="same_kind", copy=False)
-    else:
+    elif labels.dtype.kind == "f" and labels.ndim > 1:  # targets of a network's own
         labels = labels.astype(np.float32, copy=False)
+    else:
+        raise DataError(
+            f"got {part}labels of type {labels.dtype} and shape {list(labels.shape)}, expected whole numbers, or "
+            "fractions [samples, ...] that a network's own judge takes; convert them"
+        )
     single = {name: _computed(array) for name, array in arrays.items()}
     first, *rest = single
     name = None if first == "inputs" else first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from adaptrt.models.symbolic.call_record import LearnerCall, current_record
 from adaptrt.models.symbolic.graph_sizes import in_onnx_export
 from adaptrt.ops import DOMAIN, OPSET_VERSION
 from adaptrt.ops.activations import activation_named
@@ -65,6 +66,9 @@ class _Learners(nn.Module):
 
     def forward(self, x: Tensor, k: Tensor) -> Tensor:
         """Run the first ``k[t]`` learners of each token: ``x[T, D]``, ``k[T]`` int32 -> ``[T, E]``."""
+        record = current_record()
+        if record is not None:
+            record.learners.append(LearnerCall(k, self.learners))
         if not in_onnx_export(self.op):
             return self.masked(x, first_learners(k, self.learners).to(x.dtype))
         return torch.onnx.ops.symbolic(

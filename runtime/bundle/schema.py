@@ -16,7 +16,7 @@ PRICE_KNOB = "price"
 TOKEN_PRICE_KNOB = "token_price"
 THRESHOLDS_KNOB = "exit_thresholds"
 """The one knob that no graph has: the host compares the confidences with it. It alone may be infinite."""
-CRITERIA = ("max_softmax", "entropy", "certainty", "patience")
+CRITERIA = ("max_softmax", "entropy", "certainty", "patience", "own")
 SNAPPING_SETTING = "sample"
 """How the setting of a point begins that is run as it was measured, never interpolated."""
 STAGE_METADATA = "adaptrt.stage"
