@@ -8,8 +8,8 @@ from pathlib import Path
 from adaptrt.runtime.backends import Backend, Provider, Settings, check_threads
 from adaptrt.runtime.backends.backend_table import DEFAULT_BACKEND
 from adaptrt.runtime.backends.selection import check_backend, create_backends
-from adaptrt.runtime.bundle import bundle_files
 from adaptrt.runtime.bundle.bundle_file import read_bundle
+from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.control.table_check import check_table
 from adaptrt.runtime.device.processors import granted_processors
 from adaptrt.runtime.errors import BackendError
@@ -50,11 +50,47 @@ def load(
     """
     check_backend(backend)
     bundle = read_bundle(path, verify_hashes=False)  # the hash is taken where the bytes are used
+    return open_bundle(
+        path,
+        bundle,
+        threads=threads,
+        backend=backend,
+        providers=providers,
+        precision=precision,
+        plugin_library=plugin_library,
+    )
+
+
+def open_bundle(
+    path: str | Path,
+    bundle: Bundle,
+    *,
+    threads: int | None = None,
+    backend: str = DEFAULT_BACKEND,
+    providers: Sequence[Provider] | None = None,
+    precision: str | None = None,
+    plugin_library: str | Path | None = None,
+) -> AdaptiveModel:
+    """Load a folder by a description that need not be in it: exports and calibrations run it before it is written.
+
+    Args:
+        path: the folder with the files that the description names.
+        bundle: as ``read_bundle`` would give it.
+        threads: as for ``load``.
+        backend: likewise.
+        providers: likewise.
+        precision: likewise.
+        plugin_library: likewise.
+
+    Raises:
+        BundleError: a file is missing, damaged or another one, or the budget table contradicts the curve.
+        BackendError: as for ``load``.
+    """
     check_table(bundle)
     library = None if plugin_library is None else Path(plugin_library)
     threads = granted_processors().threads if threads is None else check_threads(threads)
     settings = Settings(threads=threads, providers=providers, precision=precision, plugin_library=library)
-    root = bundle_files.bundle_root(path)
+    root = Path(path).resolve()
     chosen = create_backends(backend, root, bundle, settings)
 
     def reload() -> Sequence[Backend]:

@@ -85,7 +85,7 @@ def calibrate_bundle(
     """
     journal = folder / JOURNAL_FILE
     bundle = calibrate_loaded(
-        folder, data, points=points, evaluations=evaluations, progress=progress or untold, journal=journal
+        load(folder), folder, data, points=points, evaluations=evaluations, progress=progress or untold, journal=journal
     )
     write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
     journal.unlink(missing_ok=True)
@@ -93,6 +93,7 @@ def calibrate_bundle(
 
 
 def calibrate_loaded(
+    model: AdaptiveModel,
     folder: Path,
     data: DataSplits,
     *,
@@ -108,7 +109,8 @@ def calibrate_loaded(
     Arguments and errors are those of ``calibrate_bundle``.
 
     Args:
-        folder: The bundle.
+        model: The bundle, loaded.
+        folder: Its files; a ``bundle.json`` need not be among them yet.
         data: Labelled data.
         points: Points per chain.
         evaluations: Passes at most; None for the default.
@@ -120,7 +122,6 @@ def calibrate_loaded(
     """
     if points < 2:
         raise CalibrationError(f"got {points} points, expected at least 2")
-    model = load(folder)
     task = task or bundle_task(model.bundle)
     about = describe(data)
     if not has_combinations(model.bundle):

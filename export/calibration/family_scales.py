@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from adaptrt.export.calibration.evaluations import Progress
 from adaptrt.export.calibration.price_scale import sweep_family
+from adaptrt.export.description import describe_bundle
 from adaptrt.export.graph.stage_files import save_stages, trace_stages
-from adaptrt.export.staging import write_file
 from adaptrt.models.data.split import DataSplits
 from adaptrt.models.families.price_scale import PriceScale
 from adaptrt.models.folder import LoadedModel
 from adaptrt.models.network import Network
-from adaptrt.runtime import load
-from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, Dense, encode_bundle
+from adaptrt.runtime.bundle.bundle_file import Dense
 from adaptrt.runtime.bundle.schema import PRICE_KNOB
+from adaptrt.runtime.loading import open_bundle
 
 SWEEP_POINTS = 13
 SWEEP_SAMPLES = 2_000
@@ -26,7 +25,6 @@ def fit_family_scales(
     scratch: Path,
     data: DataSplits,
     *,
-    describe: Callable[..., Bundle],
     progress: Progress,
 ) -> None:
     """Give a model the scales by which one price steers all its families.
@@ -39,7 +37,6 @@ def fit_family_scales(
         source: Its model is changed in place: ``price_scales`` are set.
         scratch: Folder for the graphs with raw prices.
         data: Its calibration part is swept, 2,000 samples at most.
-        describe: Gives ``bundle.json``'s content for traced stages.
         progress: Told what is being done.
     """
     model, priced = source.model, source.model.priced()
@@ -49,9 +46,8 @@ def fit_family_scales(
     model.clear_price_scales()
     stages, ops = trace_stages(model, debug=False, progress=lambda what, share: progress(f"{what}, raw prices", share))
     dense = Dense(macs=model.dense_macs(), parameters=1)
-    bundle = describe(source, stages, save_stages(stages, scratch), ops, dense)
-    write_file(scratch / BUNDLE_FILE, encode_bundle(bundle))
-    running = load(scratch)
+    bundle = describe_bundle(source, stages, save_stages(stages, scratch), ops, dense)
+    running = open_bundle(scratch, bundle)
     split = data.calibration.part(slice(SWEEP_SAMPLES))
     scales: dict[str, PriceScale] = {}
     knobs = [PRICE_KNOB, *(family.own_price for family in priced[1:])]

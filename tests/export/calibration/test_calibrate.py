@@ -221,10 +221,9 @@ class TestCombinations:
         assert not any(what.startswith("going on") for what in told)
         assert found.data["calibration"] == 64 and not (folder / JOURNAL_FILE).exists()
 
-    def test_without_a_journal_nothing_is_written(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(calibrate, "load", lambda _: FakeModel(*ALL))
+    def test_without_a_journal_nothing_is_written(self, folder: Path) -> None:
         before = (folder / "bundle.json").read_bytes()
-        bundle = calibrate_loaded(folder, fake_data(64), points=3, evaluations=30)
+        bundle = calibrate_loaded(FakeModel(*ALL), folder, fake_data(64), points=3, evaluations=30)
         assert len(bundle.curve) > 15 and bundle.data["evaluations"] <= 30
         assert [path.name for path in folder.iterdir()] == ["bundle.json"]
         assert (folder / "bundle.json").read_bytes() == before
