@@ -1,1 +1,4 @@
-"""Measurements: each prints a table and writes JSON; ``python -m adaptrt.bench.<name> -h`` explains one."""
+"""Measurements: each prints a table and writes JSON.
+
+``python -m adaptrt.bench`` lists them, ``python -m adaptrt.bench.NAME --help`` explains one.
+"""

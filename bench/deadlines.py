@@ -1,4 +1,7 @@
-"""Deadlines kept and missed: ``python -m adaptrt.bench.deadlines BUNDLE``, a bundle with exits, call after call."""
+"""Deadlines kept and missed on a bundle with exits, call after call.
+
+``python -m adaptrt.bench.deadlines BUNDLE`` measures at five deadlines.
+"""
 
 from __future__ import annotations
 

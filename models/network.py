@@ -17,7 +17,7 @@ from adaptrt.models.families.family import Family
 from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
 from adaptrt.models.families.hard_budgets import HardBudgets
 from adaptrt.models.families.price_scale import PriceScale
-from adaptrt.models.heads import AnyHead, make_head
+from adaptrt.models.heads import AnyHead, TokenHead, make_head
 from adaptrt.models.macs import Layer
 from adaptrt.models.staged_network import CarriedSpec, KnobSpec, NamedTensor, StagedNetwork, StageOutput
 from adaptrt.models.tasks import TASKS, Task
@@ -151,6 +151,11 @@ class Network(StagedNetwork):
         """Random inputs of a batch, by name."""
         return self.adapter.example_inputs(batch)
 
+    def example_sizes(self) -> dict[str, int]:
+        """Sizes of named axes in traces, the inputs' own axis of tokens among them."""
+        sizes = super().example_sizes()
+        return sizes if isinstance(self.token_axis, int) else {**sizes, self.token_axis: sizes["tokens"]}
+
     @property
     def adaptive(self) -> bool:
         """Whether any module's work depends on its input or on a knob."""
@@ -234,11 +239,13 @@ class Network(StagedNetwork):
             return []
         c = self.config
         ragged = self._ragged_before(self.stage_blocks(stage).start)
-        count: int | str = "tokens" if ragged else self.tokens
+        # An answer for every token is as long as the inputs; else padding may be cut off between stages.
+        axis: int | str = self.adapter.token_axis if isinstance(self.head, TokenHead) else "tokens"
+        count = axis if ragged else self.tokens
         specs = [CarriedSpec(NamedTensor("hidden", "float32", ("batch", count, c.width)), "next_hidden")]
         if ragged:
-            specs.append(CarriedSpec(NamedTensor("valid", "bool", ("batch", "tokens")), "next_valid"))
-            specs.append(CarriedSpec(NamedTensor("index", "int32", ("batch", "tokens")), "next_index"))
+            specs.append(CarriedSpec(NamedTensor("valid", "bool", ("batch", count)), "next_valid"))
+            specs.append(CarriedSpec(NamedTensor("index", "int32", ("batch", count)), "next_index"))
         specs.append(CarriedSpec(NamedTensor("macs_before", "float32", ("batch",)), "macs_fraction"))
         if self.exit_criterion == "patience":
             specs.append(CarriedSpec(NamedTensor("prediction", "int64", ("batch",)), "next_prediction"))

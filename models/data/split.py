@@ -23,7 +23,9 @@ class Split:
 
     Attributes:
         inputs: What the model takes, first axis the samples; images are float32 ``[B, C, H, W]`` in 0..1.
-        labels: int64 ``[B]``; for a network of the user's own whatever its judge takes, numbers ``[B, ...]``.
+        labels: What a task judges by: int64 ``[B]`` of classifiers, ``[B, tokens]`` where tokens are classified,
+            fractions ``[B, width]`` where a vector is wanted; for a network of the user's own whatever its judge takes,
+            numbers ``[B, ...]``.
         others: Further inputs by name, of models that take several (a text encoder's ``mask``); first axis as above.
         name: Of ``inputs``; None: the model's first input, whatever it is called.
 

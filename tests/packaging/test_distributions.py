@@ -14,7 +14,7 @@ from tests.packaging.conftest import Distributions, Installed
 from tests.test_package import ROOMS
 
 LEFT_OUT = {
-    "bench/results/*": "figures that the README quotes",
+    "bench/results/*": "figures that the documentation quotes",
     "plugins_trt/csrc/.clang-format": "what `make lint` of a checkout would take",
 }
 """Files of the rooms that are for those who work on the project, and why."""

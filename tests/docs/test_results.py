@@ -1,0 +1,165 @@
+"""The tables of measured results say what the kept files say: ``bench/results``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.docs.code_blocks import ROOT, page_text
+
+Rows = list[list[str]]
+NETWORKS = ("combined", "acm", "tokens", "exits", "fixed", "merge", "narrow128", "narrow96")
+NONE = "–"
+
+
+def kept(name: str) -> Any:
+    return json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text())
+
+
+def tables(text: str, heading: str) -> list[Rows]:
+    """The tables under a heading, without their first two lines."""
+    section = re.split(r"^#{1,6} ", text.split(f"# {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    blocks = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    return [[[cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines()[2:]] for block in blocks]
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    return NONE if share is None else f"{share:.{digits}%}"
+
+
+def digits() -> Rows:
+    result = kept("digits")
+
+    def ratio(row: Any, batch: str) -> str:
+        return f"{row['ratio'][batch]['median']:.2f}"
+
+    rows = [
+        [percent(row["macs_fraction"], 1), percent(row["quality"]), ratio(row, "1"), ratio(row, "64")]
+        for row in result["rows"]
+    ]
+    times = [f"1 ({result['dense'][batch]['median']:.3g} ms)" for batch in ("1", "64")]
+    return [*rows, ["dense model", percent(result["dense_quality"]), *times]]
+
+
+def family_budgets() -> Rows:
+    return [
+        [percent(row["fraction"], 0), *(percent(row["accuracy"][name]) for name in NETWORKS)]
+        for row in kept("families")["budgets"]
+    ]
+
+
+def early_exits() -> Rows:
+    return [
+        [
+            percent(row["expected_cost"], 1),
+            " / ".join(percent(share, 0) for share in row["exits"]),
+            f"{row['over_dense']['median']:.3f}",
+            f"{row['over_expected']['median']:.2f}",
+        ]
+        for row in kept("early_exit")["exit_rows"]
+        if row["families"] == "exits" and row["expected_cost"] > 0.35
+    ]
+
+
+def deadlines() -> Rows:
+    return [[f"{row['deadline_ms']:.2f} ms", percent(row["missed"])] for row in kept("deadlines")["rows"]]
+
+
+def control() -> Rows:
+    rows: dict[str, dict[str, Any]] = {}
+    for row in kept("control")["rows"]:
+        rows.setdefault(row["trace"], {})[row["rival"]] = row
+    made = []
+    for trace, rivals in rows.items():
+        ours = rivals["controller"]
+        settled = NONE if ours["settled_after"] is None else f"{ours['settled_after']:.0f} calls"
+        missed = [percent(rivals[name]["missed"], 1) for name in rivals]
+        made.append([trace, *missed, settled, f"{ours['below_oracle']:.2f}"])
+    return made
+
+
+def on_machine() -> Rows:
+    made: dict[str, list[str]] = {}
+    for phase in kept("control")["on_machine"]["phases"]:
+        cell = f"{phase['p95_over_target']:.2f} ({percent(phase['macs_fraction'], 0)})"
+        made.setdefault(phase["rival"], []).append(cell)
+    return [[rival, *cells] for rival, cells in made.items()]
+
+
+def one_ffn() -> Rows:
+    rows = kept("conditional_mlp")["rows"]
+    made: dict[tuple[int, int], list[str]] = {}
+    for row in rows:
+        if row["k"].startswith("binomial") and row["share"] > 0.1:
+            made.setdefault((row["tokens"], row["threads"]), []).append(f"{row['efficiency']['median']:.2f}")
+    ordered = sorted(made, key=lambda key: (key[1], key[0]))
+    return [[str(tokens), str(threads), *made[tokens, threads]] for tokens, threads in ordered]
+
+
+def whole_transformers() -> Rows:
+    names = {"vit-s": "ViT-S", "vit-b": "ViT-B", "ffn": "FFN", "ffn+projections": "FFN + projections"}
+    made: dict[tuple[str, int, str], list[str]] = {}
+    for row in kept("end_to_end")["rows"]:
+        if row["adapted"] != "dense":
+            made.setdefault((row["model"], row["batch"], row["adapted"]), []).append(
+                f"{row['efficiency']['median']:.2f}"
+            )
+    return [[names[model], str(batch), names.get(part, part), *cells] for (model, batch, part), cells in made.items()]
+
+
+def overhead() -> Rows:
+    return [
+        [row["what"], row["unit"], *(f"{row[part]['median']:.1f}" for part in ("plain", "ours", "extra"))]
+        for row in kept("runtime_overhead")["rows"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("heading", "number", "expected"),
+    [
+        ("Digits: the default model", 0, digits),
+        ("Families on Fashion-MNIST", 0, family_budgets),
+        ("Early exit", 0, early_exits),
+        ("Deadlines", 0, deadlines),
+        ("Holding a target in milliseconds", 0, control),
+        ("Holding a target in milliseconds", 1, on_machine),
+        ("One FFN", 0, one_ffn),
+        ("Whole vision transformers", 0, whole_transformers),
+        ("The runtime itself", 0, overhead),
+    ],
+)
+def test_a_table_is_the_kept_result(heading: str, number: int, expected: Callable[[], Rows]) -> None:
+    shown = tables(page_text("docs/results.md"), heading)[number]
+    assert len(shown) > 1
+    assert shown == expected()
+
+
+def test_the_table_of_the_readme_is_a_part_of_that_of_digits() -> None:
+    (shown,) = tables(page_text("README.md"), "adaptrt")
+    assert len(shown) == 6
+    assert all(row in digits() for row in shown)
+
+
+def test_times_at_half_of_the_work_are_measured_ones() -> None:
+    shares, one, many = tables(page_text("docs/results.md"), "Families on Fashion-MNIST")[1]
+    networks = {network["name"]: network["points"] for network in kept("families")["networks"]}
+    for column, name in enumerate(NETWORKS, 1):
+        points = {
+            (
+                percent(point["macs_fraction"], 1),
+                f"{point['ratio']['1']['median']:.2f}",
+                f"{point['ratio']['64']['median']:.2f}",
+            )
+            for point in networks[name]
+        }
+        assert (shares[column], one[column], many[column]) in points, name
+
+
+def test_a_wrong_number_is_noticed() -> None:
+    text = page_text("docs/results.md")
+    heading = "Digits: the default model"
+    assert tables(text.replace("82.50%", "82.51%"), heading)[0] != digits() == tables(text, heading)[0]
