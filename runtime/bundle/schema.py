@@ -318,7 +318,7 @@ class Bundle(msgspec.Struct, frozen=True):
         exit_criterion: what ``confidence`` is, one of ``CRITERIA``; None where there is one stage.
             ``max_softmax``: the largest probability; ``entropy``: 1 - entropy / ln(classes);
             ``certainty``: of a learned head; ``patience``: how many heads before this one, in a row up
-            to it, agree with it.
+            to it, agree with it; ``own``: the measure of a network of the user's own.
         tokens: the sets of tokens that decisions are about, or that have a carried mask, by name.
         axes: how long each named axis of the inputs may be, all of them listed.
         task: what the outputs are for, such as ``classification``; None where nothing is known of them. A name, by

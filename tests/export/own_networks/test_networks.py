@@ -272,3 +272,25 @@ def test_margins_are_of_every_call() -> None:
         stages = model.run_stages(arrays, {"prune": torch.tensor([0.4])})
     assert [len(stage.decisions) for stage in stages] == [0, 2, 2]
     assert [model.selections_in(stage) for stage in range(3)] == [0, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "knobs", "told"),
+    [
+        ("mixture of depths", {"routed": [0.5, 0.5, 0.5]}, {"n": (3, 20)}),
+        ("matcher", {"prune": 0.4}, {"m": (2, 24), "n": (2, 20)}),
+    ],
+)
+def test_what_calls_took_is_told(exported: Any, kind: str, knobs: Any, told: dict[str, tuple[int, int]]) -> None:
+    model, own = loaded(exported, kind), network(kind)
+    arrays = inputs_of(own.network, 5, 4)
+    sets = model.run(arrays, knobs=knobs, decisions=True).decisions.sets
+    assert {name: decided.kept.shape[1:] for name, decided in sets.items()} == told
+    with torch.no_grad():
+        values = {name: torch.as_tensor(value, dtype=torch.float32).reshape(-1) for name, value in knobs.items()}
+        stages = own.run_stages({name: torch.from_numpy(array) for name, array in arrays.items()}, values)
+    counts = [decision.count for stage in stages for decision in stage.decisions]  # type: ignore[union-attr]
+    names = [spec.of for stage in model.bundle.stages for spec in stage.decisions]
+    for name, decided in sets.items():
+        wanted = [count.numpy() for count, of in zip(counts, names, strict=True) if of == name]
+        assert np.array_equal(decided.kept.sum(2), np.stack(wanted, 1))
