@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,12 +28,14 @@ class Prices(NamedTuple):
         token_price: Of selectors, on their scale; likewise.
         capacity: int32 ``[gates]``: learner runs per sample; -1 leaves them to the price.
         keep: int32 ``[selections]``: tokens that stay; -1 leaves it to the price, or keeps all.
+        others: Knobs of further families, by name.
     """
 
     price: Tensor | None = None
     token_price: Tensor | None = None
     capacity: Tensor | None = None
     keep: Tensor | None = None
+    others: Mapping[str, Tensor] = {}
 
 
 def make_norm(config: EncoderConfig) -> nn.LayerNorm | nn.RMSNorm:
@@ -105,6 +107,8 @@ class Block(nn.Module):
         self.scale1 = nn.Parameter(torch.ones(config.width)) if config.layer_scale else None
         self.scale2 = nn.Parameter(torch.ones(config.width)) if config.layer_scale else None
         self.selector, self.selection = _selector(config, number)
+        parts = {family.name: family.part(config, number) for family in config.families}
+        self.parts = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
     def attention_half(self, tokens: Tokens, prices: Prices) -> tuple[Tokens, Attention, list[Decision]]:
         """Attention and its residual sum, the decisions made in it."""
@@ -146,7 +150,11 @@ class Block(nn.Module):
             decisions.append(decision)
         else:
             y = self.ffn(normed)
-        return tokens._replace(x=self.ffn_sum(x, y)), decisions
+        tokens = tokens._replace(x=self.ffn_sum(x, y))
+        for part in self.parts.values():
+            tokens, more = part(tokens, prices)
+            decisions += more
+        return tokens, decisions
 
     def gates(self) -> list[PriceGate | ArgmaxGate]:
         """Its gates, in the order in which they decide."""
@@ -174,6 +182,8 @@ class Block(nn.Module):
             work.learners(after, gates[-1].k, self.ffn.learners.macs_per_run)
         else:
             work.tokens(after, per_token=c.ffn_macs)
+        for more in self.parts.values():
+            more.count(work, after)  # type: ignore[operator]
 
     def layers(self, name: str, tokens: int) -> list[Layer]:
         """Multiply-accumulates of its layers for one sample of so many tokens, none pruned."""

@@ -20,6 +20,9 @@ NORMS = ("layer", "rms")
 POSITIONS = ("added", "rotary", "relative")
 """How a block knows where tokens are: the embedding said so; rotary (arXiv 2104.09864); a bias per distance."""
 
+FAMILIES: dict[str, type[Any]] = {family.name: family for family in (ACMConfig, PruningConfig, ExitConfig, HardBudgets)}
+"""Every family, by its name in ``config.json``; each is a frozen dataclass."""
+
 Config = TypeVar("Config", bound="EncoderConfig")
 
 
@@ -55,6 +58,7 @@ class EncoderConfig:
             of it away; 0 sees all. Empty: all see all.
         causal: Whether a token sees only itself and those before it.
         task: Name of the task.
+        others: Configurations of further families of ``FAMILIES``, by name, as ``config.json`` has them.
     """
 
     width: int = 192
@@ -83,6 +87,7 @@ class EncoderConfig:
     windows: tuple[int, ...] = ()
     causal: bool = False
     task: str = "classification"
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if min(self.width, self.depth, self.heads, self.ffn_width, self.classes) < 1:
@@ -143,13 +148,17 @@ class EncoderConfig:
     @property
     def families(self) -> tuple[Family, ...]:
         """What is adaptive, in the order in which prices are shared out."""
+        for name in self.others:
+            if name not in FAMILIES:
+                raise ValueError(f"got family {name!r}, expected one of {', '.join(FAMILIES)}")
+        others = [FAMILIES[name](**options) for name, options in self.others.items()]
         hard = HardBudgets() if self.hard_budgets else None
-        return tuple(family for family in (self.acm, self.pruning, self.exits, hard) if family is not None)
+        return tuple(family for family in (self.acm, self.pruning, self.exits, *others, hard) if family is not None)
 
     @property
     def adaptive(self) -> bool:
         """Whether any module's work depends on its input or on a knob."""
-        return any(part is not None for part in (self.acm, self.pruning, self.exits))
+        return any(not isinstance(family, HardBudgets) for family in self.families)
 
 
 def with_families(config: Config, families: Sequence[Family]) -> Config:
@@ -159,8 +168,15 @@ def with_families(config: Config, families: Sequence[Family]) -> Config:
         ValueError: They do not fit the shape or each other, or two are of one kind.
     """
     fields: dict[str, Any] = {"acm": None, "pruning": None, "exits": None, "hard_budgets": False}
+    others: dict[str, dict[str, Any]] = {}
     for family in families:
-        if fields[family.name]:
+        if fields.get(family.name) or family.name in others:
             raise ValueError(f"got two families {family.name!r}, expected each at most once")
-        fields[family.name] = True if isinstance(family, HardBudgets) else family
+        if family.name in fields:
+            fields[family.name] = True if isinstance(family, HardBudgets) else family
+        elif type(family) is not FAMILIES.get(family.name):
+            raise ValueError(f"got family {family.name!r}, expected one of {', '.join(FAMILIES)}; add it to FAMILIES")
+        else:
+            others[family.name] = dataclasses.asdict(family)  # type: ignore[call-overload]
+    fields["others"] = others
     return dataclasses.replace(config, **fields)

@@ -48,11 +48,12 @@ class LoadedModel:
 
 AnyConfig = ViTConfig | ResNetConfig | TextEncoderConfig
 AnyModel = Network | ResNet
-ARCHITECTURES: dict[str, tuple[type[Any], Callable[[Any], AnyModel]]] = {
-    **{adapter.architecture: (config, Network.from_config) for config, adapter in ADAPTERS.items()},
-    "resnet": (ResNetConfig, ResNet),
-}
-"""What ``architecture`` in ``config.json`` can be; the configuration itself stands under the same name."""
+
+
+def architectures() -> dict[str, tuple[type[Any], Callable[[Any], AnyModel]]]:
+    """What ``architecture`` in ``config.json`` can be; the configuration itself stands under the same name."""
+    adapted = {adapter.architecture: (config, Network.from_config) for config, adapter in ADAPTERS.items()}
+    return {**adapted, "resnet": (ResNetConfig, ResNet)}
 
 
 def save_model(
@@ -74,7 +75,7 @@ def save_model(
                 for name, value in module.state_dict().items()
             }
             write_atomically(folder / file, save(weights))
-    name = next(name for name, (kind, _) in ARCHITECTURES.items() if type(model.config) is kind)
+    name = next(name for name, (kind, _) in architectures().items() if type(model.config) is kind)
     config = {"architecture": name, "data": data_name, name: dataclasses.asdict(model.config)}
     write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
@@ -110,9 +111,9 @@ def _read_config(path: Path) -> tuple[str, AnyConfig, str | None]:
     try:
         content = json.loads(path.read_text())
         architecture = content["architecture"]
-        if architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture {architecture!r}, expected {' or '.join(map(repr, ARCHITECTURES))}")
-        config = msgspec.convert(content[architecture], ARCHITECTURES[architecture][0])
+        if architecture not in architectures():
+            raise ValueError(f"architecture {architecture!r}, expected {' or '.join(map(repr, architectures()))}")
+        config = msgspec.convert(content[architecture], architectures()[architecture][0])
         return architecture, config, msgspec.convert(content.get("data"), str | None)
     except KeyError as error:
         raise ModelFolderError(f"cannot use {path}: it has no {error}; write it again by training") from error
@@ -122,14 +123,14 @@ def _read_config(path: Path) -> tuple[str, AnyConfig, str | None]:
 
 def _dense(config: AnyConfig) -> AnyConfig:
     """The configuration with nothing adaptive in it."""
-    plain: dict[str, Any] = {"acm": None, "pruning": None, "exits": None, "hard_budgets": False}
+    plain: dict[str, Any] = {"acm": None, "pruning": None, "exits": None, "hard_budgets": False, "others": {}}
     known = {field.name for field in dataclasses.fields(config)}
     return dataclasses.replace(config, **{name: value for name, value in plain.items() if name in known})
 
 
 def _load_weights(architecture: str, config: AnyConfig, path: Path) -> StagedNetwork:
     try:
-        model = ARCHITECTURES[architecture][1](config)
+        model = architectures()[architecture][1](config)
         weights = {
             name: value.to(torch.float32) if value.is_floating_point() else value
             for name, value in load_file(path).items()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from adaptrt.models.encoder_config import EncoderConfig
 from adaptrt.models.families.exit_head import ExitHead, HeadOutput, sureness
+from adaptrt.models.tasks import TASKS
 from adaptrt.models.tokens import Tokens
 from adaptrt.models.work import WorkCount
 
@@ -97,19 +101,11 @@ class EmbeddingHead(nn.Module):
         return 0
 
 
-AnyHead = SampleHead | TokenHead | EmbeddingHead
-HEADS: dict[str, type[SampleHead] | type[TokenHead] | type[EmbeddingHead]] = {
-    "classification": SampleHead,
-    "token-classification": TokenHead,
-    "embedding": EmbeddingHead,
-}
-"""The head of each task, by the task's name."""
-
-
-def make_head(config: EncoderConfig) -> AnyHead:
-    """A head for a network's task and exit criterion."""
+def make_head(config: EncoderConfig) -> Any:
+    """A head for a network's task and exit criterion, with the methods of ``SampleHead``."""
     criterion = "max_softmax" if config.exits is None else config.exits.criterion
-    return HEADS[config.task](config.width, config.classes, criterion)
+    module, _, name = TASKS[config.task].head.partition(":")
+    return getattr(importlib.import_module(module), name)(config.width, config.classes, criterion)
 
 
 def pooled(tokens: Tokens, class_token: bool) -> Tensor:

@@ -17,7 +17,7 @@ from adaptrt.models.families.family import Family
 from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
 from adaptrt.models.families.hard_budgets import HardBudgets
 from adaptrt.models.families.price_scale import PriceScale
-from adaptrt.models.heads import AnyHead, TokenHead, make_head
+from adaptrt.models.heads import TokenHead, make_head
 from adaptrt.models.macs import Layer
 from adaptrt.models.staged_network import CarriedSpec, KnobSpec, NamedTensor, StagedNetwork, StageOutput
 from adaptrt.models.tasks import TASKS, Task
@@ -73,7 +73,7 @@ class Network(StagedNetwork):
         c: EncoderConfig = self.config
         self.blocks = nn.ModuleList(Block(c, number) for number in range(c.depth))
         self.norm = make_norm(c)
-        self.head: AnyHead = make_head(c)
+        self.head: Any = make_head(c)
         early = () if c.exits is None else c.exits.after
         self.exit_norms = nn.ModuleList(make_norm(c) for _ in early)
         self.exit_heads = nn.ModuleList(make_head(c) for _ in early)
@@ -276,7 +276,9 @@ class Network(StagedNetwork):
                 price = self.price_scales["acm"](price)
             if "tokens" in self.price_scales and token_price is not None:
                 token_price = self.price_scales["tokens"](token_price)
-        return Prices(price, token_price, knobs.get("capacity"), knobs.get("keep"))
+        known = ("price", "token_price", "capacity", "keep")
+        others = {name: value for name, value in knobs.items() if name not in known}
+        return Prices(price, token_price, knobs.get("capacity"), knobs.get("keep"), others)
 
     def run_stage(self, stage: int, inputs: dict[str, Tensor], knobs: dict[str, Tensor]) -> StageOutput:
         """Run one stage; see ``StagedNetwork.run_stage``."""
@@ -297,8 +299,8 @@ class Network(StagedNetwork):
             block.count(work, before, tokens, made)
             decisions += made
         last = stage == len(self.stage_names) - 1
-        head, norm = (self.head, self.norm) if last else (self.exit_heads[stage], self.exit_norms[stage])
-        assert isinstance(head, AnyHead)
+        head: Any = self.head if last else self.exit_heads[stage]
+        norm = self.norm if last else self.exit_norms[stage]
         answer = head.read(tokens, norm, self.config.class_token, inputs)
         head.count(work, tokens, last=last)
         macs_fraction = work.total(inputs.get("macs_before"), next(iter(answer.outputs.values())))
@@ -349,7 +351,7 @@ class Network(StagedNetwork):
         for number, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             layers += block.layers(f"blocks.{number}", self.tokens)
-        return [*layers, Layer("head", self.head.dense_macs(self.tokens))]
+        return [*layers, Layer("head", int(self.head.dense_macs(self.tokens)))]
 
     def dense_macs(self) -> int:
         """Multiply-accumulates of the dense model for one sample."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from torch import nn
+
 from adaptrt.models.staged_network import KnobSpec
 
 if TYPE_CHECKING:
@@ -45,6 +47,14 @@ class Family:
         """Knobs that say how much is computed as numbers, whatever the input."""
         return []
 
+    def part(self, shape: EncoderConfig, number: int) -> nn.Module | None:
+        """Its module at the end of a block; None: none there.
+
+        ``part(tokens, prices)`` gives the tokens that go on and what was decided, and ``part.count(work, tokens)``
+        counts one run. ACMs, selections and heads stand elsewhere, where ``Block`` and ``Network`` have their places.
+        """
+        return None
+
     def stands_in(self, block: Block) -> bool:
         """Whether any of its modules is in a block, so that a stage with it reads the family's knobs."""
-        return False
+        return self.name in block.parts

@@ -53,4 +53,6 @@ def loss(outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
     return functional.cross_entropy(outputs["logits"], targets)
 
 
-CLASSIFICATION = Task("classification", ("logits",), "accuracy", judge, agreement, loss)
+CLASSIFICATION = Task(
+    "classification", ("logits",), "accuracy", judge, agreement, loss, "adaptrt.models.heads:SampleHead"
+)

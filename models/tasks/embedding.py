@@ -59,4 +59,4 @@ def loss(outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
     return (1 - functional.cosine_similarity(outputs[_OUTPUT], targets, dim=1)).mean()
 
 
-EMBEDDING = Task("embedding", (_OUTPUT,), "cosine", judge, agreement, loss)
+EMBEDDING = Task("embedding", (_OUTPUT,), "cosine", judge, agreement, loss, "adaptrt.models.heads:EmbeddingHead")

@@ -52,6 +52,8 @@ class Task:
         agreement: ``agreement(one, other)`` gives how far the answers of two runs on the same inputs are the same,
             float32 ``[n]`` in 0..1; answers made of NaN or infinity agree with none.
         loss: ``loss(outputs, targets)`` in torch, for training: the mean over the samples. None: not trained here.
+        head: Class of the head that a ``Network`` has for it, as ``module:class``; see ``models/heads.py``. Empty: a
+            network's own.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Task:
     judge: Callable[[Outputs, Array], Judged]
     agreement: Callable[[Outputs, Outputs], npt.NDArray[np.float32]]
     loss: Callable[[Mapping[str, Tensor], Tensor], Tensor] | None = None
+    head: str = ""
 
 
 def finite_output(outputs: Outputs, name: str) -> Array:

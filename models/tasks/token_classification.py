@@ -61,4 +61,6 @@ def loss(outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
     return functional.cross_entropy(outputs["logits"].flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
 
-TOKEN_CLASSIFICATION = Task("token-classification", ("logits",), "token accuracy", judge, agreement, loss)
+TOKEN_CLASSIFICATION = Task(
+    "token-classification", ("logits",), "token accuracy", judge, agreement, loss, "adaptrt.models.heads:TokenHead"
+)

@@ -15,10 +15,10 @@ from adaptrt.cli.group import VERBS
 from tests.docs.code_blocks import PAGES, ROOT, page_text, without_blocks
 
 LONGEST_README = 900
-COMING = {"docs/own_networks.md"}
+COMING: set[str] = set()
 """Pages that are linked already; take one out when it is there."""
 
-TO_CHECK = {"own networks": 3}
+TO_CHECK: dict[str, int] = {}
 """How many sections stand behind ``<!-- check: NAME -->``: what they name may be in code that is being built."""
 
 ROOMS = ("ops", "models", "export", "plugins_trt", "runtime", "cli", "bench", "docs", "tests")
