@@ -131,7 +131,7 @@ def test_interrupted(cli, contents, bundle, monkeypatch):
     def interrupt(*_args, **_settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("adaptrt.export.calibration.calibrate"), "measure", interrupt)
+    monkeypatch.setattr(importlib.import_module("adaptrt.export.calibration.calibrate"), "record_stages", interrupt)
     before = contents(bundle)
     result = cli("calibrate", bundle)
     assert result.exit_code == 130

@@ -160,7 +160,8 @@ def traced(monkeypatch, exported):
 
     def trace_stages(_model, **_settings):
         graph = onnx.load(str(folder / "model.onnx"))
-        return [TracedStage(graph, [], bundle.stages[0].decisions, "final", 10)], bundle.ops
+        outputs = [spec for spec in bundle.outputs if spec.name != "macs_fraction"]
+        return [TracedStage(graph, [], bundle.stages[0].decisions, "final", outputs)], bundle.ops
 
     exporter = importlib.import_module("adaptrt.export.exporter")
     monkeypatch.setattr(exporter, "trace_stages", trace_stages)
@@ -184,7 +185,7 @@ def test_interrupted(cli, contents, model_folder, bundle, monkeypatch):
     def interrupt(*_args, **_settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("adaptrt.export.calibration.calibrate"), "measure", interrupt)
+    monkeypatch.setattr(importlib.import_module("adaptrt.export.calibration.calibrate"), "record_stages", interrupt)
     before = contents(bundle.parent)
     result = cli("export", model_folder, "--output", bundle)
     assert result.exit_code == 130

@@ -113,7 +113,7 @@ def test_an_empty_batch_gives_empty_results(graph: onnx.ModelProto, model: Netwo
 def test_modules_that_need_different_bodies_are_refused() -> None:
     model = tiny_model(learners=4)
     # A second block whose FFN has 2 learners where the first has 4.
-    model.blocks[1].ffn = AdaptiveFFN(ACMConfig(learners=2, gate_width=4), 16, 32, cost=1.0).eval()  # type: ignore[union-attr]
+    model.blocks[1].ffn = AdaptiveFFN(ACMConfig(learners=2, gate_width=4), model.config).eval()  # type: ignore[union-attr]
     with pytest.raises(ExportError, match="got ConditionalMLP with 4 and with 2 learners"):
         attach_bodies(trace(model))
 
@@ -152,7 +152,7 @@ def test_the_file_runs_with_numpy_and_onnxruntime_alone(exported: ExportReport, 
     images = torch.from_numpy(IMAGES)
     with torch.no_grad():
         # All learners, computed without any gate: the dense form of the same weights.
-        x = model.embed_images(images)
+        x = model.embed_inputs({"pixels": images}).x
         for block in model.blocks:
             tokens, _, _ = block.attention_half(Tokens(x, 4), Prices())  # type: ignore[operator, union-attr]
             x, normed = tokens.x, block.norm2(tokens.x)  # type: ignore[operator, union-attr]

@@ -27,7 +27,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """A small ResNet with exits, sure by the log-sum-exp of its logits (about 1.5), or by that less 700."""
     shift = 0.0 if request.param == "log-sum-exp" else -700.0
     patch = pytest.MonkeyPatch()
-    patch.setattr(exit_head, "_sureness", lambda logits, _criterion: logits.logsumexp(1) + shift)
+    patch.setattr(exit_head, "sureness", lambda logits, _criterion: logits.logsumexp(1) + shift)
     model = trained_like(dataclasses.replace(RESNET, exits=ExitConfig((1, 2), "max_softmax")))
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(2 * SAMPLES, *model.example_inputs(1)["pixels"].shape[1:], generator=generator)
