@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export train test test-runtime-310 test-package test-environments lint bench bench-control families early-exit kernels gpu-check clean
+.PHONY: help export train test test-fast test-runtime-310 test-package test-environments lint bench bench-control families early-exit kernels gpu-check clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -45,10 +45,12 @@ train: $(BIN)/.installed $(if $(filter fashion,$(MODEL)),$(FASHION_MNIST)) ## Tr
 	$(BIN)/adaptrt train $(MODEL) --output $(WEIGHTS)
 
 # Of the tests, each with one thread for torch and the like. Files stay together: what they share is made once.
+# Files start in the order of tests/conftest.py, the longest first.
 WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(BIN)/.installed ## Run the tests, the runtime's once more under Python 3.10 where that is found
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(PYTEST)
 	@if [ -n "$(PYTHON310)" ]; then $(MAKE) --no-print-directory test-runtime-310; \
 	else echo "NOTE: no Python 3.10 found, the runtime's tests did not run under it (set PYTHON310)"; fi
 
@@ -57,6 +59,9 @@ $(VENV310)/.installed: pyproject.toml
 	$(VENV310)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV310)/bin/python -m pip install --quiet -e ".[telemetry]" "onnxruntime==1.23.*" "pytest>=8" "hypothesis>=6.100"
 	touch $@
+
+test-fast: $(BIN)/.installed ## Run the tests that are not slow: the daily ones, in about a minute
+	$(PYTEST) -m "not slow"
 
 test-runtime-310: $(VENV310)/.installed
 	$(VENV310)/bin/python -m pytest tests/runtime

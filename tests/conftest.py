@@ -1,13 +1,46 @@
-"""Where Triton's kernels run in tests: compiled where there is a CUDA device, else in Triton's interpreter."""
+"""Where Triton's kernels run in tests, which tests are slow, and which of them start first.
+
+Kernels run compiled where there is a CUDA device, else in Triton's interpreter.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+
+TESTS = Path(__file__).parent
+SLOW_FOLDERS = {
+    "bench": "exports networks and times them",
+    "docs": "exports a network and starts interpreters",
+    "export/own_networks": "traces the users' networks",
+    "export/parity": "traces all families",
+    "export/targets": "traces all families and builds engines",
+    "packaging": "builds and installs the distributions",
+    "plugins_trt": "compiles kernels and the plugin library",
+}
+"""Folders whose tests are all slow, and why. In other folders a file or a test says it by ``pytest.mark.slow``."""
+LONGEST_FIRST = (
+    "export/parity/test_families.py",
+    "test_default_model.py",
+    "bench/test_gpu_check.py",
+    "export/targets/",
+    "export/test_exporter.py",
+    "export/calibration/test_text_calibration.py",
+    "export/",
+    "test_missing_packages.py",
+    "plugins_trt/",
+    "docs/",
+    "bench/",
+    "ops/",
+    "models/",
+    "cli/",
+)
+"""Files and folders that take the longest: begun last, they would leave one process at work and the others idle."""
 
 
 def _cuda_devices() -> int:
@@ -26,8 +59,42 @@ if not _cuda_devices():
 
 
 # What stands beside the tests asserts as well, and is to fail under `python -O`, too.
-_BESIDE = (path for path in Path(__file__).parent.iterdir() if path.is_dir() or path.suffix == ".py")
+_BESIDE = (path for path in TESTS.iterdir() if path.is_dir() or path.suffix == ".py")
 pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in _BESIDE if path.stem not in ("__init__", "conftest")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    for item in items:
+        folders = [folder for folder in SLOW_FOLDERS if item.path.is_relative_to(TESTS / folder)]
+        if folders:
+            item.add_marker(pytest.mark.slow(SLOW_FOLDERS[folders[0]]))
+    require_reasons(items)
+    yield
+    if hasattr(config, "workerinput"):  # one of several processes
+        items.sort(key=lambda item: rank(item.path))
+
+
+def require_reasons(items: Iterable[pytest.Item]) -> None:
+    """Check that every ``slow`` says why.
+
+    Raises:
+        pytest.UsageError: One does not.
+    """
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            reasons = [reason for reason in mark.args if isinstance(reason, str) and reason.strip()]
+            if len(reasons) != 1 or len(mark.args) != 1 or mark.kwargs:
+                raise pytest.UsageError(
+                    f'{item.nodeid}: got the marker slow{mark.args}, expected its reason, as in slow("trains")'
+                )
+
+
+def rank(path: Path) -> int:
+    """The place of a test's file in ``LONGEST_FIRST``, or behind them all."""
+    name = path.relative_to(TESTS).as_posix() if path.is_relative_to(TESTS) else ""
+    places = (place for place, beginning in enumerate(LONGEST_FIRST) if name.startswith(beginning))
+    return next(places, len(LONGEST_FIRST))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

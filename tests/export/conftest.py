@@ -13,6 +13,7 @@ from adaptrt.export.graph.bodies import attach_bodies
 from adaptrt.export.graph.trace import trace
 from adaptrt.models import ACMConfig, LoadedModel, Network, ViTConfig
 from adaptrt.models.data.split import DataSplits, Split
+from tests.export.shared_traces import SharedTraces
 
 SHAPE = ViTConfig(image_size=4, patch_size=2, width=16, depth=2, heads=2, ffn_width=32, classes=3)
 
@@ -63,9 +64,23 @@ def graph(model: Network) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+def traces() -> SharedTraces:
+    return SharedTraces()
+
+
+@pytest.fixture
+def shared_traces(traces: SharedTraces, monkeypatch: pytest.MonkeyPatch) -> SharedTraces:
+    """Exports in this test take graphs that were traced before, where there are any; not for tests of tracing."""
+    traces.install(monkeypatch)
+    return traces
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, traces: SharedTraces) -> ExportReport:
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
-    return export_bundle(source(), folder, calibration=tiny_data(), points=9)
+    with pytest.MonkeyPatch.context() as patch:
+        traces.install(patch)
+        return export_bundle(source(), folder, calibration=tiny_data(), points=9)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
 from adaptrt.export import exporter, staging
@@ -20,6 +19,8 @@ from adaptrt.models import LoadedModel, Network
 from adaptrt.runtime import load
 from adaptrt.runtime.bundle.bundle_file import read_bundle
 from tests.export.conftest import SHAPE, source, tiny_data
+
+pytestmark = [pytest.mark.slow("exports, and kills an export"), pytest.mark.usefixtures("shared_traces")]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -220,10 +221,3 @@ def test_a_killed_export_leaves_the_old_bundle_and_the_next_one_cleans_up(bundle
     time.sleep(0.01)
     export_bundle(source(), bundle, calibration=None)
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
-
-
-def test_the_same_model_gives_the_same_file(tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        export_bundle(source(), tmp_path / name, calibration=None)
-    assert (tmp_path / "first" / "model.onnx").read_bytes() == (tmp_path / "second" / "model.onnx").read_bytes()
-    onnx.checker.check_model(onnx.load(str(tmp_path / "first" / "model.onnx")), full_check=True)

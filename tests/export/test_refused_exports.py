@@ -14,6 +14,8 @@ from adaptrt.models.work import WorkCount
 from adaptrt.runtime import BundleError
 from tests.export.conftest import source
 
+pytestmark = pytest.mark.slow("traces what each test changed")
+
 
 @pytest.mark.parametrize("wrong", [lambda total: torch.full_like(total, 0.1), lambda total: total * 1.01])
 def test_a_model_that_counts_its_work_wrongly_is_refused(tmp_path, monkeypatch, wrong):
@@ -36,6 +38,7 @@ def test_a_wrong_count_of_the_dense_work_is_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("shared_traces")
 def test_a_bundle_that_cannot_be_loaded_is_no_success(tmp_path, monkeypatch):
     """What is written is loaded and run before the old bundle is replaced."""
     real = exporter.describe_bundle
@@ -51,6 +54,7 @@ def test_a_bundle_that_cannot_be_loaded_is_no_success(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("shared_traces")
 def test_what_is_written_has_to_give_torch_s_answers(tmp_path, monkeypatch):
     real = exporter.run_reference
 

@@ -148,16 +148,20 @@ def test_savings_of_next_to_nothing_have_no_slope() -> None:
     assert scale.maximum < 10
 
 
+@pytest.mark.slow("traces all families")
 def test_a_network_takes_its_scales_back_from_its_graphs() -> None:
     pytest.importorskip("torch")
     from adaptrt.export.calibration.evaluations import untold
     from adaptrt.export.errors import ExportError
     from adaptrt.export.graph.scale_metadata import read_price_scales
     from adaptrt.export.graph.stage_files import trace_stages
+    from adaptrt.export.graph.trace import trace_stage
+    from adaptrt.models.families.exit_head import ExitConfig
     from adaptrt.models.families.price_scale import PriceScale as Module
-    from tests.export.parity.test_families import VARIANTS, family_model
+    from adaptrt.models.families.token_pruning import PruningConfig
+    from tests.export.parity.test_families import ACM, family_model
 
-    model = family_model(**VARIANTS["combined"])
+    model = family_model(depth=2, acm=ACM, pruning=PruningConfig((0, 1)), exits=ExitConfig((1,), "entropy"))
     model.set_price_scales({"acm": Module([0, 0.1, 2], [0, 0.4, 1]), "tokens": Module([0, 0.3, 0.7], [0, 0.2, 1])})
     stages, _ = trace_stages(model, debug=False, progress=untold)
     for stage in stages:
@@ -171,4 +175,4 @@ def test_a_network_takes_its_scales_back_from_its_graphs() -> None:
     with pytest.raises(ExportError, match="cannot be read .*ascend"):
         read_price_scales(stages[0].graph)
     model.clear_price_scales()
-    assert read_price_scales(trace_stages(model, debug=False, progress=untold)[0][0].graph) == {}
+    assert read_price_scales(trace_stage(model, 0).graph) == {}

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from adaptrt.export.errors import ExportError
-from adaptrt.export.exporter import ExportReport
+from adaptrt.export.exporter import ExportReport, export_bundle
 from adaptrt.export.graph.bodies import adaptive_nodes, attach_bodies
 from adaptrt.export.graph.trace import trace, trace_dense
 from adaptrt.models import ACMConfig, Network
@@ -23,6 +23,7 @@ from adaptrt.models.families.gate import PriceGate
 from adaptrt.models.tokens import Tokens
 from tests.export.conftest import SHAPE, source, tiny_model
 
+pytestmark = pytest.mark.slow("traces every variant")
 IMAGES = np.random.default_rng(5).random((6, 1, 4, 4), dtype=np.float32)
 
 
@@ -169,3 +170,10 @@ def test_a_dense_graph_has_no_price() -> None:
     with torch.no_grad():
         wanted = dense(torch.from_numpy(IMAGES)).logits.numpy()
     np.testing.assert_allclose(session.run(None, {"pixels": IMAGES})[0], wanted, atol=1e-5)
+
+
+def test_the_same_model_gives_the_same_file(exported: ExportReport, tmp_path: Path) -> None:
+    """Traced once more, without data to calibrate with."""
+    export_bundle(source(), tmp_path / "second", calibration=None)
+    assert (exported.bundle_folder / "model.onnx").read_bytes() == (tmp_path / "second" / "model.onnx").read_bytes()
+    onnx.checker.check_model(onnx.load(str(tmp_path / "second" / "model.onnx")), full_check=True)

@@ -22,6 +22,7 @@ from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.staged_network import StagedNetwork
 from adaptrt.runtime import Budget, load
+from tests.export.shared_traces import SharedTraces
 
 SHAPE = ViTConfig(image_size=8, patch_size=2, width=16, depth=4, heads=2, ffn_width=32, classes=3, class_token=True)
 ACM = ACMConfig(learners=2, gate_width=4)
@@ -67,16 +68,16 @@ def noise(samples: int = 64) -> DataSplits:
     return DataSplits("noise", calibration=split(), test=split())
 
 
-def parity(model: StagedNetwork) -> tuple[ParityReport, list[Any]]:
-    stages, _ = trace_stages(model, debug=False, progress=untold)
+def parity(model: StagedNetwork, traces: SharedTraces) -> tuple[ParityReport, list[Any]]:
+    stages, _ = traces.stages(model, debug=False, progress=untold)
     inputs = parity_inputs(model, None)
     return check_parity(model, stages, inputs, parity_settings(model, inputs)), stages
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_torch_and_the_graphs_agree(name: str) -> None:
+def test_torch_and_the_graphs_agree(name: str, traces: SharedTraces) -> None:
     model = family_model(**VARIANTS[name])
-    report, stages = parity(model)
+    report, stages = parity(model, traces)
     assert report.require(name).passed
     assert {row.batch for row in report.rows} == {1, 2, 64}
     if "price" in {spec.name for spec in model.knob_specs()}:
@@ -101,11 +102,13 @@ def test_a_changed_selector_is_noticed_as_flips() -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+def exported(tmp_path_factory: pytest.TempPathFactory, traces: SharedTraces) -> ExportReport:
     model = family_model(**VARIANTS["combined"])
     source = LoadedModel("tiny", model, Network.from_config(SHAPE).eval(), "noise")
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
-    return export_bundle(source, folder, calibration=noise(), points=5, evaluations=40)
+    with pytest.MonkeyPatch.context() as patch:
+        traces.install(patch)
+        return export_bundle(source, folder, calibration=noise(), points=5, evaluations=40)
 
 
 def test_a_bundle_of_all_families_proves_itself(exported: ExportReport) -> None:
@@ -205,6 +208,7 @@ def test_one_token_images(tmp_path: Path) -> None:
     assert running.run({"pixels": np.zeros((0, 1, 2, 2), np.float32)}).outputs["logits"].shape == (0, 3)
 
 
+@pytest.mark.usefixtures("shared_traces")
 @pytest.mark.parametrize("rule", ["fixed", "merge"])
 def test_a_rule_that_discloses_nothing_is_calibrated_by_its_numbers(rule: str, tmp_path: Path) -> None:
     source = LoadedModel("tiny", family_model(pruning=PruningConfig((0, 2), rule)), None, "noise")
