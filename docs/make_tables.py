@@ -11,6 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from adaptrt.models.adapters import ADAPTERS
+from adaptrt.models.encoder_config import FAMILIES
+from adaptrt.models.tasks import TASKS
+from adaptrt.ops import RECORDS
 from adaptrt.runtime.backends.backend_table import BACKENDS, BackendRecord, in_order
 from adaptrt.runtime.bundle.target_table import TARGETS
 from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
@@ -62,12 +66,43 @@ _BUDGETS: Columns = {
 }
 
 
+def _summary(kind: Any) -> str:
+    """The first sentence of a docstring."""
+    return (kind.__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+
+_TASKS: Columns = {
+    "task": lambda task: f"`{task.name}`",
+    "outputs beside `macs_fraction`": lambda task: _code(task.outputs),
+    "quality is the": lambda task: task.metric,
+}
+_FAMILIES: Columns = {
+    "in `config.json`": lambda family: f"`{family.name}`",
+    "configuration": lambda family: f"`{family.__name__}`",
+    "what it says": _summary,
+    "its own price": lambda family: f"`{family.own_price}`" if family.own_price else "",
+}
+_ADAPTERS: Columns = {
+    "`architecture`": lambda row: f"`{row[1].architecture}`",
+    "configuration": lambda row: f"`{row[0].__name__}`",
+    "what it is": lambda row: _summary(row[1]),
+}
+_OPS: Columns = {
+    "op": lambda record: f"`{record.name}`",
+    "what it computes": lambda record: record.summary.replace("|", "\\|"),
+    "kernels": lambda record: _code(part.name for part in record.parts),
+}
+
 TABLES: dict[str, tuple[Columns, Callable[[], Iterable[Any]]]] = {
     "backends": (_BACKENDS, BACKENDS.values),
     "backend-order": (_ORDER, in_order),
     "backend-precisions": (_PRECISIONS, BACKENDS.values),
     "targets": (_TARGETS, TARGETS.values),
     "budgets": (_BUDGETS, BUDGET_KINDS.values),
+    "tasks": (_TASKS, TASKS.values),
+    "families": (_FAMILIES, FAMILIES.values),
+    "adapters": (_ADAPTERS, ADAPTERS.items),
+    "ops": (_OPS, RECORDS.values),
 }
 """The columns of each table, and what gives its records."""
 

@@ -36,7 +36,7 @@ _RELATIVE_STEP = 1e-3
 
 
 @dataclass(frozen=True)
-class PriceScale:
+class FittedScale:
     """A piecewise-linear map from the common price to one family's own; beyond the last knot its value holds.
 
     Attributes:
@@ -72,7 +72,7 @@ class FamilySweep:
     cost: list[float]
     loss: list[float]
 
-    def scale(self, *, knots: int = KNOTS) -> PriceScale:
+    def scale(self, *, knots: int = KNOTS) -> FittedScale:
         """The map that this sweep gives; see ``fit_price_scale``."""
         return fit_price_scale(self.raw, self.cost, self.loss, knots=knots)
 
@@ -116,7 +116,7 @@ def sweep_family(
 
 def fit_price_scale(
     raw: Array | Sequence[float], cost: Array | Sequence[float], loss: Array | Sequence[float], *, knots: int = KNOTS
-) -> PriceScale:
+) -> FittedScale:
     """Map the common price to a family's own.
 
     A corner of the hull stands at the mean of its two edges' slopes. Where less work is better, or as
@@ -150,7 +150,7 @@ def fit_price_scale(
         found.append((_above(price, found[-1][0]), _single(own[corner])))
     if found[-1][1] < _single(own[-1]):  # nothing is left to save before the maximum: it follows at once
         found.append((_above(found[-1][0] + step, found[-1][0]), _single(own[-1])))
-    return PriceScale([price for price, _ in found], [value for _, value in found])
+    return FittedScale([price for price, _ in found], [value for _, value in found])
 
 
 def _lower_hull(cost: Array, loss: Array) -> list[int]:

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptrt.export.calibration.price_scale import KNOTS, PriceScale, fit_price_scale, sweep_family
+from adaptrt.export.calibration.price_scale import KNOTS, FittedScale, fit_price_scale, sweep_family
 from adaptrt.export.errors import CalibrationError
 from tests.export.fake_bundle import ALL, EXITS, PRICE, TOKEN_PRICE, FakeModel, fake_data
 
 measurements = st.lists(st.tuples(st.floats(0, 1.2), st.floats(0, 5)), min_size=2, max_size=40)
 
 
-def well_formed(scale: PriceScale, minimum: float, maximum: float) -> None:
+def well_formed(scale: FittedScale, minimum: float, maximum: float) -> None:
     prices, values = np.array(scale.prices), np.array(scale.values)
     assert 2 <= len(prices) == len(values)
     assert (np.diff(prices) > 0).all() and (np.diff(values) >= 0).all()
