@@ -271,13 +271,20 @@ class Network(StagedNetwork):
         token_price = price
         if follows is not None and price is not None:
             token_price = torch.where(follows < 0, price, follows) if follows.ndim == 1 else follows
+        known = ("price", "token_price", "capacity", "keep")
+        others = {name: value for name, value in knobs.items() if name not in known}
         if price is not None:
+            for family in self.priced():  # further families find their price under their own knob's name
+                if family.own_price not in known and family.scale != "acm":
+                    follows = others.get(family.own_price)
+                    common = price if follows is None else torch.where(follows < 0, price, follows)
+                    if family.scale in self.price_scales:
+                        common = self.price_scales[family.scale](common)
+                    others[family.own_price] = common
             if "acm" in self.price_scales:
                 price = self.price_scales["acm"](price)
             if "tokens" in self.price_scales and token_price is not None:
                 token_price = self.price_scales["tokens"](token_price)
-        known = ("price", "token_price", "capacity", "keep")
-        others = {name: value for name, value in knobs.items() if name not in known}
         return Prices(price, token_price, knobs.get("capacity"), knobs.get("keep"), others)
 
     def run_stage(self, stage: int, inputs: dict[str, Tensor], knobs: dict[str, Tensor]) -> StageOutput:

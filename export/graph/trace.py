@@ -21,7 +21,6 @@ from adaptrt.export.parity.stage_graphs import StageFile
 from adaptrt.models.families.gate import Decision
 from adaptrt.models.staged_network import NamedTensor, StagedNetwork, StageOutput
 from adaptrt.models.symbolic.dynamic_sizes import dynamic_sizes
-from adaptrt.models.tasks import CLASSIFICATION
 from adaptrt.ops.record import IR_VERSION, ONNX_OPSET
 from adaptrt.runtime.bundle.schema import STAGE_METADATA, Carry, DecisionSpec, TensorSpec
 
@@ -177,13 +176,14 @@ def _require_outputs(model: StagedNetwork, stage: int, given: StageOutput) -> No
             f"got the outputs {', '.join(given.outputs) or 'none'} in stage {stage}, expected "
             f"{', '.join(model.task.outputs)} for the task {model.task.name!r}; give each stage's head these"
         )
-    rank = 2 if model.task is CLASSIFICATION else None
+    ranks = dict(zip(model.task.outputs, model.task.ranks, strict=False))
     for name, tensor in given.outputs.items():
+        rank = ranks.get(name)
         if tensor.ndim == 0 or (rank is not None and tensor.ndim != rank):
+            expected = "the samples as the first axis" if rank is None else f"{rank} dimensions, the batch first"
             raise ExportError(
-                f"got {name} of shape {list(tensor.shape)} in stage {stage}, expected "
-                f"{'[batch, classes]' if rank else 'the samples as the first axis'}; a network whose output is no "
-                "score for each class needs another task"
+                f"got {name} of shape {list(tensor.shape)} in stage {stage}, expected {expected}: the task "
+                f"{model.task.name!r} judges that; give the head that shape, or the network another task"
             )
 
 

@@ -45,6 +45,18 @@ class _ReadState(dict[str, Tensor]):
         self.read.add(name)
         return super().__getitem__(name)
 
+    def __missing__(self, name: str) -> Tensor:
+        raise _NotHandedOnError(
+            f"{name!r}, expected one of {', '.join(self) or 'none'}: what the stage before handed on"
+        )
+
+
+class _NotHandedOnError(KeyError):
+    """A stage takes what no stage hands on."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
 
 def full_knobs(declaration: Declaration) -> Named:
     """Every knob where everything runs."""
@@ -64,6 +76,8 @@ def _told(what: str) -> Iterator[None]:
         if torch.compiler.is_exporting():
             raise
         text = " ".join(str(error).split())
+        if isinstance(error, _NotHandedOnError):
+            raise ExportError(f"{what} takes {text}; at {where_raised(error)}, hand it on or take another") from error
         raise ExportError(
             f"{what} raised {type(error).__name__}: {text} at {where_raised(error)}; expected it to take named axes of "
             "any size"

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptrt.models.families.family import Family
+from adaptrt.models.tasks import TASKS
 
 if TYPE_CHECKING:
     from adaptrt.models.encoder_config import EncoderConfig
@@ -55,12 +56,10 @@ class ExitConfig(Family):
             ValueError: One does not.
         """
         self.require_depth(shape.depth)
-        if shape.task == "embedding" and self.criterion != "certainty":
-            raise ValueError(
-                f"got exit criterion {self.criterion!r} for embeddings, expected 'certainty', which is learned"
-            )
-        if shape.task == "token-classification" and self.criterion == "patience":
-            raise ValueError("got exit criterion 'patience' for token-classification, expected another")
+        criteria = TASKS[shape.task].criteria
+        if self.criterion not in criteria:
+            known = ", ".join(map(repr, criteria))
+            raise ValueError(f"got exit criterion {self.criterion!r} for {shape.task}, expected {known}")
 
     def require_depth(self, depth: int) -> None:
         """Check that every head stands before the end.

@@ -21,6 +21,7 @@ from adaptrt.models.staged_network import KnobSpec
 from adaptrt.models.symbolic.graph_sizes import scalar
 from adaptrt.models.symbolic.segment_reduce import segment_reduce
 from adaptrt.models.symbolic.select_tokens import select_tokens
+from adaptrt.models.tasks import TASKS
 from adaptrt.models.tokens import Attention, Selection, Tokens
 
 RULES = ("price", "fixed", "merge")
@@ -68,8 +69,8 @@ class PruningConfig(Family):
             raise ValueError(f"got pruning in block {self.blocks[-1]}, expected 0 to {shape.depth - 1}")
         if self.rule != "price" and (shape.acm or shape.exits):
             raise ValueError(f"got pruning rule {self.rule!r} with ACMs or exits, expected 'price' beside them")
-        if shape.task == "token-classification":
-            raise ValueError("got pruning for token-classification, expected it left out: every token needs an answer")
+        if TASKS[shape.task].per_token:
+            raise ValueError(f"got pruning for {shape.task}, expected it left out: every token needs an answer")
 
     def price_limits(self, network: Network) -> tuple[float, float] | None:
         """0 keeps all; only the rule ``price`` has one."""

@@ -54,5 +54,12 @@ def loss(outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
 
 
 CLASSIFICATION = Task(
-    "classification", ("logits",), "accuracy", judge, agreement, loss, "adaptrt.models.heads:SampleHead"
+    name="classification",
+    outputs=("logits",),
+    metric="accuracy",
+    judge=judge,
+    agreement=agreement,
+    loss=loss,
+    head="adaptrt.models.heads:SampleHead",
+    ranks=(2,),
 )

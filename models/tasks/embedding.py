@@ -59,4 +59,14 @@ def loss(outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
     return (1 - functional.cosine_similarity(outputs[_OUTPUT], targets, dim=1)).mean()
 
 
-EMBEDDING = Task("embedding", (_OUTPUT,), "cosine", judge, agreement, loss, "adaptrt.models.heads:EmbeddingHead")
+EMBEDDING = Task(
+    name="embedding",
+    outputs=(_OUTPUT,),
+    metric="cosine",
+    judge=judge,
+    agreement=agreement,
+    loss=loss,
+    head="adaptrt.models.heads:EmbeddingHead",
+    criteria=("certainty",),  # a vector has no probability
+    ranks=(2,),
+)

@@ -54,6 +54,9 @@ class Task:
         loss: ``loss(outputs, targets)`` in torch, for training: the mean over the samples. None: not trained here.
         head: Class of the head that a ``Network`` has for it, as ``module:class``; see ``models/heads.py``. Empty: a
             network's own.
+        criteria: Exit criteria that its head can compute.
+        per_token: Whether every token needs an answer, so that none may be cut out.
+        ranks: Dimensions of each output, the batch included; empty: any.
     """
 
     name: str
@@ -63,6 +66,9 @@ class Task:
     agreement: Callable[[Outputs, Outputs], npt.NDArray[np.float32]]
     loss: Callable[[Mapping[str, Tensor], Tensor], Tensor] | None = None
     head: str = ""
+    criteria: tuple[str, ...] = ("max_softmax", "entropy", "certainty", "patience")
+    per_token: bool = False
+    ranks: tuple[int, ...] = ()
 
 
 def finite_output(outputs: Outputs, name: str) -> Array:

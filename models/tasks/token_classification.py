@@ -62,5 +62,14 @@ def loss(outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
 
 
 TOKEN_CLASSIFICATION = Task(
-    "token-classification", ("logits",), "token accuracy", judge, agreement, loss, "adaptrt.models.heads:TokenHead"
+    name="token-classification",
+    outputs=("logits",),
+    metric="token accuracy",
+    judge=judge,
+    agreement=agreement,
+    loss=loss,
+    head="adaptrt.models.heads:TokenHead",
+    criteria=("max_softmax", "entropy", "certainty"),
+    per_token=True,
+    ranks=(3,),
 )

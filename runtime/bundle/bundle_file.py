@@ -1,7 +1,7 @@
 """Reading and writing ``bundle.json``.
 
 A bundle comes from somewhere else, so everything in it is checked here before anything is run: the
-JSON's types by msgspec, what its values must satisfy by ``bundle_validation``, the files it names by
+JSON's types by msgspec, what its values must satisfy by ``validation``, the files it names by
 ``bundle_files``.
 """
 

@@ -1,4 +1,4 @@
-"""The keys of ``bundle.json``. Their values' limits are in ``bundle_validation``."""
+"""The keys of ``bundle.json``. Their values' limits are in ``validation``."""
 
 from __future__ import annotations
 

@@ -79,6 +79,6 @@ def test_a_head_that_gives_a_map_is_refused():
 
     loaded.model.run_stage = with_map
     with pytest.raises(
-        ExportError, match=r"got logits of shape \[3, \d+, 2, 2\] in stage 0, expected \[batch, classes\]"
+        ExportError, match=r"got logits of shape \[3, \d+, 2, 2\] in stage 0, expected 2 dimensions, the batch first"
     ):
         trace(loaded.model)
