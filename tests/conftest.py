@@ -8,8 +8,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ TESTS = Path(__file__).parent
 SLOW_FOLDERS = {
     "bench": "exports networks and times them",
     "docs": "exports a network and starts interpreters",
+    "export/graph": "traces networks of many kinds",
     "export/own_networks": "traces the users' networks",
     "export/parity": "traces all families",
     "export/targets": "traces all families and builds engines",
@@ -64,12 +66,20 @@ pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in _BESIDE if pat
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
+    """Raised here, an error is one of the test's file, which every process of several reports."""
+    collected = yield
+    items = collected if isinstance(collected, list) else [collected]
+    require_reasons(item for item in items if isinstance(item, pytest.Item))
+    return collected
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     for item in items:
         folders = [folder for folder in SLOW_FOLDERS if item.path.is_relative_to(TESTS / folder)]
         if folders:
             item.add_marker(pytest.mark.slow(SLOW_FOLDERS[folders[0]]))
-    require_reasons(items)
     yield
     if hasattr(config, "workerinput"):  # one of several processes
         items.sort(key=lambda item: rank(item.path))

@@ -15,6 +15,8 @@ from adaptrt.models.data.split import DataSplits, load_data
 from adaptrt.models.registry import load_model, weights_folder
 from adaptrt.runtime import Budget, load
 
+pytestmark = pytest.mark.slow("exports the shipped model")
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from adaptrt.ops import RECORDS
 
+pytestmark = pytest.mark.slow("builds environments and runs pytest in them")
+
 ROOT = Path(__file__).parent.parent
 NO_TRITON = "triton is not installed: install adaptrt[kernels]"
 WITH_KERNELS = sum(bool(record.parts) for record in RECORDS.values())

@@ -32,18 +32,26 @@ def test_a_slow_test_without_a_reason_is_an_error(mark: pytest.MarkDecorator) ->
         conftest.require_reasons([collected(MARKS("trains")), collected(mark)])
 
 
-def test_pytest_stops_at_a_slow_test_without_a_reason() -> None:
+def test_pytest_stops_at_a_slow_test_without_a_reason(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The check is where pytest collects."""
-    items = [SimpleNamespace(path=conftest.TESTS / "test_x.py", **vars(collected(MARKS)))]
-    hook: Any = conftest.pytest_collection_modifyitems
-    with pytest.raises(pytest.UsageError, match="expected its reason"):
-        next(hook(SimpleNamespace(), items))
+    module = request.node.getparent(pytest.Module)
+
+    def collect(mark: pytest.MarkDecorator) -> object:
+        def test_y() -> None: ...
+
+        monkeypatch.setattr(module.obj, "test_y", mark(test_y), raising=False)
+        return request.config.hook.pytest_pycollect_makeitem(collector=module, name="test_y", obj=module.obj.test_y)
+
+    assert collect(MARKS("trains"))
+    with pytest.raises(pytest.UsageError, match="test_y: got the marker slow.*expected its reason"):
+        collect(MARKS())
 
 
 def test_a_folder_s_tests_are_marked_before_they_are_chosen() -> None:
     marked: list[pytest.MarkDecorator] = []
     item = SimpleNamespace(path=conftest.TESTS / "bench" / "timing" / "test_x.py", add_marker=marked.append)
-    item.iter_markers, item.nodeid = lambda _: [mark.mark for mark in marked], "tests/bench/timing/test_x.py"
     hook: Any = conftest.pytest_collection_modifyitems
     next(hook(SimpleNamespace(), [item]))
     assert [mark.args for mark in marked] == [(conftest.SLOW_FOLDERS["bench"],)]

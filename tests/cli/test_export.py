@@ -23,6 +23,7 @@ def test_json(exported):
     assert len(read_bundle(folder).curve) == 5
 
 
+@pytest.mark.slow("exports")
 def test_table_and_default_output(cli, model_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = cli("export", model_folder, "--no-calibrate", "--debug")

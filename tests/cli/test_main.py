@@ -54,6 +54,7 @@ def test_entry_point_and_module(python, main_code):
     assert python(code).stdout == f"adaptrt {__version__}\n"
 
 
+@pytest.mark.slow("starts interpreters")
 @pytest.mark.parametrize(
     ("module", "args", "extra"),
     [

@@ -18,6 +18,8 @@ from adaptrt.cli import streams
 from adaptrt.cli.group import VERBS
 from tests.runtime.conftest import FIXTURES
 
+pytestmark = pytest.mark.slow("starts interpreters")
+
 BUNDLE = FIXTURES / "exported"
 FULL = pytest.param(
     "full", marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

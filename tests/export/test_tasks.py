@@ -23,6 +23,8 @@ from adaptrt.models.network import Network
 from adaptrt.models.tasks import TASKS
 from adaptrt.runtime import Budget, load
 
+pytestmark = pytest.mark.slow("exports and calibrates")
+
 SHAPE = TextEncoderConfig(width=16, depth=2, heads=2, ffn_width=32, classes=3, vocabulary=30, length=8)
 FAMILIES: dict[str, dict[str, Any]] = {
     "token-classification": {"acm": ACMConfig(2), "exits": ExitConfig((1,), "entropy")},

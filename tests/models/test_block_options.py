@@ -138,6 +138,7 @@ def test_a_block_computes_what_its_options_say(option: str, number: int) -> None
         assert not torch.equal(usual, got.x), "the option changes nothing"
 
 
+@pytest.mark.slow("traces all families")
 @pytest.mark.parametrize("option", ["modern", "relative", "window", "tanh_gelu", "head_size", "layer_scale"])
 def test_options_go_with_all_families_into_graphs(option: str) -> None:
     """Traced, proved against torch with decisions forced, and the work counted anew from the products in the graph."""

@@ -150,6 +150,7 @@ def test_the_body_selects_what_the_reference_selects(case: Case, seed: int) -> N
     selects_what_the_reference_selects(run_body_in_onnxruntime, case, seed)
 
 
+@pytest.mark.slow("runs kernels in Triton's interpreter")
 @settings(max_examples=40, deadline=None)
 @given(case=selection_cases(), seed=seeds)
 def test_the_kernel_selects_what_the_reference_selects(case: Case, seed: int) -> None:
@@ -232,6 +233,7 @@ def test_a_selection_does_not_depend_on_batch_mates(implementation: Implementati
     depends_on_no_batch_mates(implementation, case, seed)
 
 
+@pytest.mark.slow("runs kernels in Triton's interpreter")
 @settings(max_examples=8, deadline=None)
 @given(case=selection_cases().filter(lambda case: case.axes["B"] > 1), seed=seeds)
 def test_a_selection_by_the_kernel_does_not_depend_on_batch_mates(case: Case, seed: int) -> None:

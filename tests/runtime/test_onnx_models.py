@@ -37,6 +37,7 @@ def test_the_fixture_is_what_its_script_makes(make_fixture, tmp_path):
         assert (tmp_path / name).read_bytes() == (TINY / name).read_bytes(), f"run {make_fixture.__file__}"
 
 
+@pytest.mark.slow("starts interpreters")
 @pytest.mark.parametrize(
     "script,name", [("staged_fixtures", "exits"), ("staged_fixtures", "tokens"), ("text_fixture", "texts")]
 )

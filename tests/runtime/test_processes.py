@@ -23,6 +23,8 @@ from adaptrt.runtime.device.profile_cache import cache_folder
 from tests.prepared_engines import prepare, require_openvino
 from tests.runtime.conftest import RecordingBackend
 
+pytestmark = pytest.mark.slow("starts interpreters")
+
 FIXTURES = Path(__file__).parent / "fixtures"
 SOURCE = Path(adaptrt.__file__).parent.parent
 

@@ -17,6 +17,8 @@ from adaptrt.runtime import BackendError, load
 from tests.prepared_engines import prepare, require_openvino
 from tests.runtime.test_stages import exits_inputs, rows
 
+pytestmark = pytest.mark.slow("starts interpreters")
+
 FIXTURES = Path(__file__).parent / "fixtures"
 SOURCE = Path(adaptrt.__file__).parent.parent
 

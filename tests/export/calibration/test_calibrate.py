@@ -25,6 +25,7 @@ from tests.export.fake_bundle import ALL, CAPACITY, EXITS, KEEP, PRICE, FakeMode
 from tests.staged_bundle import images, write_staged
 
 
+@pytest.mark.slow("exports")
 def test_the_curve_of_a_bundle(exported: ExportReport) -> None:
     curve = exported.curve
     assert len(curve) == 9 and any(point.frontier for point in curve)
@@ -40,6 +41,7 @@ def test_the_curve_of_a_bundle(exported: ExportReport) -> None:
         assert point.quality == (result.outputs["logits"].argmax(1) == data.test.labels).mean()
 
 
+@pytest.mark.slow("exports")
 @pytest.mark.parametrize("share", [0.5, 0.6, 0.7, 0.8, 0.9])
 def test_a_budget_is_kept_on_the_calibration_data(exported: ExportReport, share: float) -> None:
     model, data = load(exported.bundle_folder), tiny_data()
@@ -52,6 +54,7 @@ def test_a_budget_is_kept_on_the_calibration_data(exported: ExportReport, share:
         assert expected <= share and expected - 0.05 < result.macs_fraction.mean() <= share + 0.03
 
 
+@pytest.mark.slow("exports")
 def test_calibrating_again_replaces_the_curve_and_its_table_alone(bundle: Path) -> None:
     before = json.loads((bundle / "bundle.json").read_text())
     told: list[float] = []
@@ -66,6 +69,7 @@ def test_calibrating_again_replaces_the_curve_and_its_table_alone(bundle: Path) 
     assert told[-1] == 1.0 and told == sorted(told)
 
 
+@pytest.mark.slow("exports")
 def test_data_of_another_shape_is_refused(bundle: Path) -> None:
     before = (bundle / "bundle.json").read_bytes()
     wrong = Split(np.zeros((4, 1, 5, 5), np.float32), np.zeros(4, np.int64))
@@ -76,6 +80,7 @@ def test_data_of_another_shape_is_refused(bundle: Path) -> None:
     assert (bundle / "bundle.json").read_bytes() == before
 
 
+@pytest.mark.slow("exports")
 def test_an_interrupted_calibration_leaves_the_old_curve(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (bundle / "bundle.json").read_bytes()
 

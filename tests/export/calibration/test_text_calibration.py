@@ -18,6 +18,8 @@ from adaptrt.models.folder import LoadedModel
 from adaptrt.models.network import Network
 from adaptrt.runtime import Budget, load
 
+pytestmark = pytest.mark.slow("exports and calibrates")
+
 LENGTH, SAMPLES = 12, 24
 
 

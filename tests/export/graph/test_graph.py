@@ -23,7 +23,6 @@ from adaptrt.models.families.gate import PriceGate
 from adaptrt.models.tokens import Tokens
 from tests.export.conftest import SHAPE, source, tiny_model
 
-pytestmark = pytest.mark.slow("traces every variant")
 IMAGES = np.random.default_rng(5).random((6, 1, 4, 4), dtype=np.float32)
 
 

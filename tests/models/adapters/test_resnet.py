@@ -162,6 +162,7 @@ def test_shapes_that_do_not_fit_are_refused(change: dict[str, object], message: 
         dataclasses.replace(TINY, **change)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow("traces every stage")
 def test_its_exported_stages_have_no_normalisation_left() -> None:
     from adaptrt.export.graph.trace import trace_stage
 

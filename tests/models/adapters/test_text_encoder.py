@@ -300,6 +300,7 @@ def test_examples_are_what_the_specification_says(model: Network) -> None:
     assert torch.isfinite(run(model, inputs).logits).all()
 
 
+@pytest.mark.slow("traces every stage")
 def test_its_exported_stages_take_texts_of_any_length() -> None:
     from adaptrt.export.graph.bodies import attach_bodies
     from adaptrt.export.graph.trace import trace_stage

@@ -88,6 +88,7 @@ def test_masks_weigh_learners_and_take_gradients(op: str) -> None:
         assert gradient is not None and gradient.abs().sum() > 0
 
 
+@pytest.mark.slow("traces every op")
 @pytest.mark.parametrize("op", MODULES)
 def test_an_export_has_one_node_with_all_learners(op: str) -> None:
     module = made(op).eval()

@@ -20,6 +20,8 @@ from adaptrt.models.staged_network import StagedNetwork, StageOutput
 from adaptrt.models.training.phase import CheckpointError, Progress
 from adaptrt.models.training.train_exits import ExitTraining, exit_loss, train_network
 
+pytestmark = pytest.mark.slow("trains")
+
 SMALL = ResNetConfig(image_size=8, widths=(8, 16), blocks=(2, 1), mean=0.3, std=0.37)
 TINY = ResNetConfig(image_size=4, widths=(4, 6), blocks=(1, 1), classes=3, mean=0.4, std=0.4)
 SHORT = ExitTraining(epochs=2, batch=16, rate=1e-2)

@@ -15,6 +15,8 @@ from adaptrt.models.training.phase import CheckpointError, Progress
 from adaptrt.models.training.train import _draw_shares
 from tests.models.conftest import TINY
 
+pytestmark = pytest.mark.slow("trains")
+
 RECIPE = Recipe(
     data="stripes",
     vit=TINY,
