@@ -23,7 +23,6 @@ from adaptrt.bench.timing.interleave import Spread
 from adaptrt.export.graph.scale_metadata import read_price_scales
 from adaptrt.export.graph.stage_files import save_unsplit
 from adaptrt.models.data.split import Split, load_data
-from adaptrt.models.network import Network
 from adaptrt.models.registry import load_model
 from adaptrt.models.staged_network import StagedNetwork
 from adaptrt.runtime.bundle.bundle_file import read_bundle
@@ -134,9 +133,8 @@ def main(
 
 def _take_price_scales(model: StagedNetwork, folder: Path) -> None:
     """Let one price mean in the network what it means in the bundle exported from it."""
-    if isinstance(model, Network):
-        first = read_bundle(folder, verify_hashes=False).stages[0].file
-        model.set_price_scales(read_price_scales(onnx.load(str(folder / first), load_external_data=False)))
+    first = read_bundle(folder, verify_hashes=False).stages[0].file
+    model.set_price_scales(read_price_scales(onnx.load(str(folder / first), load_external_data=False)))
 
 
 if __name__ == "__main__":

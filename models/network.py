@@ -121,10 +121,6 @@ class Network(StagedNetwork):
         """Its price scales by name; empty where every family has a price on its own scale."""
         return {name: scale for name, scale in self.price_scales.items() if isinstance(scale, PriceScale)}
 
-    def clear_price_scales(self) -> None:
-        """Let every family have a price on its own scale."""
-        self.price_scales = nn.ModuleDict()
-
     def embed_inputs(self, inputs: dict[str, Tensor]) -> Tokens:
         """Make the first block's tokens from the network's inputs."""
         return self.adapter.embed(self, inputs)

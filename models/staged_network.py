@@ -216,6 +216,15 @@ class StagedNetwork(nn.Module, abc.ABC):
         """The scales by which one price steers several families, by their names."""
         return {}
 
+    def set_price_scales(self, scales: dict[str, PriceScale]) -> None:
+        """Make one price steer several families; none of them: let each have a price on its own scale.
+
+        Raises:
+            ValueError: This network has no such families.
+        """
+        if scales:
+            raise ValueError(f"got price scales for {', '.join(scales)}, expected none: this network has one price")
+
     def enable_hard_budgets(self) -> None:
         """Let exports be told exact numbers of learners and tokens.
 

@@ -11,7 +11,6 @@ from adaptrt.export.graph.stage_files import save_stages, trace_stages
 from adaptrt.models.data.split import DataSplits
 from adaptrt.models.families.price_scale import PriceScale
 from adaptrt.models.folder import LoadedModel
-from adaptrt.models.network import Network
 from adaptrt.runtime.bundle.bundle_file import Dense
 from adaptrt.runtime.bundle.schema import PRICE_KNOB
 from adaptrt.runtime.loading import open_bundle
@@ -42,8 +41,7 @@ def fit_family_scales(
     model, priced = source.model, source.model.priced()
     if not priced or len(priced) + (model.exits is not None) < 2:
         return
-    assert isinstance(model, Network)
-    model.clear_price_scales()
+    model.set_price_scales({})
     stages, ops = trace_stages(model, debug=False, progress=lambda what, share: progress(f"{what}, raw prices", share))
     dense = Dense(macs=model.dense_macs(), parameters=1)
     bundle = describe_bundle(source, stages, save_stages(stages, scratch), ops, dense)

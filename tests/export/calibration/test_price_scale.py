@@ -174,5 +174,5 @@ def test_a_network_takes_its_scales_back_from_its_graphs() -> None:
     entry.value = entry.value.replace("2.0", "0.0")
     with pytest.raises(ExportError, match="cannot be read .*ascend"):
         read_price_scales(stages[0].graph)
-    model.clear_price_scales()
+    model.set_price_scales({})
     assert read_price_scales(trace_stage(model, 0).graph) == {}
