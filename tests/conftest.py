@@ -65,6 +65,12 @@ _BESIDE = (path for path in TESTS.iterdir() if path.is_dir() or path.suffix == "
 pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in _BESIDE if path.stem not in ("__init__", "conftest")))
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Folders that are left out as a whole are not imported either, which takes seconds."""
+    left_out = config.option.markexpr == "not slow" and collection_path in [TESTS / folder for folder in SLOW_FOLDERS]
+    return left_out or None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
     """Raised here, an error is one of the test's file, which every process of several reports."""

@@ -57,6 +57,15 @@ def test_a_folder_s_tests_are_marked_before_they_are_chosen() -> None:
     assert [mark.args for mark in marked] == [(conftest.SLOW_FOLDERS["bench"],)]
 
 
+def test_a_slow_folder_is_skipped_where_no_slow_test_is_wanted() -> None:
+    def ignored(folder: str, expression: str) -> bool:
+        config: Any = SimpleNamespace(option=SimpleNamespace(markexpr=expression))
+        return bool(conftest.pytest_ignore_collect(conftest.TESTS / folder, config))
+
+    assert ignored("bench", "not slow") and not ignored("runtime", "not slow")
+    assert not ignored("bench", "") and not ignored("bench", "slow")
+
+
 def test_tables_name_what_is_there() -> None:
     assert all((conftest.TESTS / folder).is_dir() for folder in conftest.SLOW_FOLDERS)
     assert all((conftest.TESTS / name).exists() for name in conftest.LONGEST_FIRST)
