@@ -41,7 +41,7 @@ def export(
     debug: bool,
     as_json: bool,
 ) -> None:
-    """Export MODEL, a ready model, a model folder or a network of your own, as a bundle.
+    """Export MODEL (ready, in a folder, or your own) as a bundle.
 
     Traces it to ONNX, proves parity with torch, calibrates, and only then puts the bundle in its place.
     A model with one price is calibrated in --points passes over the data; one with several knobs has several
