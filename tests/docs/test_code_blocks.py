@@ -31,6 +31,10 @@ NOT_RUN: dict[tuple[str, str], int] = {
 }
 """How many blocks of a page do not run, for which reason."""
 
+RUN_ELSEWHERE = {"docs/own_networks.md": "tests/export/own_networks/test_docs.py"}
+"""Pages whose blocks are one example, files and what they print; the test beside each runs it as a whole."""
+
+HERE = [page for page in PAGES if page not in RUN_ELSEWHERE]
 SHELLS = ("bash", "sh")
 
 
@@ -94,13 +98,13 @@ def run_steps(steps: list[dict[str, Any]], folder: Path) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", HERE)
 def test_blocks_are_right(page: str) -> None:
     for block in blocks_of(page, page_text(page)):
         check_block(block)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", HERE)
 def test_blocks_run(page: str, prepared: Path, tmp_path: Path) -> None:
     steps = steps_of(blocks_of(page, page_text(page)))
     folder = Path(shutil.copytree(prepared, tmp_path / "folder"))
@@ -108,8 +112,13 @@ def test_blocks_run(page: str, prepared: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 
+def test_pages_that_run_elsewhere_do() -> None:
+    for page, test in RUN_ELSEWHERE.items():
+        assert Path(page).name in (ROOT / test).read_text() and page in PAGES
+
+
 def test_blocks_that_do_not_run_are_counted() -> None:
-    blocks = [block for page in PAGES for block in blocks_of(page, page_text(page))]
+    blocks = [block for page in HERE for block in blocks_of(page, page_text(page))]
     assert len(blocks) > 20
     counted = Counter((block.page, block.not_run) for block in blocks if block.not_run is not None)
     assert counted == NOT_RUN
