@@ -22,7 +22,7 @@ from adaptrt.runtime.errors import BackendError, one_line
 
 _DEVICE = "CPU"
 _TELEMETRY = "openvino_telemetry"
-_importing = threading.Lock()
+_loading = threading.Lock()
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _USUAL = Settings()
 
@@ -79,12 +79,13 @@ class OpenVinoBackend:
             options["INFERENCE_NUM_THREADS"] = check_threads(settings.threads)
         self._version = runtime.__version__.partition("-")[0]
         self.engine_version = f"openvino {self._version} {options['INFERENCE_PRECISION_HINT']}"
-        core = _core(runtime)
         try:
-            model = core.read_model(program.model if program.data_folder is None else program.file)
-            taken = [_spec(port, port.get_node().get_friendly_name()) for port in model.inputs]
-            self._compile = functools.partial(core.compile_model, model, _DEVICE, options)
-            self.compiled = self._compile()
+            with _loading:  # its first uses from several threads waited for each other for ever, once in many runs
+                core = _core(runtime)
+                model = core.read_model(program.model if program.data_folder is None else program.file)
+                taken = [_spec(port, port.get_node().get_friendly_name()) for port in model.inputs]
+                self._compile = functools.partial(core.compile_model, model, _DEVICE, options)
+                self.compiled = self._compile()
             used = self.compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         except Exception as error:  # pybind's exceptions share no base class
             raise BackendError(
@@ -240,7 +241,7 @@ def import_openvino() -> ModuleType:
     Raises:
         BackendError: it is not installed, or broken.
     """
-    with _importing:
+    with _loading:
         if "openvino" in sys.modules:
             import openvino
 
@@ -265,7 +266,7 @@ _inherited = False
 
 
 def _core(runtime: ModuleType) -> Any:
-    """One per process: it finds and loads the devices' plugins. Not by several threads at once."""
+    """One per process: it finds and loads the devices' plugins."""
     if runtime not in _cores:
         _cores[runtime] = runtime.Core()
     return _cores[runtime]
@@ -273,8 +274,8 @@ def _core(runtime: ModuleType) -> Any:
 
 def _begin_in_child() -> None:
     """A forked child needs one of its own, and must not end the one that it inherits."""
-    global _inherited, _importing
-    _importing = threading.Lock()
+    global _inherited, _loading
+    _loading = threading.Lock()
     _inherited = _inherited or bool(_cores)
     keep_for_ever(*_cores.values())
     _cores.clear()
