@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adaptrt.models.staged_network import StagedNetwork, StageOutput
+from adaptrt.models.tasks import CLASSIFICATION, Task, TaskError
 from adaptrt.models.training.phase import Phase, Report, StepResult, parameter_groups, run_phase
 
 
@@ -68,7 +69,7 @@ def train_network(
     Args:
         network: Of one or several stages. A network of one stage is simply trained.
         inputs: The network's inputs by name, ``[B, ...]`` each; or the one input of a network with one.
-        labels: int64 ``[B]``, from 0 to classes - 1.
+        labels: int64 ``[B]``, from 0 to classes - 1; of other tasks than classification, what the task judges by.
         training: How.
         checkpoint: File that the training goes on from; written after every epoch.
         report: Called after every step. The accuracy is the last head's; on a frozen backbone, the last early head's.
@@ -93,9 +94,11 @@ def train_network(
     def step(rows: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
         del generator
         outputs = network.run_stages({name: value[rows] for name, value in by_name.items()}, knobs)
-        loss = exit_loss(outputs, labels, weights, training.label_smoothing, training.certainty_weight)
-        judged = outputs[-2 if frozen else -1].logits
-        return StepResult(loss, int((judged.argmax(1) == labels).sum()))
+        judged = outputs[-2 if frozen else -1]
+        if network.task is CLASSIFICATION:
+            loss = exit_loss(outputs, labels, weights, training.label_smoothing, training.certainty_weight)
+            return StepResult(loss, int((judged.logits.argmax(1) == labels).sum()))
+        return StepResult(task_loss(network.task, outputs, labels, weights, training.certainty_weight))
 
     learned = {id(parameter) for parameter in trained.parameters()}
     fixed = [p for p in network.parameters() if id(p) not in learned and p.requires_grad]
@@ -150,6 +153,29 @@ def exit_loss(
     return total
 
 
+def task_loss(
+    task: Task, outputs: list[StageOutput], targets: Tensor, weights: tuple[float, ...], certainty_weight: float = 1.0
+) -> Tensor:
+    """``exit_loss`` by the loss and the quality of any task; a certainty learns the quality, from 0 to 1.
+
+    Args:
+        task: With a loss.
+        outputs: One per stage.
+        targets: What the task judges by, ``[B, ...]``.
+        weights: One per stage.
+        certainty_weight: Weight of each certainty's loss.
+    """
+    assert task.loss is not None
+    total = torch.zeros(())
+    for out, weight in zip(outputs, weights, strict=True):
+        total = total + weight * task.loss(out.outputs, targets)
+        if out.certainty is not None:
+            arrays = {name: tensor.detach().float().numpy() for name, tensor in out.outputs.items()}
+            quality = torch.from_numpy(task.judge(arrays, targets.numpy()).quality.clip(0.0, 1.0))
+            total = total + certainty_weight * functional.binary_cross_entropy_with_logits(out.certainty, quality)
+    return total
+
+
 def _named(network: StagedNetwork, inputs: dict[str, Tensor] | Tensor, labels: Tensor) -> dict[str, Tensor]:
     """The network's inputs by name, checked."""
     names = [spec.name for spec in network.input_specs()]
@@ -160,7 +186,8 @@ def _named(network: StagedNetwork, inputs: dict[str, Tensor] | Tensor, labels: T
     if set(inputs) != set(names):
         raise ValueError(f"got inputs {', '.join(sorted(inputs))}, expected {', '.join(names)}")
     counts = {name: len(value) for name, value in inputs.items()}
-    if labels.ndim != 1 or labels.dtype != torch.int64 or set(counts.values()) != {len(labels)}:
+    classes = network.task is not CLASSIFICATION or (labels.ndim == 1 and labels.dtype == torch.int64)
+    if not classes or set(counts.values()) != {len(labels)}:
         raise ValueError(
             f"got samples {counts} and labels {labels.dtype} of shape {list(labels.shape)}, expected as many of all, "
             "labels int64 [B]"
@@ -178,6 +205,15 @@ def _require_classes(
         ValueError: One is no class.
     """
     if not len(labels):
+        return
+    if network.task is not CLASSIFICATION:
+        if network.task.loss is None:
+            raise ValueError(f"got a network for {network.task.name}, expected a task with a loss; train it elsewhere")
+        last = network.run_stages({name: value[:1] for name, value in inputs.items()}, knobs)[-1]
+        try:
+            network.task.judge({name: tensor.numpy() for name, tensor in last.outputs.items()}, labels[:1].numpy())
+        except TaskError as error:
+            raise ValueError(str(error)) from error
         return
     classes = network.run_stages({name: value[:1] for name, value in inputs.items()}, knobs)[-1].logits.shape[1]
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
