@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from adaptrt.runtime.backends import Backend, Provider, Settings, check_threads
+from adaptrt.runtime.backends import Backend, BackendSettings, Provider, check_threads
 from adaptrt.runtime.backends.backend_table import DEFAULT_BACKEND
 from adaptrt.runtime.backends.selection import check_backend, create_backends
 from adaptrt.runtime.bundle.bundle_file import read_bundle
@@ -89,7 +89,7 @@ def open_bundle(
     check_table(bundle)
     library = None if plugin_library is None else Path(plugin_library)
     threads = granted_processors().threads if threads is None else check_threads(threads)
-    settings = Settings(threads=threads, providers=providers, precision=precision, plugin_library=library)
+    settings = BackendSettings(threads=threads, providers=providers, precision=precision, plugin_library=library)
     root = Path(path).resolve()
     chosen = create_backends(backend, root, bundle, settings)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adaptrt.runtime.backends import Backend, Settings
+from adaptrt.runtime.backends import Backend, BackendSettings
 from adaptrt.runtime.backends.backend_table import BACKENDS, BackendRecord
 from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.bundle.target_table import TARGETS, TargetRecord
@@ -20,7 +20,9 @@ LOADED: list[tuple[str, Path]] = []
 """Names of the rows whose stages were loaded here, and of which bundle."""
 
 
-def load_stages(record: BackendRecord, root: Path, bundle: Bundle, settings: Settings) -> tuple[str, list[Backend]]:
+def load_stages(
+    record: BackendRecord, root: Path, bundle: Bundle, settings: BackendSettings
+) -> tuple[str, list[Backend]]:
     """What the target's row made of the bundle, or the portable files, on ONNX Runtime."""
     from adaptrt.runtime.backends.onnxruntime import OnnxRuntimeBackend
     from adaptrt.runtime.backends.stage_programs import find_engines, portable_programs, prepared_programs

@@ -20,7 +20,7 @@ Value = Any
 
 
 @dataclass(frozen=True)
-class Settings:
+class BackendSettings:
     """How the engine is to run, apart from what it runs.
 
     Attributes:

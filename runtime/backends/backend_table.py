@@ -15,14 +15,14 @@ from adaptrt.runtime.table import Table, imported
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from adaptrt.runtime.backends import Backend, Settings
+    from adaptrt.runtime.backends import Backend, BackendSettings
     from adaptrt.runtime.bundle.schema import Bundle
 
     class Loader(Protocol):
         """Hands the stages of a bundle to an engine."""
 
         def __call__(
-            self, record: BackendRecord, root: Path, bundle: Bundle, settings: Settings
+            self, record: BackendRecord, root: Path, bundle: Bundle, settings: BackendSettings
         ) -> tuple[str, list[Backend]]:
             """The precision that is computed in, and an engine for each stage.
 
@@ -59,7 +59,7 @@ class BackendRecord(NamedTuple):
         on_host: whether it computes in the host's memory alone, so that a forked child may load it anew.
         providers: whether it takes ``providers``.
         dense: what runs the bundle's dense model beside it in benchmarks, a class as ``module:name`` that takes a
-            ``StageProgram`` and ``Settings``; empty where it has no engine of that.
+            ``StageProgram`` and ``BackendSettings``; empty where it has no engine of that.
         on_machine: what it needs there, for the documentation.
         proved: how far it was proved, likewise.
     """
@@ -101,7 +101,7 @@ class BackendRecord(NamedTuple):
             return version(packages[0]) if packages else "of unknown version"
         return None
 
-    def load(self, root: Path, bundle: Bundle, settings: Settings) -> tuple[str, list[Backend]]:
+    def load(self, root: Path, bundle: Bundle, settings: BackendSettings) -> tuple[str, list[Backend]]:
         """As ``Loader``, which is imported now."""
         return cast("Loader", imported(self.loader))(self, root, bundle, settings)
 

@@ -8,7 +8,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from adaptrt.runtime.backends import Array, Backend, Bound, Provider, Settings, StageProgram, Value, check_threads
+from adaptrt.runtime.backends import (
+    Array,
+    Backend,
+    BackendSettings,
+    Bound,
+    Provider,
+    StageProgram,
+    Value,
+    check_threads,
+)
 from adaptrt.runtime.backends.backend_table import BackendRecord
 from adaptrt.runtime.backends.stage_programs import portable_programs
 from adaptrt.runtime.bundle.schema import Bundle, TensorSpec
@@ -16,7 +25,7 @@ from adaptrt.runtime.device.forked import in_forked_children
 from adaptrt.runtime.errors import BackendError, one_line
 
 _CPU = "CPUExecutionProvider"
-_USUAL = Settings()
+_USUAL = BackendSettings()
 _FATAL = 4
 """Log level: what ONNX Runtime would print below it comes as an exception as well."""
 _DTYPES = {
@@ -32,7 +41,7 @@ def load_stages(
     record: BackendRecord,  # noqa: ARG001 - as every loader takes it
     root: Path,
     bundle: Bundle,
-    settings: Settings,
+    settings: BackendSettings,
 ) -> tuple[str, list[Backend]]:
     """A session for each stage of the portable files; see ``Loader``."""
     return "fp32", [OnnxRuntimeBackend(program, settings) for program in portable_programs(root, bundle)]
@@ -56,7 +65,7 @@ class OnnxRuntimeBackend:
         BackendError: onnxruntime is not installed, a setting is wrong, or it refuses the model.
     """
 
-    def __init__(self, program: StageProgram, settings: Settings = _USUAL) -> None:
+    def __init__(self, program: StageProgram, settings: BackendSettings = _USUAL) -> None:
         runtime = _import()
         threads, providers = settings.threads, settings.providers
         if settings.precision not in {None, "fp32"}:

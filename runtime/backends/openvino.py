@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.backends import Array, Backend, Bound, Settings, StageProgram, Value, check_threads
+from adaptrt.runtime.backends import Array, Backend, BackendSettings, Bound, StageProgram, Value, check_threads
 from adaptrt.runtime.backends.backend_table import DEFAULT_BACKEND, BackendRecord
 from adaptrt.runtime.backends.stage_programs import find_engines, prepared_programs, refuse_providers
 from adaptrt.runtime.bundle.schema import Bundle, TensorSpec
@@ -24,10 +24,12 @@ _DEVICE = "CPU"
 _TELEMETRY = "openvino_telemetry"
 _loading = threading.Lock()
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-_USUAL = Settings()
+_USUAL = BackendSettings()
 
 
-def load_stages(record: BackendRecord, root: Path, bundle: Bundle, settings: Settings) -> tuple[str, list[Backend]]:
+def load_stages(
+    record: BackendRecord, root: Path, bundle: Bundle, settings: BackendSettings
+) -> tuple[str, list[Backend]]:
     """A compiled model for each stage that was prepared; see ``Loader``."""
     refuse_providers(record, settings)
     check_settings(settings)
@@ -60,7 +62,7 @@ class OpenVinoBackend:
             compute in the precision.
     """
 
-    def __init__(self, program: StageProgram, settings: Settings = _USUAL) -> None:
+    def __init__(self, program: StageProgram, settings: BackendSettings = _USUAL) -> None:
         self._file = program.file
         check_settings(settings)
         self._openvino = runtime = import_openvino()
@@ -218,7 +220,7 @@ class OpenVinoBackend:
         )
 
 
-def check_settings(settings: Settings) -> None:
+def check_settings(settings: BackendSettings) -> None:
     """Refuse settings that no OpenVINO has.
 
     Raises:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adaptrt import AdaptrtError
-from adaptrt.runtime.backends import Backend, Settings
+from adaptrt.runtime.backends import Backend, BackendSettings
 from adaptrt.runtime.backends.backend_table import AUTO, BACKENDS, BackendRecord, in_order, provider_backend
 from adaptrt.runtime.backends.stage_interface import check_interfaces
 from adaptrt.runtime.bundle.engine_files import engine_folder
@@ -44,7 +44,7 @@ def check_backend(name: str) -> None:
         raise BackendError(f"got backend {name!r}, expected one of {names}; name one")
 
 
-def create_backends(name: str, root: Path, bundle: Bundle, settings: Settings) -> Chosen:
+def create_backends(name: str, root: Path, bundle: Bundle, settings: BackendSettings) -> Chosen:
     """Hand the stages of a bundle to a backend.
 
     Args:
@@ -80,7 +80,7 @@ def create_backends(name: str, root: Path, bundle: Bundle, settings: Settings) -
     raise BackendError(f"no backend can run {root}, expected one of {names}: {'; '.join(passed)}")
 
 
-def _create(record: BackendRecord, reason: str, root: Path, bundle: Bundle, settings: Settings) -> Chosen:
+def _create(record: BackendRecord, reason: str, root: Path, bundle: Bundle, settings: BackendSettings) -> Chosen:
     precision, backends = record.load(root, bundle, settings)
     check_interfaces(bundle, backends, root)
     on_host = settings.providers is None and record.on_host

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptrt.runtime.backends import Settings, StageProgram
+from adaptrt.runtime.backends import BackendSettings, StageProgram
 from adaptrt.runtime.backends.backend_table import BackendRecord, provider_backend
 from adaptrt.runtime.bundle import bundle_files
 from adaptrt.runtime.bundle.engine_files import (
@@ -80,7 +80,7 @@ def find_engines(record: BackendRecord, root: Path, bundle: Bundle, precision: s
     return folder, engines
 
 
-def refuse_providers(record: BackendRecord, settings: Settings) -> None:
+def refuse_providers(record: BackendRecord, settings: BackendSettings) -> None:
     """Refuse execution providers for a backend that has none.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.backends import Array, Backend, Bound, Settings, StageProgram, Value
+from adaptrt.runtime.backends import Array, Backend, BackendSettings, Bound, StageProgram, Value
 from adaptrt.runtime.backends.backend_table import BackendRecord
 from adaptrt.runtime.backends.cuda import CudaDevice, CudaError
 from adaptrt.runtime.backends.stage_programs import engine_programs, find_engines, refuse_providers
@@ -49,7 +49,7 @@ _Signature = tuple[tuple[int, ...], ...]
 
 
 def load_stages(
-    record: BackendRecord, root: Path, bundle: Bundle, settings: Settings, *, rtx: bool = False
+    record: BackendRecord, root: Path, bundle: Bundle, settings: BackendSettings, *, rtx: bool = False
 ) -> tuple[str, list[Backend]]:
     """An engine for each stage, of the named precision or the first that was built; see ``Loader``."""
     refuse_providers(record, settings)
@@ -66,7 +66,9 @@ def load_stages(
     return engines.precision, [TensorRTBackend(runtime, program) for program in programs]
 
 
-def load_rtx_stages(record: BackendRecord, root: Path, bundle: Bundle, settings: Settings) -> tuple[str, list[Backend]]:
+def load_rtx_stages(
+    record: BackendRecord, root: Path, bundle: Bundle, settings: BackendSettings
+) -> tuple[str, list[Backend]]:
     """The same with TensorRT-RTX; see ``Loader``."""
     return load_stages(record, root, bundle, settings, rtx=True)
 

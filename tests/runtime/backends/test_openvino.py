@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from adaptrt.runtime import BackendError, Budget, BundleError, load
-from adaptrt.runtime.backends import Settings, StageProgram
+from adaptrt.runtime.backends import BackendSettings, StageProgram
 from adaptrt.runtime.bundle.bundle_file import TensorSpec
 from tests.prepared_engines import prepare, require_openvino
 
@@ -268,7 +268,7 @@ def test_weights_beside_the_prepared_graph(tmp_path):
     model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
     file = tmp_path / "stage0.onnx"
     onnx.save_model(model, file, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    backend = OpenVinoBackend(StageProgram(file.read_bytes(), file, tmp_path, ("y",)), Settings(threads=1))
+    backend = OpenVinoBackend(StageProgram(file.read_bytes(), file, tmp_path, ("y",)), BackendSettings(threads=1))
     assert backend.outputs["y"] == TensorSpec("y", "float32", ["?", 300])
     x = np.ones((3, 2), np.float32)
     np.testing.assert_allclose(backend.run({"x": x})["y"], x @ np.arange(600).reshape(2, 300))
