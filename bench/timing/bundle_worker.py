@@ -20,7 +20,7 @@ import numpy as np
 from adaptrt.bench.timing.engine_choice import EngineChoice
 from adaptrt.bench.timing.session_worker import Array, Runner, serve_process
 from adaptrt.runtime import AdaptiveModel, Budget, load
-from adaptrt.runtime.backends import Backend, Settings, StageProgram
+from adaptrt.runtime.backends import Backend, BackendSettings, StageProgram
 from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
 from adaptrt.runtime.bundle.bundle_file import CurvePoint, KnobValue, read_bundle
 from adaptrt.runtime.bundle.schema import MACS_OUTPUT
@@ -118,7 +118,7 @@ class DenseRunner:
         )
         self._name = choice.backend
         engine = imported(BACKENDS[choice.backend].dense)
-        self._backend: Backend = engine(program, Settings(threads=threads, precision=choice.precision))
+        self._backend: Backend = engine(program, BackendSettings(threads=threads, precision=choice.precision))
 
     def describe(self) -> dict[str, Any]:
         """Names of inputs and outputs; the engine."""
