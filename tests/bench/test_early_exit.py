@@ -128,10 +128,12 @@ def test_one_stage_budgets_out_of_reach_and_other_images_are_refused(
 def command(unsplit: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The command, with a model and data of its own."""
     module = importlib.import_module("adaptrt.bench.early_exit")
-    source = SimpleNamespace(name="staged", data_name="noise", model="network")
+    given: list[object] = []  # scales, of which this bundle has none
+    network = SimpleNamespace(set_price_scales=given.append)
+    source = SimpleNamespace(name="staged", data_name="noise", model=network)
 
     def save_unsplit(model: object, path: Path) -> None:
-        assert model == "network"
+        assert model is network and given == [{}]
         shutil.copyfile(unsplit, path)
 
     monkeypatch.setattr(module, "load_model", lambda _name: source)
