@@ -22,7 +22,7 @@ EXITS = ROOT / "tests" / "runtime" / "fixtures" / "exits"
 
 WITHOUT = {"runtime": set(), "ops": set(), "plugins_trt": {"triton"}, "cli": {"torch", "matplotlib"}}
 """Packages that modules of a room may miss here."""
-MAY_BE_MISSING = {"torch", "matplotlib"}
+MAY_BE_MISSING = {"torch", "matplotlib", "sympy"}
 """The same of the other rooms."""
 
 
