@@ -262,26 +262,24 @@ class Network(StagedNetwork):
         return sum(len(block.gates()) for block in self._stage_modules(stage))
 
     def _prices(self, knobs: dict[str, Tensor]) -> Prices:
-        price = knobs.get("price")
-        follows = knobs.get("token_price")
-        token_price = price
-        if follows is not None and price is not None:
-            token_price = torch.where(follows < 0, price, follows) if follows.ndim == 1 else follows
+        """What each family compares with: the common price or its own knob's, by its scale where there is one."""
+        common, families = knobs.get("price"), self.priced()
+        prices: dict[str, Tensor] = {}
+        for number, family in enumerate(families if common is not None else ()):
+            assert common is not None
+            prices[family.name] = common
+            follows = knobs.get(family.own_price) if number else None
+            if follows is not None:  # in training one for each sample, which never follows
+                prices[family.name] = torch.where(follows < 0, common, follows) if follows.ndim == 1 else follows
+        for family in families:
+            if family.name in prices and family.scale in self.price_scales:
+                prices[family.name] = self.price_scales[family.scale](prices[family.name])
         known = ("price", "token_price", "capacity", "keep")
         others = {name: value for name, value in knobs.items() if name not in known}
-        if price is not None:
-            for family in self.priced():  # further families find their price under their own knob's name
-                if family.own_price not in known and family.scale != "acm":
-                    follows = others.get(family.own_price)
-                    common = price if follows is None else torch.where(follows < 0, price, follows)
-                    if family.scale in self.price_scales:
-                        common = self.price_scales[family.scale](common)
-                    others[family.own_price] = common
-            if "acm" in self.price_scales:
-                price = self.price_scales["acm"](price)
-            if "tokens" in self.price_scales and token_price is not None:
-                token_price = self.price_scales["tokens"](token_price)
-        return Prices(price, token_price, knobs.get("capacity"), knobs.get("keep"), others)
+        others |= {
+            f.own_price: prices[f.name] for f in families if f.name in prices and f.name not in ("acm", "pruning")
+        }
+        return Prices(prices.get("acm"), prices.get("pruning"), knobs.get("capacity"), knobs.get("keep"), others)
 
     def run_stage(self, stage: int, inputs: dict[str, Tensor], knobs: dict[str, Tensor]) -> StageOutput:
         """Run one stage; see ``StagedNetwork.run_stage``."""

@@ -95,10 +95,12 @@ def train_network(
         del generator
         outputs = network.run_stages({name: value[rows] for name, value in by_name.items()}, knobs)
         judged = outputs[-2 if frozen else -1]
-        if network.task is CLASSIFICATION:
-            loss = exit_loss(outputs, labels, weights, training.label_smoothing, training.certainty_weight)
-            return StepResult(loss, int((judged.logits.argmax(1) == labels).sum()))
-        return StepResult(task_loss(network.task, outputs, labels, weights, training.certainty_weight))
+        loss = exit_loss(
+            outputs, labels, weights, training.label_smoothing, training.certainty_weight, task=network.task
+        )
+        if network.task is not CLASSIFICATION:
+            return StepResult(loss)
+        return StepResult(loss, int((judged.logits.argmax(1) == labels).sum()))
 
     learned = {id(parameter) for parameter in trained.parameters()}
     fixed = [p for p in network.parameters() if id(p) not in learned and p.requires_grad]
@@ -131,48 +133,35 @@ def exit_loss(
     weights: tuple[float, ...],
     label_smoothing: float = 0.0,
     certainty_weight: float = 1.0,
+    *,
+    task: Task = CLASSIFICATION,
 ) -> Tensor:
-    """Weighted sum of the heads' cross-entropies, and of the losses of their learned certainties.
+    """Weighted sum of the heads' losses, and of the losses of their learned certainties.
 
-    A certainty learns, by binary cross-entropy, whether its head's prediction is right. (BERxiT, EACL 2021,
-    section 3.3, takes the squared error, whose minimum is the same probability.)
+    A certainty learns, by binary cross-entropy, whether its head's prediction is right, or how good it is where the
+    quality is no yes or no. (BERxiT, EACL 2021, section 3.3, takes the squared error, whose minimum is the same.)
 
     Args:
         outputs: One per stage.
-        labels: int64 ``[B]``.
+        labels: What the task judges by: int64 ``[B]`` of classifiers.
         weights: One per stage.
-        label_smoothing: Of the cross-entropies.
+        label_smoothing: Of classifiers' cross-entropies; other tasks have none.
         certainty_weight: Weight of each certainty's loss.
+        task: What gives the loss and the quality.
     """
     total = torch.zeros(())
     for out, weight in zip(outputs, weights, strict=True):
-        total = total + weight * functional.cross_entropy(out.logits, labels, label_smoothing=label_smoothing)
-        if out.certainty is not None:
-            right = (out.logits.argmax(1) == labels).to(out.certainty.dtype)
-            total = total + certainty_weight * functional.binary_cross_entropy_with_logits(out.certainty, right)
-    return total
-
-
-def task_loss(
-    task: Task, outputs: list[StageOutput], targets: Tensor, weights: tuple[float, ...], certainty_weight: float = 1.0
-) -> Tensor:
-    """``exit_loss`` by the loss and the quality of any task; a certainty learns the quality, from 0 to 1.
-
-    Args:
-        task: With a loss.
-        outputs: One per stage.
-        targets: What the task judges by, ``[B, ...]``.
-        weights: One per stage.
-        certainty_weight: Weight of each certainty's loss.
-    """
-    assert task.loss is not None
-    total = torch.zeros(())
-    for out, weight in zip(outputs, weights, strict=True):
-        total = total + weight * task.loss(out.outputs, targets)
+        if task is CLASSIFICATION:
+            loss = functional.cross_entropy(out.logits, labels, label_smoothing=label_smoothing)
+        else:
+            assert task.loss is not None
+            loss = task.loss(out.outputs, labels)
+        total = total + weight * loss
         if out.certainty is not None:
             arrays = {name: tensor.detach().float().numpy() for name, tensor in out.outputs.items()}
-            quality = torch.from_numpy(task.judge(arrays, targets.numpy()).quality.clip(0.0, 1.0))
-            total = total + certainty_weight * functional.binary_cross_entropy_with_logits(out.certainty, quality)
+            quality = torch.from_numpy(task.judge(arrays, labels.numpy()).quality.clip(0.0, 1.0))
+            right = quality.to(out.certainty.dtype)
+            total = total + certainty_weight * functional.binary_cross_entropy_with_logits(out.certainty, right)
     return total
 
 
