@@ -6,6 +6,7 @@ are timed inside fresh interpreters that take turns.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -153,7 +154,9 @@ def measure_imports(interpreters: int, on_turn: Callable[[], None] = lambda: Non
 
 def _time_import(code: str) -> float:
     command = [sys.executable, "-c", _TIMED_IMPORT.format(code)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # As installed packages have it: with byte code, which the first turn writes.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise BenchError(
