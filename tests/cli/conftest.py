@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import errno
+import fcntl
 import importlib
 import json
 import os
@@ -121,11 +122,17 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The bundle, and the JSON that its export printed."""
-    folder = tmp_path_factory.mktemp("bundles") / "tiny"
-    result = invoke("export", model_folder, "--output", folder, "--points", 5, "--json")
-    assert result.exit_code == 0, result.output
-    return folder, json.loads(result.stdout)
+    """The bundle, and the JSON that its export printed; made by one of the processes that run tests side by side."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, said = shared / "exported" / "tiny", shared / "exported.json"
+    with (shared / "exported.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            result = invoke("export", model_folder, "--output", folder, "--points", 5, "--json")
+            assert result.exit_code == 0, result.output
+            said.write_text(result.stdout)
+    return folder, json.loads(said.read_text())
 
 
 @pytest.fixture(scope="session")

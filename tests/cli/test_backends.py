@@ -12,6 +12,7 @@ from adaptrt.runtime.bundle.engine_files import ENGINE_FILE, encode_engines, rea
 from tests.prepared_engines import prepare, require_openvino
 
 require_openvino()
+pytestmark = pytest.mark.slow("compiles stages for a second engine")
 
 _ENGINES = ("onnxruntime", "openvino")
 

@@ -7,6 +7,7 @@ import json
 import signal
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -78,8 +79,7 @@ def test_a_frame_says_everything() -> None:
         clock_hz={"cpu0": 1.5e9},
         power_mode=PowerMode("15W", 0),
     )
-    object.__setattr__(result, "telemetry", reading)
-    object.__setattr__(result, "energy_mj", 12.5)
+    result = msgspec.structs.replace(result, telemetry=reading, energy_mj=12.5)
     for _ in range(3):
         watched.add(result)
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115

@@ -27,6 +27,8 @@ from adaptrt.models.tasks import CLASSIFICATION, TASKS, Task
 from adaptrt.models.tokens import Tokens
 from adaptrt.runtime import load
 
+pytestmark = pytest.mark.slow("exports a network of added parts")
+
 
 class Echo(nn.Module):
     """Adds a linear map of the tokens, by as much as the knob ``echo`` says."""

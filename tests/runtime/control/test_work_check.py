@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from adaptrt import AdaptrtWarning
 from adaptrt.runtime import Budget, load
@@ -34,11 +32,12 @@ def test_everything_running_is_noticed_after_a_few_samples(batch):
         assert [text is None for text in found] == [True] * 7 + [False] * 57
 
 
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 10_000), scatter=st.sampled_from([0.05, 0.2, 0.3]), batch=st.sampled_from([1, 8]))
-def test_what_scatters_around_the_expected_is_no_excess(seed, scatter, batch):
-    shares = np.clip(np.random.default_rng(seed).normal(0.5, scatter, 400), 0.05, 1.05)
-    assert sum(text is not None for text in said(shares, 0.5, batch)) <= 4  # three standard errors, looked at 400 times
+@pytest.mark.parametrize("scatter", [0.05, 0.2, 0.3])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_what_scatters_around_the_expected_is_hardly_ever_an_excess(scatter, batch):
+    shares = [np.clip(np.random.default_rng(seed).normal(0.5, scatter, 400), 0.05, 1.05) for seed in range(200)]
+    wrong = sum(any(text is not None for text in said(each, 0.5, batch)) for each in shares)
+    assert wrong <= 10  # three standard errors, looked at some forty times in each of 200 runs
 
 
 def test_a_small_lasting_excess_is_noticed_and_forgotten_again():
