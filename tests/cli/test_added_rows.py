@@ -86,6 +86,7 @@ def test_a_kind_of_budget_is_read(cli, refused, bundle, pixels):
 def test_calls_under_an_added_kind_are_watched(cli, bundle, pixels, monkeypatch, tmp_path):
     monkeypatch.setenv("ADAPTRT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("adaptrt.runtime.device.profiling.SECONDS", 0.1)
+    monkeypatch.setattr("adaptrt.runtime.device.profile._PAUSE_S", 0.01)
     with added(SECONDS):
         options = ("--budget", "5s", "--watch", "--seconds", "0.2", "--json")
         watched = json.loads(cli("run", bundle, pixels, *options).stdout)

@@ -17,6 +17,7 @@ from tests.runtime.conftest import FIXTURES, TINY
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ADAPTRT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("adaptrt.runtime.device.profiling.SECONDS", 0.05)
+    monkeypatch.setattr("adaptrt.runtime.device.profile._PAUSE_S", 0.01)
     return tmp_path / "cache" / "profiles"
 
 
