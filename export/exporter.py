@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 
@@ -19,7 +20,14 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.saved_graph import save_graph
 from adaptrt.export.graph.stage_files import save_stages, trace_stages
 from adaptrt.export.graph.trace import TracedStage, trace_dense
-from adaptrt.export.parity.check import check_parity, golden_samples, parity_inputs, parity_settings, run_written
+from adaptrt.export.parity.check import (
+    check_parity,
+    gives_everything,
+    golden_samples,
+    parity_inputs,
+    parity_settings,
+    run_written,
+)
 from adaptrt.export.parity.comparison import ParityReport
 from adaptrt.export.parity.graph_macs import check_dense_macs, check_work
 from adaptrt.export.parity.reference import GOLDEN_FILE, Reference, encode_golden, run_reference
@@ -99,6 +107,9 @@ def export_bundle(
     proof = prove(source, stages, calibration, tell)
     with staged_folder(output) as folder:
         files, dense = save_stages(stages, folder), _write_dense(source, folder, tell)
+        if source.model.dense_gives_everything and len(stages) > 1:
+            same = gives_everything(folder / DENSE_FILE, proof.golden[0])
+            dense = msgspec.structs.replace(dense, unsplit=same)
         write_file(folder / GOLDEN_FILE, encode_golden(proof.golden))
         bundle = describe_bundle(source, stages, files, ops, dense, debug=debug)
         encode_bundle(bundle)  # what nobody could load is refused before it is calibrated

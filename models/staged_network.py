@@ -208,6 +208,14 @@ class StagedNetwork(nn.Module, abc.ABC):
     def adaptive(self) -> bool:
         """Whether any module's work depends on its input or on a knob."""
 
+    @property
+    def dense_gives_everything(self) -> bool:
+        """Whether the dense network is these modules where everything runs, with no exits to pay for.
+
+        Exports then prove it, and the runtime runs its graph there.
+        """
+        return False
+
     def priced(self) -> Sequence[Family]:
         """The families that a price steers; see ``Network.priced``."""
         return []

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from adaptrt.runtime.backends import Backend
-from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, Bundle
+from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, Bundle
 from adaptrt.runtime.bundle.stage_validation import batch_axis
 from adaptrt.runtime.decisions import DecisionRecorder
 from adaptrt.runtime.device.forked import in_forked_children, keep_for_ever
@@ -24,7 +24,8 @@ from adaptrt.runtime.outputs import OutputContract
 from adaptrt.runtime.stages import StageSequence
 
 Array = np.ndarray[Any, Any]
-Reload = Callable[[], Sequence[Backend]]
+Reload = Callable[[], "tuple[Sequence[Backend], Backend | None]"]
+"""Gives the backends of the stages, and what runs them all in one, once more."""
 
 _LONGEST_MS = 1e15
 _STAGE_RUNS = 16
@@ -39,6 +40,7 @@ class Engines:
         backends: one for each stage, in order.
         reload: gives such backends once more; None: these were given ready-made.
         in_child: the owner's method, called first thing in a child that the process forks.
+        unsplit: runs the whole network where everything runs; None: the stages do.
     """
 
     def __init__(
@@ -47,16 +49,17 @@ class Engines:
         backends: Sequence[Backend],
         reload: Reload | None,
         in_child: Callable[[], None],
+        unsplit: Backend | None = None,
     ) -> None:
         self._bundle, self._reload, self._in_child = bundle, reload, weakref.WeakMethod(in_child)
         self.batch = batch_axis(bundle)
         self._outputs = OutputContract(bundle.outputs)
         self.inherited, self._reloading = False, threading.Lock()
-        self._use(backends)
+        self._use(backends, unsplit)
         _alive.add(self)
 
-    def _use(self, backends: Sequence[Backend]) -> None:
-        self.backends = tuple(backends)
+    def _use(self, backends: Sequence[Backend], unsplit: Backend | None) -> None:
+        self.backends, self.unsplit = tuple(backends), unsplit
         self.stages = StageSequence(self._bundle, self.backends, self.batch)
         self._alone = self.backends[0] if len(self.backends) == 1 else None
         self._times = StageTimes()
@@ -100,6 +103,31 @@ class Engines:
                 f"memory ran out between the stages of {self._bundle.name!r} ({one_line(error)}); feed a smaller batch"
             ) from error
         return outputs, exits
+
+    def run_unsplit(self, feeds: Mapping[str, Array], sizes: dict[str, int]) -> tuple[dict[str, Array], Array]:
+        """Run a batch through the one graph without early exits: all of the dense work, and all leave at the end.
+
+        Args:
+            feeds: as for ``run``; knobs are not read.
+            sizes: likewise.
+
+        Raises:
+            BackendError: as ``run``.
+        """
+        assert self.unsplit is not None
+        samples, last = sizes[self.batch or ""], len(self.backends) - 1
+        if samples == 0:
+            outputs, exits = self.run(feeds, sizes, (math.inf,) * last)
+            assert exits is not None
+            return outputs, exits
+        try:
+            outputs = self.unsplit.run({name: feeds[name] for name in self.unsplit.inputs})
+            outputs[MACS_OUTPUT] = np.ones(samples, np.float32)
+            self._outputs.check(outputs, sizes)
+        except OutputError:
+            self._recover()
+            raise
+        return outputs, np.full(samples, last, np.int64)
 
     def run_all(self, feeds: Mapping[str, Array], sizes: dict[str, int]) -> list[dict[str, Array]]:
         """Run every stage on all samples, nobody leaving; see ``StageSequence.run_all``.
@@ -171,12 +199,12 @@ class Engines:
                     "got a model whose engines were made before this process was forked, expected one that was loaded; "
                     "load the bundle in each process"
                 )
-            self._use(self._reload())
+            self._use(*self._reload())
             self.inherited = False
 
     def begin_in_child(self) -> None:
         """The process forked: nothing of the engines can be used here, or ended."""
-        keep_for_ever(self.backends, self.stages)
+        keep_for_ever(self.backends, self.stages, self.unsplit)
         self.inherited, self._reloading = True, threading.Lock()
         owner = self._in_child()
         if owner is not None:
@@ -184,7 +212,7 @@ class Engines:
 
     def _recover(self) -> None:
         """An engine gave something else than an answer: the next call is not to meet what is wrong with it."""
-        for backend in self.backends:
+        for backend in (*self.backends, *([] if self.unsplit is None else [self.unsplit])):
             backend.recover()
 
 

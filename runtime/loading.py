@@ -93,13 +93,14 @@ def open_bundle(
     root = Path(path).resolve()
     chosen = create_backends(backend, root, bundle, settings)
 
-    def reload() -> Sequence[Backend]:
+    def reload() -> tuple[Sequence[Backend], Backend | None]:
         if not chosen.on_host:
             raise BackendError(
                 "got a model that was loaded on a GPU before this process was forked, expected one loaded in this "
                 "process; load the bundle in each process"
             )
-        return create_backends(chosen.name, root, bundle, settings).backends
+        again = create_backends(chosen.name, root, bundle, settings)
+        return again.backends, again.unsplit
 
     return AdaptiveModel(
         bundle,
@@ -109,4 +110,5 @@ def open_bundle(
         backend_reason=chosen.reason,
         precision=chosen.precision,
         reload=reload,
+        unsplit=chosen.unsplit,
     )

@@ -53,13 +53,14 @@ class AdaptiveModel:
         backend_reason: str = "it was given",
         precision: str = "fp32",
         reload: Reload | None = None,
+        unsplit: Backend | None = None,
     ) -> None:
         self._bundle = bundle
         self._backend_name, self._backend_reason, self._precision = backend_name, backend_reason, precision
         self._contract = InputContract(bundle.inputs, bundle.axes)
         self._planner = Planner(bundle)
         self._plan = self._planner.for_budget(Budget.full())  # replaced whole, never changed
-        self._engines = Engines(bundle, backends, reload, self._begin_in_child)
+        self._engines = Engines(bundle, backends, reload, self._begin_in_child, unsplit)
         self._batch = self._engines.batch
         self._warn = WarnOnce()
         self._device = ModelOnDevice(bundle, self._planner, self._engines, threads, self._warn)
@@ -194,7 +195,11 @@ class AdaptiveModel:
         feeds.update(plan.feeds)
         start = perf_counter()
         deadline = None if deadline_ms is None else self._engines.deadline(entry, float(deadline_ms), feeds, sizes)
-        outputs, exits = self._engines.run(feeds, sizes, plan.thresholds, recorder, deadline)
+        exits: Array | None
+        if plan.everything and self._engines.unsplit is not None and recorder is None and deadline is None:
+            outputs, exits = self._engines.run_unsplit(feeds, sizes)
+        else:
+            outputs, exits = self._engines.run(feeds, sizes, plan.thresholds, recorder, deadline)
         latency_ms = (perf_counter() - start) * 1e3
         macs_fraction = outputs.pop(MACS_OUTPUT)
         spent = None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.bundle.schema import THRESHOLDS_KNOB, Bundle, KnobValue
+from adaptrt.runtime.bundle.schema import THRESHOLDS_KNOB, Bundle, Knob, KnobValue
 from adaptrt.runtime.control.budget import Budget
 from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, WORK
 from adaptrt.runtime.control.chains import OperatingPoint
@@ -37,6 +37,7 @@ class Plan:
         lists: whether some knob's value is a list, which a copy of ``point.knobs`` would share.
         checked: whether its calls are to take the expected work on average: a soft budget of work, calibrated.
         physical: whether the budget depends on the device, which then chooses the plan of each call.
+        everything: whether every knob stands at its default and nobody leaves early.
     """
 
     budget: Budget | None
@@ -47,6 +48,7 @@ class Plan:
     lists: bool
     checked: bool
     physical: bool = False
+    everything: bool = False
 
 
 class Planner:
@@ -134,7 +136,19 @@ class Planner:
         thresholds = tuple(arrays.pop(THRESHOLDS_KNOB).tolist() if THRESHOLDS_KNOB in arrays else ())
         lists = any(isinstance(value, list) for value in point.knobs.values())
         soft = budget is not None and BUDGET_KINDS[budget.kind].meter is WORK and not budget.hard
-        return Plan(budget, point, arrays, thresholds, message, lists, soft and math.isfinite(point.macs_fraction))
+        checked = soft and math.isfinite(point.macs_fraction)
+        everything = runs_everything(self._knobs, point.knobs)
+        return Plan(budget, point, arrays, thresholds, message, lists, checked, everything=everything)
+
+
+def runs_everything(knobs: Sequence[Knob], values: Mapping[str, Any]) -> bool:
+    """Whether all values are the knobs' defaults, at which nothing is left out and nobody leaves early.
+
+    Args:
+        knobs: of the bundle.
+        values: a number, or one for each element; knobs that are not named stand at their defaults.
+    """
+    return all(np.all(np.asarray(values.get(knob.name, knob.default)) == knob.default) for knob in knobs)
 
 
 def _plain(value: KnobValue | tuple[float, ...] | np.ndarray[Any, Any]) -> KnobValue:

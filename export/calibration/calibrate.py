@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from adaptrt.export.calibration.combinations import Point, search
 from adaptrt.export.calibration.evaluations import Evaluations, Progress, untold
 from adaptrt.export.calibration.frontier import mark_frontier, spread_prices
 from adaptrt.export.calibration.journal import JOURNAL_FILE, Journal, calibration_key
-from adaptrt.export.calibration.own_knobs import has_own_knobs, kept_rule, rule_point, search_own
+from adaptrt.export.calibration.own_knobs import RULE, has_own_knobs, kept_rule, rule_point, search_own
 from adaptrt.export.calibration.stage_records import (
     BATCH,
     Outcome,
@@ -31,6 +32,7 @@ from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, CurvePoint, 
 from adaptrt.runtime.bundle.schema import PRICE_KNOB
 from adaptrt.runtime.control.budget_rows import budget_table
 from adaptrt.runtime.model import AdaptiveModel
+from adaptrt.runtime.plan import runs_everything
 
 if TYPE_CHECKING:
     from adaptrt.models.data.split import DataSplits, Split
@@ -209,9 +211,29 @@ def _searched(
         found = (search_own if has_own_knobs(model.bundle) else search)(evaluations, points=points)
         thresholds = kept_rule(model.bundle.curve) if rule is None else rule
         found += [] if thresholds is None else [rule_point(evaluations, thresholds)]
+        if model.bundle.dense.unsplit:
+            found = _beside_unsplit(model.bundle, found)
         curve = _held_out(evaluations, found)
     progress(f"calibrated in {evaluations.done} passes", 1.0)
     return curve, evaluations.done
+
+
+def _runs_unsplit(bundle: Bundle, point: Point) -> bool:
+    return bundle.dense.unsplit and runs_everything(bundle.knobs, point.knobs)
+
+
+def _beside_unsplit(bundle: Bundle, points: Sequence[Point]) -> list[Point]:
+    """Points as they are run: where everything runs in one graph, the exits that were recorded cost nothing.
+
+    What costs more than that, because hardly anybody leaves early, is nobody's choice any more.
+    """
+    found = []
+    for point in points:
+        if _runs_unsplit(bundle, point):
+            found.append(dataclasses.replace(point, outcome=dataclasses.replace(point.outcome, cost=1.0)))
+        elif point.outcome.cost <= 1 or point.setting == RULE:
+            found.append(point)
+    return found
 
 
 def _held_out(evaluations: Evaluations, points: Sequence[Point]) -> list[CurvePoint]:
@@ -230,6 +252,8 @@ def _held_out(evaluations: Evaluations, points: Sequence[Point]) -> list[CurvePo
     curve = []
     for place, point in enumerate(points):
         outcome = evaluations.held_out(point.passed, passes).outcome(point.thresholds)
+        if _runs_unsplit(evaluations.model.bundle, point):
+            outcome = dataclasses.replace(outcome, cost=1.0)
         curve.append(
             CurvePoint(
                 knobs=point.knobs,

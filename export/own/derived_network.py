@@ -87,6 +87,11 @@ class DerivedNetwork(StagedNetwork):
         """True: a network in which nothing is was refused."""
         return True
 
+    @property
+    def dense_gives_everything(self) -> bool:
+        """True: the dense form is these very modules with everything taken."""
+        return True
+
     def input_specs(self) -> list[NamedTensor]:
         """As declared; of whole numbers those that their type holds, or that the table has where they are looked up."""
         specs = []

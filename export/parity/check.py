@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
 from adaptrt.export.calibration.combinations import CALIBRATED
 from adaptrt.export.calibration.evaluations import Progress, untold
@@ -138,6 +139,23 @@ def check_parity(
                 rows.append(merge_rows(parts))
         progress("checking parity with torch", (index + 1) / len(settings))
     return ParityReport(rows)
+
+
+def gives_everything(file: Path, everything: Reference) -> bool:
+    """Whether the dense model's graph gives what the stages do where everything runs, so that it may stand for them.
+
+    Args:
+        file: The graph.
+        everything: Torch's run of the stages at the knobs' defaults.
+    """
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    feeds = {node.name: everything.inputs[node.name] for node in session.get_inputs()}
+    wanted = everything.stages[-1].outputs
+    given = dict(zip(wanted, session.run(list(wanted), feeds), strict=True))
+    every = np.ones(len(everything.macs_fraction), bool)
+    return all(
+        largest_difference(np.asarray(given[name]), value, every) <= OUTPUT_TOLERANCE for name, value in wanted.items()
+    )
 
 
 def run_written(folder: Path, golden: Sequence[Reference], progress: Progress = untold) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from adaptrt import AdaptrtError
 from adaptrt.runtime.backends import Backend, BackendSettings
 from adaptrt.runtime.backends.backend_table import AUTO, BACKENDS, BackendRecord, in_order, provider_backend
-from adaptrt.runtime.backends.stage_interface import check_interfaces
+from adaptrt.runtime.backends.stage_interface import check_interfaces, check_unsplit
+from adaptrt.runtime.backends.stage_programs import unsplit_program
 from adaptrt.runtime.bundle.engine_files import engine_folder
 from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.bundle.target_table import TARGETS
 from adaptrt.runtime.errors import BackendError, BundleError
+from adaptrt.runtime.table import imported
 
 
 class Chosen(NamedTuple):
@@ -23,6 +26,7 @@ class Chosen(NamedTuple):
         reason: why this one, in words.
         precision: that it computes in; what decides may be kept in float32.
         backends: one for each stage.
+        unsplit: runs the whole network where everything runs; None where the stages do.
         on_host: whether they compute in the host's memory alone.
     """
 
@@ -30,6 +34,7 @@ class Chosen(NamedTuple):
     reason: str
     precision: str
     backends: list[Backend]
+    unsplit: Backend | None
     on_host: bool
 
 
@@ -84,7 +89,16 @@ def _create(record: BackendRecord, reason: str, root: Path, bundle: Bundle, sett
     precision, backends = record.load(root, bundle, settings)
     check_interfaces(bundle, backends, root)
     on_host = settings.providers is None and record.on_host
-    return Chosen(record.name, reason, precision, backends, on_host)
+    return Chosen(record.name, reason, precision, backends, _unsplit(record, root, bundle, settings), on_host)
+
+
+def _unsplit(record: BackendRecord, root: Path, bundle: Bundle, settings: BackendSettings) -> Backend | None:
+    program = unsplit_program(root, bundle) if record.dense else None
+    if program is None:
+        return None
+    backend: Backend = imported(record.dense)(replace(program, alone=False), settings)
+    check_unsplit(bundle, backend, program.file)
+    return backend
 
 
 def _built(target: str, root: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from adaptrt.runtime.backends import Backend
-from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, THRESHOLDS_KNOB, Bundle, TensorSpec
+from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, THRESHOLDS_KNOB, Bundle, TensorSpec
 from adaptrt.runtime.bundle.stage_validation import batch_axis
 from adaptrt.runtime.errors import BundleError
 
@@ -32,6 +32,24 @@ def check_interfaces(bundle: Bundle, backends: Sequence[Backend], folder: Path) 
                 f"{folder}: no stage's graph has the input {spec.name!r} that bundle.json declares; "
                 "export the model again"
             )
+
+
+def check_unsplit(bundle: Bundle, backend: Backend, file: Path) -> None:
+    """Check the graph that stands for all stages: it takes the bundle's inputs and gives its outputs.
+
+    Raises:
+        BundleError: it does not.
+    """
+    declared = {spec.name: spec for spec in bundle.inputs}
+    outputs = [spec for spec in bundle.outputs if spec.name != MACS_OUTPUT]
+    if not backend.inputs.keys() <= declared.keys() or not {spec.name for spec in outputs} <= backend.outputs.keys():
+        raise BundleError(
+            f"{file}: the graph's inputs are {sorted(backend.inputs)} and its outputs {sorted(backend.outputs)}, "
+            f"expected some of {sorted(declared)} and {sorted(spec.name for spec in outputs)}, as it stands for all "
+            "stages; export the model again"
+        )
+    _compare(file, (declared[name] for name in backend.inputs), backend.inputs, fed=True)
+    _compare(file, outputs, backend.outputs, fed=False)
 
 
 def _given(bundle: Bundle) -> list[TensorSpec]:

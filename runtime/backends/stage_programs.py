@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from adaptrt.runtime.backends import BackendSettings, StageProgram
@@ -16,7 +17,7 @@ from adaptrt.runtime.bundle.engine_files import (
     read_engines,
     read_prepared,
 )
-from adaptrt.runtime.bundle.schema import Bundle
+from adaptrt.runtime.bundle.schema import MACS_OUTPUT, Bundle, Stage
 from adaptrt.runtime.errors import BackendError, BundleError
 
 
@@ -32,6 +33,21 @@ def portable_programs(root: Path, bundle: Bundle) -> list[StageProgram]:
         model = bundle_files.read_stage(root, stage, place=bundle_files.stage_place(bundle, number))
         programs.append(_program(bundle, model, file, file.parent if stage.external_data else None))
     return programs
+
+
+def unsplit_program(root: Path, bundle: Bundle) -> StageProgram | None:
+    """The dense model, if it stands for the stages where everything runs and the bundle still has it.
+
+    Raises:
+        BundleError: it is damaged.
+    """
+    dense = bundle.dense
+    if not dense.unsplit or dense.file is None or not (root / dense.file).exists():
+        return None
+    stage = Stage(dense.file, dense.sha256 or "", external_data=dense.external_data)
+    file = root / dense.file
+    program = _program(bundle, bundle_files.read_stage(root, stage), file, file.parent if dense.external_data else None)
+    return replace(program, outputs=tuple(spec.name for spec in bundle.outputs if spec.name != MACS_OUTPUT))
 
 
 def prepared_programs(folder: Path, engines: EngineSet, bundle: Bundle) -> list[StageProgram]:

@@ -211,6 +211,8 @@ class Dense(msgspec.Struct, frozen=True):
         file: the dense model's own ONNX file, for comparison; running the bundle does not need it.
         sha256: of that file.
         external_data: as in ``Stage``.
+        unsplit: whether this file also gives what the stages give where everything runs and nobody leaves: a runtime
+            then runs it there, and spares the early exits. Where the file was left out, the stages run.
     """
 
     macs: int
@@ -219,6 +221,7 @@ class Dense(msgspec.Struct, frozen=True):
     file: str | None = None
     sha256: str | None = None
     external_data: list[DataFile] = []
+    unsplit: bool = False
 
 
 class CurvePoint(msgspec.Struct, frozen=True):

@@ -77,6 +77,8 @@ def check_bundle(bundle: Bundle) -> None:
         _check_file(f"stages[{number}]", stage.file, stage.sha256, stage.external_data)
     expect_unique("stages", [stage.file for stage in bundle.stages])
     _check_dense(bundle.dense)
+    fine = not bundle.dense.unsplit or (bundle.dense.file is not None and len(bundle.stages) > 1)
+    expect(fine, "dense: unsplit true", "false without a file of the dense model, and in a bundle of one stage")
     _check_preprocessing_files(bundle)
     check_stages(bundle)
     check_decisions(bundle)

@@ -12,8 +12,10 @@ from adaptrt.export.exporter import COUNTED_SAMPLES, ExportReport, export_bundle
 from adaptrt.export.graph.trace import trace_dense
 from adaptrt.export.own.derived_network import DerivedNetwork
 from adaptrt.export.own.user_module import derived_model
+from adaptrt.export.parity.check import gives_everything
 from adaptrt.export.parity.graph_macs import check_work, count_dense_macs
 from adaptrt.export.parity.padding import without_padding
+from adaptrt.export.parity.reference import GOLDEN_FILE, read_golden
 from adaptrt.export.parity.stage_graphs import StageFile
 from adaptrt.export.parity.verify import verify_bundle
 from adaptrt.models import Adaptive, LoadedModel
@@ -154,6 +156,34 @@ def test_the_dense_work_is_each_samples_own(kind: str) -> None:
     assert counted == model.dense_macs_of(arrays) and len(set(counted)) > 1
 
 
+@pytest.mark.parametrize("kind", ["exit CNN", "depth map", "matcher"])
+def test_everything_runs_in_one_graph_without_exits(exported: Any, kind: str) -> None:
+    model = loaded(exported, kind)
+    assert model.bundle.dense.unsplit
+    feeds = inputs_of(network(kind).network, 5, 9)
+    whole, stages = model.run(feeds, budget=Budget.full()), model.run_stages(feeds)[-1]
+    assert (whole.macs_fraction == 1).all() and (stages["macs_fraction"] > 1).all()
+    assert (whole.exit == len(model.bundle.stages) - 1).all()
+    for name, array in whole.outputs.items():
+        assert np.allclose(array, stages[name], atol=1e-4), name
+    full = [point for point in model.bundle.curve if point.macs_fraction == 1]
+    assert full and model.operating_point(Budget.fraction(1.0)).macs_fraction <= 1
+
+
+def test_a_graph_that_gives_something_else_does_not_stand_for_the_stages(exported: Any, tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    folder = exported("exit CNN")[0]
+    everything = read_golden(folder / GOLDEN_FILE)[0]
+    assert gives_everything(folder / "dense.onnx", everything)
+    graph = onnx.load(str(folder / "dense.onnx"))
+    weight = graph.graph.initializer[0]
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
+    onnx.save(graph, str(tmp_path / "other.onnx"))
+    assert not gives_everything(tmp_path / "other.onnx", everything)
+
+
 # ---- what was derived ----
 
 
@@ -190,10 +220,11 @@ def test_other_sizes_of_the_named_axes(exported: Any) -> None:
             index = tuple(slice(sizes.get(str(axis))) for axis in own.declaration.shapes[name])
             cut[name] = np.ascontiguousarray(array[index])
         result = model.run(cut)
+        share = model.run_stages(cut)[-1]["macs_fraction"]
         with torch.no_grad():
             wanted = own.run_stages({name: torch.from_numpy(array) for name, array in cut.items()}, {})[-1]
         assert np.allclose(result.outputs["scores"], wanted.outputs["scores"].numpy(), atol=1e-4)
-        assert np.allclose(result.macs_fraction, wanted.macs_fraction.numpy(), rtol=1e-6)
+        assert np.allclose(share, wanted.macs_fraction.numpy(), rtol=1e-6)
 
 
 def test_the_networks_own_rule_is_a_point_of_the_curve(exported: Any) -> None:
