@@ -127,7 +127,7 @@ def run_phase(
         for index in range(steps_per_epoch):
             done = epoch * steps_per_epoch + index
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * _schedule(done / steps, phase.warmup)
+                group["lr"] = rate * learning_rate_factor(done / steps, phase.warmup)
             rows = order[index * batch : (index + 1) * batch]
             result = phase.step(inputs[rows], labels[rows], generator)
             optimizer.zero_grad(set_to_none=True)
@@ -157,7 +157,7 @@ def run_phase(
         _save(phase, optimizer, checkpoint, epoch + 1)
 
 
-def _schedule(progress: float, warmup: float) -> float:
+def learning_rate_factor(progress: float, warmup: float) -> float:
     """Linear warm-up, then a half cosine to zero."""
     if progress < warmup:
         return progress / warmup

@@ -15,9 +15,9 @@ from adaptrt.models.adaptation import adapt
 from adaptrt.models.data.split import DataError, DataSplits
 from adaptrt.models.families.token_pruning import counts_at_share
 from adaptrt.models.network import Network, NetworkOutput
-from adaptrt.models.training import losses
 from adaptrt.models.training.distil import distil_phase, gate_phase
 from adaptrt.models.training.phase import CheckpointError, Phase, Report, StepResult, parameter_groups, run_phase
+from adaptrt.models.training.priced_losses import draw_shares, learner_losses, price_knobs, selection_losses
 from adaptrt.models.training.recipe import RECIPE_FILE, Recipe
 
 
@@ -153,11 +153,9 @@ def _joint_phase(recipe: Recipe, dense: Network, adaptive: Network) -> Phase:
 
     def step(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
         pixels = recipe.augmentation(inputs, generator)
-        share, kept = _draw_shares(recipe, adaptive, len(labels), generator)
-        knobs = {"price": _learner_price(recipe, share)[:, None]}
-        if adaptive.prunes_by_price:
-            knobs["price" if recipe.acm is None else "token_price"] = (1 - kept)[:, None]
-        elif recipe.pruning is not None:
+        share, kept = draw_shares(recipe, adaptive, len(labels), generator)
+        knobs = price_knobs(recipe, adaptive, share, kept)
+        if recipe.pruning is not None and not adaptive.prunes_by_price:
             knobs["keep"] = _draw_keep(recipe, adaptive, generator)
         with recipe.autocast():
             with torch.no_grad():
@@ -166,68 +164,13 @@ def _joint_phase(recipe: Recipe, dense: Network, adaptive: Network) -> Phase:
         logits = out.logits.float()
         loss = _task_loss(recipe, logits, labels, teacher) + _exit_loss(recipe, out, labels, teacher)
         if recipe.acm is not None:
-            loss = loss + _learner_losses(recipe, adaptive, out, share)
+            loss = loss + learner_losses(recipe, adaptive, out, share)
         if adaptive.prunes_by_price:
-            staying = torch.stack(
-                [losses.kept_share(selection, recipe.vit.class_token) for selection in out.selections]
-            ).mean(0)
-            loss = loss + recipe.budget_weight * losses.budget_loss(staying, kept, recipe.prices)
-            middle = 4 * kept * (1 - kept)
-            loss = loss + recipe.diversity_weight * losses.diversity_loss(staying, middle, recipe.prices)
+            loss = loss + selection_losses(recipe, adaptive, out, kept)
         return StepResult(loss, _correct(logits, labels))
 
     groups = parameter_groups(adaptive, recipe.joint_rate, gate_rate=10 * recipe.joint_rate)
     return Phase("joint", adaptive, groups, recipe.joint_epochs, step, recipe.weight_decay)
-
-
-def _learner_losses(recipe: Recipe, adaptive: Network, out: NetworkOutput, share: Tensor) -> Tensor:
-    """What ties the learners' work to the price, and keeps gates from collapsing."""
-    tokens = adaptive.tokens
-    used = _mean_utilisation(adaptive, [losses.utilisation(d, tokens) for d in out.decisions])
-    middle = 4 * share * (1 - share)  # the collapse losses matter where there is a choice
-    loss = recipe.budget_weight * losses.budget_loss(used, share, recipe.prices)
-    for decision in out.decisions:
-        entropy = recipe.entropy_weight * losses.entropy_loss(decision, tokens, middle)
-        traffic = recipe.traffic_weight * losses.traffic_loss(decision, tokens)
-        loss = loss + (entropy + traffic) / len(out.decisions)
-    return loss + recipe.diversity_weight * losses.diversity_loss(used, middle, recipe.prices)
-
-
-def _draw_shares(recipe: Recipe, adaptive: Network, images: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw for every group of images what share of learners to run, and of tokens to keep at each selection.
-
-    One family saves in all groups. Where there are two, groups take turns: nothing is saved, learners alone,
-    tokens alone, both. Were both drawn everywhere, next to no image would see the whole network in training,
-    and the network would be worse where it runs whole: the sandwich rule of slimmable networks (arXiv 1903.05134)
-    includes the largest for that reason. On Fashion-MNIST that was 0.8 points.
-
-    Returns:
-        Both ``[images]``; 1 where a family saves nothing.
-    """
-    share, kept = torch.ones(recipe.prices), torch.ones(recipe.prices)
-    saves_learners = saves_tokens = torch.ones(recipe.prices, dtype=torch.bool)
-    if recipe.acm is not None and adaptive.prunes_by_price:
-        turn = (torch.arange(recipe.prices) + torch.randint(4, (1,), generator=generator)) % 4
-        saves_learners, saves_tokens = turn % 2 == 1, turn >= 2
-    share[saves_learners] = _spread(int(saves_learners.sum()), generator)
-    if adaptive.prunes_by_price:
-        staying = _spread(int(saves_tokens.sum()), generator)
-        kept[saves_tokens] = staying[torch.randperm(len(staying), generator=generator)]
-    repeats = images // recipe.prices
-    return share.repeat_interleave(repeats), kept.repeat_interleave(repeats)
-
-
-def _spread(count: int, generator: torch.Generator) -> Tensor:
-    """Random numbers in 0..1, one in each of as many equal parts, ascending."""
-    return (torch.arange(count, dtype=torch.float32) + torch.rand(count, generator=generator)) / max(count, 1)
-
-
-def _learner_price(recipe: Recipe, share: Tensor) -> Tensor:
-    """The price that asks for a share of learners; the argmax gate's is unbounded, the share sets a logit."""
-    price = 1 - share
-    if recipe.acm is not None and recipe.acm.gate == "argmax":
-        price = torch.logit(price.clamp(1e-3, 1 - 1e-3))
-    return price
 
 
 def _draw_keep(recipe: Recipe, adaptive: Network, generator: torch.Generator) -> Tensor:
@@ -237,9 +180,3 @@ def _draw_keep(recipe: Recipe, adaptive: Network, generator: torch.Generator) ->
     share = low + (high - low) * float(torch.rand(1, generator=generator))
     numbers = counts_at_share(recipe.pruning, share, adaptive.tokens, adaptive.config.class_token)
     return torch.tensor(numbers, dtype=torch.int32)
-
-
-def _mean_utilisation(model: Network, used: list[Tensor]) -> Tensor:
-    """Utilisation of the modules weighted by what their learners cost, ``[B]``."""
-    weights = torch.tensor([layer.per_run for layer in model.layers() if layer.per_run], dtype=torch.float32)
-    return (torch.stack(used) * (weights / weights.sum())[:, None]).sum(0)

@@ -12,7 +12,7 @@ from adaptrt.models.data.split import DataError, DataSplits
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.training.augment import Augmentation
 from adaptrt.models.training.phase import CheckpointError, Progress
-from adaptrt.models.training.train import _draw_shares
+from adaptrt.models.training.priced_losses import draw_shares
 from tests.models.conftest import TINY
 
 pytestmark = pytest.mark.slow("trains")
@@ -122,7 +122,7 @@ def test_where_two_families_save_they_take_turns_and_some_images_see_the_whole_n
     generator = torch.Generator().manual_seed(0)
     seen = []
     for _ in range(50):
-        share, kept = _draw_shares(recipe, model, 8, generator)
+        share, kept = draw_shares(recipe, model, 8, generator)
         pairs = list(zip(share[::2].tolist(), kept[::2].tolist(), strict=True))
         assert sorted((s < 1, k < 1) for s, k in pairs) == [(False, False), (False, True), (True, False), (True, True)]
         seen += [s for s, _ in pairs if s < 1] + [k for _, k in pairs if k < 1]
@@ -134,8 +134,8 @@ def test_one_family_saves_for_every_image() -> None:
     learners = dataclasses.replace(RECIPE, prices=4)
     generator = torch.Generator().manual_seed(0)
     model = Network.from_config(dataclasses.replace(tokens.vit, pruning=tokens.pruning))
-    assert (_draw_shares(tokens, model, 8, generator)[1] < 1).all()
+    assert (draw_shares(tokens, model, 8, generator)[1] < 1).all()
     model = Network.from_config(dataclasses.replace(learners.vit, acm=learners.acm))
-    share, kept = _draw_shares(learners, model, 8, generator)
+    share, kept = draw_shares(learners, model, 8, generator)
     assert (kept == 1).all()
     assert [int(4 * value) for value in share[::2]] == [0, 1, 2, 3]  # spread over the scale

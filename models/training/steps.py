@@ -1,0 +1,144 @@
+"""A training phase counted in steps: seeded batches, progress, a checkpoint now and then, going on where it ended."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from zlib import crc32
+
+import torch
+from torch import Tensor, nn
+
+from adaptrt import write_atomically
+from adaptrt.models.training.phase import CheckpointError, Progress, Report, TrainingError, learning_rate_factor
+
+CHECKPOINT_SECONDS = 60.0
+"""Between checkpoints: what an interruption costs at most."""
+
+
+@dataclass(frozen=True)
+class StepPhase:
+    """One phase.
+
+    Attributes:
+        name: Names the checkpoint and seeds the phase's randomness.
+        trained: Module whose weights the checkpoint keeps.
+        groups: Parameter groups for AdamW, each with its ``lr``.
+        steps: Number of steps.
+        loss: ``loss(step, generator)`` computes the loss of one batch; all that is random in it comes from the
+            generator or from torch's own, both seeded by the step.
+        weight_decay: AdamW's.
+        warmup: Share of all steps during which the rate rises.
+    """
+
+    name: str
+    trained: nn.Module
+    groups: list[dict[str, object]]
+    steps: int
+    loss: Callable[[int, torch.Generator], Tensor]
+    weight_decay: float = 0.0
+    warmup: float = 0.05
+
+
+@dataclass
+class _Losses:
+    """The mean over about the latest hundred steps, and every tenth step's for the log."""
+
+    mean: float = math.nan
+    kept: list[tuple[int, float]] = field(default_factory=list)
+
+    def add(self, step: int, loss: float) -> None:
+        self.mean = loss if math.isnan(self.mean) else self.mean + 0.05 * (loss - self.mean)
+        if step % 10 == 0:
+            self.kept.append((step, round(self.mean, 6)))
+
+
+def run_steps(phase: StepPhase, *, seed: int, checkpoint: Path, report: Report) -> list[tuple[int, float]]:
+    """Train one phase, going on from its checkpoint if there is one.
+
+    Every step draws its randomness from the seed, the phase and the step's number alone, so that a resumed run equals
+    an uninterrupted one. The phase's last checkpoint stays: called again, the phase is over at once.
+
+    Args:
+        phase: What to do.
+        seed: Everything random derives from it.
+        checkpoint: File to keep weights and the optimiser's state in.
+        report: Called after every step.
+
+    Returns:
+        Step and smoothed loss, every tenth step.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged or belongs to another run.
+        TrainingError: The loss is NaN or infinite.
+    """
+    optimizer = torch.optim.AdamW(phase.groups, weight_decay=phase.weight_decay)
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    losses = _Losses()
+    first = _restore(phase, optimizer, checkpoint, losses)
+    started = saved = time.monotonic()
+    phase.trained.train()
+    for step in range(first, phase.steps):
+        step_seed = crc32(f"{seed}/{phase.name}/{step}".encode())
+        torch.manual_seed(step_seed)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * learning_rate_factor(step / phase.steps, phase.warmup)
+        total = phase.loss(step, torch.Generator().manual_seed(step_seed))
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(phase.trained.parameters(), 1.0)
+        loss = float(total.detach())
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"got a loss of {loss} in step {step + 1} of phase {phase.name}, expected a finite one; train in "
+                "float32, the last checkpoint is kept"
+            )
+        optimizer.step()
+        losses.add(step + 1, loss)
+        now = time.monotonic()
+        left = (now - started) / (step + 1 - first) * (phase.steps - step - 1)
+        report(Progress(phase.name, step + 1, phase.steps, losses.mean, None, left))
+        if now - saved > CHECKPOINT_SECONDS or step + 1 == phase.steps:
+            _save(phase, optimizer, checkpoint, step + 1, losses)
+            saved = now
+    phase.trained.eval()
+    return losses.kept
+
+
+def _save(phase: StepPhase, optimizer: torch.optim.Optimizer, checkpoint: Path, done: int, losses: _Losses) -> None:
+    buffer = io.BytesIO()
+    state = {
+        "weights": phase.trained.state_dict(),
+        # A finished phase takes no further step.
+        "optimizer": optimizer.state_dict() if done < phase.steps else None,
+        "done": done,
+        "steps": phase.steps,
+        "mean": losses.mean,
+        "losses": losses.kept,
+    }
+    torch.save(state, buffer)
+    write_atomically(checkpoint, buffer.getvalue())
+
+
+def _restore(phase: StepPhase, optimizer: torch.optim.Optimizer, checkpoint: Path, losses: _Losses) -> int:
+    if not checkpoint.exists():
+        return 0
+    try:
+        state = torch.load(checkpoint, weights_only=True)
+        done = int(state["done"])
+        if int(state["steps"]) != phase.steps:
+            raise ValueError(f"it is of {state['steps']} steps, not {phase.steps}")
+        phase.trained.load_state_dict(state["weights"])
+        if done < phase.steps:
+            optimizer.load_state_dict(state["optimizer"])
+        losses.mean, losses.kept = float(state["mean"]), [(int(s), float(v)) for s, v in state["losses"]]
+    except Exception as error:
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"cannot go on from {checkpoint} ({cause}); remove it, or the folder it is in, to start afresh"
+        ) from error
+    return done
