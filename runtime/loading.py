@@ -109,4 +109,5 @@ def open_bundle(
         backend_reason=chosen.reason,
         precision=chosen.precision,
         reload=reload,
+        root=root,
     )

@@ -16,7 +16,8 @@ SOURCE = Path(adaptrt.__file__).parent.parent
 BLOCKER = """
 import json, sys
 class Blocker:
-    names = {"torch", "onnx", "click", "rich", "PIL", "matplotlib", "sklearn", "safetensors", "onnxscript"}
+    names = {"torch", "onnx", "click", "rich", "PIL", "matplotlib", "sklearn", "safetensors", "onnxscript",
+             "tokenizers", "transformers"}
     tried = []
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
