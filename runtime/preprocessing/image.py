@@ -74,7 +74,7 @@ def prepare_images(
 
     Raises:
         InputError: a file is missing, damaged or no picture, pixels are of an unusual format, an array is none of
-            pixels, a picture has another size and the recipe resizes none, or Pillow is missing.
+            pixels, a picture would become too large, or Pillow is missing.
     """
     recipe = spec.preprocessing
     if recipe is None:
@@ -176,11 +176,6 @@ def _picture(image: Image.Image, recipe: ImagePreprocessing, ground: Colour, pla
             )
         whole = whole.resize(size[::-1], _filter(recipe.resample))
     pixels = np.asarray(whole).reshape(*size, recipe.channels)
-    if recipe.resize == "none" and size != (recipe.height, recipe.width):
-        raise InputError(
-            f"{place} has {size[1]} x {size[0]} pixels, expected {recipe.width} x {recipe.height}, as the bundle "
-            "resizes none; resize it"
-        )
     return Picture(_centre(pixels, recipe.height, recipe.width), laid_over)
 
 
