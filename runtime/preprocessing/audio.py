@@ -120,7 +120,8 @@ def _samples(source: object, name: str, recipe: AudioPreprocessing) -> npt.NDArr
                 f"convert it: ffmpeg -i FILE -ac 1 -ar {recipe.sample_rate} out.wav"
             )
     elif isinstance(source, np.ndarray) and source.ndim == 1 and source.dtype.kind == "f":
-        samples = source.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):
+            samples = source.astype(np.float32, copy=False)
         if not np.isfinite(samples).all():
             raise InputError(f"{name}: got numbers that are not finite, expected samples from -1 to 1; mend them")
     else:

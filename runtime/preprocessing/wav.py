@@ -77,10 +77,12 @@ def parse_wav(content: bytes, name: str) -> Recording:
         )
     frame = channels * bits // 8
     values = _values(data[: len(data) // frame * frame], kind, bits)  # a last frame that was cut off is no sample
-    samples = values.reshape(-1, channels).mean(axis=1, dtype=np.float64) if channels > 1 else values
+    with np.errstate(over="ignore", invalid="ignore"):  # of fractions beyond float32, which are refused
+        mono = values.reshape(-1, channels).mean(axis=1, dtype=np.float64) if channels > 1 else values
+        samples = mono.astype(np.float32)
     if not np.isfinite(samples).all():
         raise InputError(f"{name} has samples that are no finite numbers, expected -1 to 1; mend it where it was made")
-    return Recording(samples.astype(np.float32), rate)
+    return Recording(samples, rate)
 
 
 def _chunks(content: bytes) -> dict[bytes, bytes]:

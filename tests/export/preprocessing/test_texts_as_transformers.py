@@ -73,9 +73,7 @@ def unigram() -> tuple[Tokenizer, str]:
     made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("  ", " ")])
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     special = ["<pad>", "</s>", "<unk>"]
-    made.train_from_iterator(
-        CORPUS, trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>")
-    )
+    made.train_from_iterator(CORPUS, trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>"))
     made.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", made.token_to_id("</s>"))]
     )
