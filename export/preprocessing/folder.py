@@ -52,6 +52,10 @@ class Preprocessing:
 def read_preprocessing(folder: Path, inputs: Sequence[TensorSpec], axes: Mapping[str, Axis]) -> Preprocessing:
     """Read how a transformers folder makes the inputs of a network.
 
+    Some classes of tokenizers (MPNet's, XLM-R's, T5's, CamemBERT's in transformers 5) take the words of
+    ``tokenizer.json`` and nothing else from it. A folder that ``AutoTokenizer.from_pretrained(A).save_pretrained(B)``
+    wrote says what they do; one that was downloaded need not.
+
     Args:
         folder: With ``tokenizer.json``, ``preprocessor_config.json`` and the like, as ``save_pretrained`` writes them.
         inputs: Of the network; only what they take is read.

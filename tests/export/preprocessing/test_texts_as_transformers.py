@@ -136,6 +136,27 @@ def test_batches_and_single_texts(tmp_path: Path, make: Callable[[], tuple[Token
         same(made([text]), expected_of(tmp_path, [text]))
 
 
+CLASSES = {
+    "BertTokenizer": wordpiece,
+    "MPNetTokenizer": wordpiece,
+    "RobertaTokenizer": byte_level,
+    "GPT2Tokenizer": byte_level,
+    "XLMRobertaTokenizer": unigram,
+    "T5Tokenizer": unigram,
+    "CamembertTokenizer": unigram,
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_what_a_class_of_transformers_saves(tmp_path: Path, name: str) -> None:
+    """Some classes make a tokenizer of their own of the file's words; what they save is then what they do."""
+    from transformers import AutoTokenizer
+
+    save(tmp_path, CLASSES[name], tokenizer_class=name)
+    AutoTokenizer.from_pretrained(tmp_path, local_files_only=True).save_pretrained(tmp_path / "saved")
+    same(preprocessor(tmp_path / "saved")(TEXTS), expected_of(tmp_path / "saved", TEXTS))
+
+
 @pytest.mark.parametrize("make", [wordpiece, unigram])
 def test_how_many_were_cut(tmp_path: Path, make: Callable[[], tuple[Tokenizer, str]]) -> None:
     save(tmp_path, make)
