@@ -28,7 +28,7 @@ class GivenInputs:
     Attributes:
         arrays: Of each input, by its name.
         label: What the names are: ``file`` or ``text``.
-        names: Of the samples in order: files or whole texts; empty where one file has several samples.
+        names: Files, or texts in full; of the samples, where there are as many.
         laid_over: Pictures that are not opaque; None where there are none.
     """
 
@@ -39,7 +39,8 @@ class GivenInputs:
 
     def shown(self) -> list[str]:
         """The names as a table has them."""
-        lines = [" ".join(name.split()) for name in self.names]
+        words = (" ".join(name.split()) for name in self.names)
+        lines = ["".join(sign if sign.isprintable() else "�" for sign in line) for line in words]
         return [line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…" for line in lines]
 
 
@@ -128,5 +129,5 @@ def _noted(arrays: dict[str, Array], what: str) -> dict[str, Array]:
     cut = getattr(arrays, "cut", 0)
     if cut:
         count = len(next(iter(arrays.values())))
-        note(f"note: {cut} of {count} {what} longer than the model takes, cut at the end")
+        note(f"note: {cut} of {count} {what} longer than the model takes, cut")
     return arrays

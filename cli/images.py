@@ -11,7 +11,7 @@ import numpy.typing as npt
 from adaptrt.cli.background import Background, LaidOver, declared_background
 from adaptrt.cli.errors import CommandError
 from adaptrt.runtime.errors import InputError
-from adaptrt.runtime.preprocessing.image import Picture, prepare_images
+from adaptrt.runtime.preprocessing.image import Picture, preprocess_images
 from adaptrt.runtime.preprocessing.image import read_picture as read_any_picture
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def read_images(
     for path in paths:
         _check_file(path)
     try:
-        read = prepare_images(paths, spec, ground.colour)
+        read = preprocess_images(paths, spec, ground.colour)
     except InputError as error:
         raise CommandError(str(error)) from None
     return read[spec.name], LaidOver(read.laid_over, len(paths), ground) if read.laid_over else None

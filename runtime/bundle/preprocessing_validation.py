@@ -81,7 +81,7 @@ def check_sources(bundle: Bundle) -> None:
         expect(filled.count(name) == 1, f"inputs {short(name)}: filled {filled.count(name)} times", _FILLED_BY_ONE)
 
 
-def longest_of(bundle: Bundle, size: int | str) -> int | None:
+def _longest_of(bundle: Bundle, size: int | str) -> int | None:
     """The most that an axis of an input may be long; None for no limit."""
     if isinstance(size, int):
         return size
@@ -102,7 +102,8 @@ def _check_text(bundle: Bundle, text: TextPreprocessing, specs: dict[str, Tensor
         kinds = "iuf" + ("b" if role == "mask" else "") if role != "ids" else "iu"
         fine = np.dtype(spec.dtype).kind in kinds
         expect(fine, f"text inputs {role}: {spec.dtype}", "whole numbers" if role == "ids" else "a dtype of numbers")
-    most = longest_of(bundle, ids.shape[1])
+    _expect_padding("text", bundle, ids, MAX_TOKENS)
+    most = _longest_of(bundle, ids.shape[1])
     limit = min(MAX_TOKENS, MAX_TOKENS if most is None else most)
     expect(1 <= text.longest <= limit, f"text: longest {text.longest}", f"1 to {limit}")
     for key, number in (("padding_id", text.padding_id), ("padding_type", text.padding_type)):
@@ -145,6 +146,7 @@ def _check_audio(bundle: Bundle, audio: AudioPreprocessing, specs: dict[str, Ten
             fine = size == number or (named and (longest is None or number <= longest))
             expect(fine, f"audio input {short(spec.name)}: shape {spec.shape}", f"the last axes to take {list(wanted)}")
         return [spec.name]
+    _expect_padding("audio", bundle, spec, MAX_SAMPLES)
     if audio.mask is None:
         return [spec.name]
     mask = _input("audio mask", audio.mask, specs, 2)
@@ -164,6 +166,13 @@ def _input(where: str, name: str, specs: dict[str, TensorSpec], rank: int) -> Te
 def _expect_zero_and_one(where: str, spec: TensorSpec) -> None:
     fine = (spec.minimum or 0) <= 0 and (1 if spec.maximum is None else spec.maximum) >= 1
     expect(fine, f"{where} {short(spec.name)}: {spec.minimum} to {spec.maximum}", "limits with 0 and 1 between them")
+
+
+def _expect_padding(where: str, bundle: Bundle, spec: TensorSpec, most: int) -> None:
+    """The shortest sample is padded to so much, whatever it is: that must fit into memory."""
+    size = spec.shape[1]
+    least = bundle.axes[size].shortest if isinstance(size, str) else size
+    expect(least <= most, f"{where} input {short(spec.name)}: at least {least} for each sample", f"at most {most}")
 
 
 def _expect_one_of(where: str, value: str, choices: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from adaptrt.runtime.bundle.schema import Axis, TensorSpec
 from adaptrt.runtime.errors import InputError, shown
 from adaptrt.runtime.preprocessing.log_mel import log_mel
 from adaptrt.runtime.preprocessing.padding import padded_size
-from adaptrt.runtime.preprocessing.prepared import PreparedInputs
+from adaptrt.runtime.preprocessing.preprocessed import PreprocessedInputs
 from adaptrt.runtime.preprocessing.wav import read_wav
 
 Array = np.ndarray[Any, Any]
@@ -24,12 +24,12 @@ AudioSource = str | Path | Array
 _LEAST_VARIANCE = 1e-7
 
 
-def prepare_audio(
+def preprocess_audio(
     sources: Sequence[AudioSource],
     recipe: AudioPreprocessing,
     inputs: Mapping[str, TensorSpec],
     axes: Mapping[str, Axis],
-) -> PreparedInputs:
+) -> PreprocessedInputs:
     """Inputs for a batch of recordings.
 
     Args:
@@ -55,7 +55,7 @@ def prepare_audio(
         for row, samples in enumerate(recordings):
             spectra[row] = log_mel(_fitted(samples, recipe), recipe)
         cut = sum(len(samples) > recipe.samples for samples in recordings)
-        return PreparedInputs({spec.name: spectra}, cut=cut)
+        return PreprocessedInputs({spec.name: spectra}, cut=cut)
     mask = None if recipe.mask is None else inputs[recipe.mask]
     return _waveforms(recordings, recipe, spec, mask, axes)
 
@@ -66,7 +66,7 @@ def _waveforms(
     spec: TensorSpec,
     mask: TensorSpec | None,
     axes: Mapping[str, Axis],
-) -> PreparedInputs:
+) -> PreprocessedInputs:
     longest = max(map(len, recordings), default=0)
     size = padded_size(spec.shape[1], longest, axes)
     axis = axes.get(spec.shape[1]) if isinstance(spec.shape[1], str) else None
@@ -90,7 +90,7 @@ def _waveforms(
         arrays[spec.name][row, : len(samples)] = _normalised(samples) if recipe.normalize else samples
         if mask is not None:
             arrays[mask.name][row, : len(samples)] = 1
-    return PreparedInputs(arrays)
+    return PreprocessedInputs(arrays)
 
 
 def _normalised(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -109,7 +109,7 @@ def _samples(source: object, name: str, recipe: AudioPreprocessing) -> npt.NDArr
     """One channel, float32, at least one sample.
 
     Raises:
-        InputError: as ``prepare_audio``.
+        InputError: as ``preprocess_audio``.
     """
     if isinstance(source, (str, Path)):
         name = repr(str(source))

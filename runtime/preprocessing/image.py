@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from adaptrt.runtime.bundle.preprocessing_schema import ImagePreprocessing
 from adaptrt.runtime.bundle.schema import TensorSpec
 from adaptrt.runtime.errors import InputError, one_line
-from adaptrt.runtime.preprocessing.prepared import PreparedInputs
+from adaptrt.runtime.preprocessing.preprocessed import PreprocessedInputs
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,9 +58,9 @@ class Picture(NamedTuple):
     laid_over: bool
 
 
-def prepare_images(
+def preprocess_images(
     sources: Sequence[PictureSource], spec: TensorSpec, background: Colour | None = None
-) -> PreparedInputs:
+) -> PreprocessedInputs:
     """An input for a batch of pictures, [len(sources), C, H, W] of the input's dtype.
 
     Args:
@@ -87,7 +86,7 @@ def prepare_images(
     shape = (0, recipe.height, recipe.width, recipe.channels)
     pixels = np.stack([picture.pixels for picture in pictures]) if pictures else np.zeros(shape, np.uint8)
     array = normalise(pixels, recipe).astype(spec.dtype, copy=False)
-    return PreparedInputs({spec.name: array}, laid_over=sum(picture.laid_over for picture in pictures))
+    return PreprocessedInputs({spec.name: array}, laid_over=sum(picture.laid_over for picture in pictures))
 
 
 def read_picture(
@@ -101,11 +100,11 @@ def read_picture(
     Args:
         source: the picture.
         recipe: how.
-        background: as for ``prepare_images``.
+        background: as for ``preprocess_images``.
         name: of a picture that is no file, for messages.
 
     Raises:
-        InputError: as ``prepare_images``.
+        InputError: as ``preprocess_images``.
     """
     try:
         from PIL import Image
@@ -168,12 +167,13 @@ def _picture(image: Image.Image, recipe: ImagePreprocessing, ground: Colour, pla
     whole, laid_over = _laid_over(ImageOps.exif_transpose(image), ground)
     whole = whole.convert(_MODES[recipe.channels])
     size = _size(whole.height, whole.width, recipe)
-    if size != (whole.height, whole.width):
-        if math.prod(size) > _MOST_PIXELS:
+    for rows, columns in (size, (recipe.height, recipe.width)):
+        if rows * columns > _MOST_PIXELS:
             raise InputError(
-                f"{place} has {whole.width} x {whole.height} pixels and would be resized to {size[1]} x {size[0]}, "
+                f"{place} has {whole.width} x {whole.height} pixels and would become {columns} x {rows}, "
                 f"expected at most {_MOST_PIXELS} pixels; crop it"
             )
+    if size != (whole.height, whole.width):
         whole = whole.resize(size[::-1], _filter(recipe.resample))
     pixels = np.asarray(whole).reshape(*size, recipe.channels)
     return Picture(_centre(pixels, recipe.height, recipe.width), laid_over)

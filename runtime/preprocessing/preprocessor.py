@@ -8,9 +8,9 @@ from pathlib import Path
 
 from adaptrt.runtime.bundle.schema import Bundle, TensorSpec
 from adaptrt.runtime.errors import InputError
-from adaptrt.runtime.preprocessing.audio import AudioSource, prepare_audio
-from adaptrt.runtime.preprocessing.image import Colour, PictureSource, prepare_images
-from adaptrt.runtime.preprocessing.prepared import PreparedInputs
+from adaptrt.runtime.preprocessing.audio import AudioSource, preprocess_audio
+from adaptrt.runtime.preprocessing.image import Colour, PictureSource, preprocess_images
+from adaptrt.runtime.preprocessing.preprocessed import PreprocessedInputs
 from adaptrt.runtime.preprocessing.text import TextPreprocessor, load_text_preprocessor
 
 
@@ -26,7 +26,7 @@ class Preprocessor:
     def __init__(self, bundle: Bundle, root: Path | None) -> None:
         self._bundle, self._root = bundle, root
 
-    def text(self, texts: Sequence[str]) -> PreparedInputs:
+    def text(self, texts: Sequence[str]) -> PreprocessedInputs:
         """Inputs for a batch of texts, [len(texts), tokens] each.
 
         Args:
@@ -43,7 +43,7 @@ class Preprocessor:
 
     def images(
         self, pictures: Sequence[PictureSource], *, background: Colour | None = None, name: str | None = None
-    ) -> PreparedInputs:
+    ) -> PreprocessedInputs:
         """An input for a batch of pictures, [len(pictures), C, H, W].
 
         Args:
@@ -58,9 +58,9 @@ class Preprocessor:
         Raises:
             InputError: the bundle takes no pictures, one is missing or damaged, or adaptrt[image] is not installed.
         """
-        return prepare_images(pictures, self._image_input(name), background)
+        return preprocess_images(pictures, self._image_input(name), background)
 
-    def audio(self, recordings: Sequence[AudioSource]) -> PreparedInputs:
+    def audio(self, recordings: Sequence[AudioSource]) -> PreprocessedInputs:
         """Inputs for a batch of recordings.
 
         Args:
@@ -76,7 +76,9 @@ class Preprocessor:
         recipe = self._bundle.audio
         if recipe is None:
             raise self._unknown("recordings")
-        return prepare_audio(recordings, recipe, {spec.name: spec for spec in self._bundle.inputs}, self._bundle.axes)
+        return preprocess_audio(
+            recordings, recipe, {spec.name: spec for spec in self._bundle.inputs}, self._bundle.axes
+        )
 
     @cached_property
     def _texts(self) -> TextPreprocessor:

@@ -13,7 +13,7 @@ from adaptrt.runtime.bundle.preprocessing_schema import TOKENIZER_ROLE, TextPrep
 from adaptrt.runtime.bundle.schema import Axis, Bundle, TensorSpec
 from adaptrt.runtime.errors import BundleError, InputError, one_line, shown
 from adaptrt.runtime.preprocessing.padding import padded_size
-from adaptrt.runtime.preprocessing.prepared import PreparedInputs
+from adaptrt.runtime.preprocessing.preprocessed import PreprocessedInputs
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -62,7 +62,7 @@ class TextPreprocessor:
                 max_length=recipe.longest, strategy=recipe.truncation, direction=recipe.truncation_side
             )
 
-    def __call__(self, texts: Sequence[str]) -> PreparedInputs:
+    def __call__(self, texts: Sequence[str]) -> PreprocessedInputs:
         """Inputs for a batch of texts, [len(texts), tokens] each.
 
         Each text is looked at alone, so a text's tokens do not depend on its batch-mates; only padding does.
@@ -91,7 +91,7 @@ class TextPreprocessor:
             place = slice(0, count) if recipe.padding_side == "right" else slice(size - count, size)
             for role, spec in self._specs.items():
                 arrays[spec.name][row, place] = _column(encoding, role)
-        return PreparedInputs(arrays, cut=sum(bool(encoding.overflowing) for encoding in encodings))
+        return PreprocessedInputs(arrays, cut=sum(bool(encoding.overflowing) for encoding in encodings))
 
     def _encode(self, number: int, text: object) -> Encoding:
         if not isinstance(text, str):

@@ -118,6 +118,7 @@ def test_texts(cli: Any, texts: Path, tmp_path: Path) -> None:
     got, report = logits(cli, tmp_path, texts, *given)
     assert np.array_equal(got, expected)
     assert [entry["text"] for entry in report["results"]] == given and "file" not in report["results"][0]
+    assert "w5�[1mw6" in cli("run", texts, "w5\x1b[1mw6\n", "w7").stdout
     table = cli("run", texts, *given)
     assert table.exit_code == 0 and "w7 w8/ //w9" in table.stdout and " text " in table.stdout and table.stderr == ""
 
@@ -136,7 +137,7 @@ def test_a_text_that_names_a_file_is_the_file(
 def test_texts_that_are_cut_are_noted(cli: Any, texts: Path) -> None:
     result = cli("run", texts, "w5 " * 4, "w5 " * 5, "w5 " * 9_000)
     assert result.exit_code == 0
-    assert result.stderr == "note: 2 of 3 texts longer than the model takes, cut at the end\n"
+    assert result.stderr == "note: 2 of 3 texts longer than the model takes, cut\n"
 
 
 def test_arrays_of_a_bundle_that_takes_texts(cli: Any, texts: Path, tmp_path: Path) -> None:

@@ -86,14 +86,14 @@ def test_without_their_packages_texts_and_pictures_name_the_extra():
 from pathlib import Path
 from adaptrt.runtime import InputError
 from adaptrt.runtime.bundle.bundle_file import ImagePreprocessing, TensorSpec, TextPreprocessing
-from adaptrt.runtime.preprocessing.image import prepare_images
+from adaptrt.runtime.preprocessing.image import preprocess_images
 from adaptrt.runtime.preprocessing.text import TextPreprocessor
 ids = TensorSpec("ids", "int64", ["batch", 4], minimum=0, maximum=9)
 pixels = TensorSpec("x", "float32", ["batch", 1, 4, 4], ImagePreprocessing(1, 4, 4))
 said = []
 for call in (
     lambda: TextPreprocessor(TextPreprocessing({"ids": "ids"}, 4), {"ids": ids}, {}, b"{}", "a.json"),
-    lambda: prepare_images(["a.png"], pixels),
+    lambda: preprocess_images(["a.png"], pixels),
 ):
     try:
         call()

@@ -10,7 +10,7 @@ import pytest
 
 from adaptrt.export.preprocessing.folder import read_preprocessing
 from adaptrt.runtime.bundle.bundle_file import AudioPreprocessing, Axis, TensorSpec
-from adaptrt.runtime.preprocessing.audio import prepare_audio
+from adaptrt.runtime.preprocessing.audio import preprocess_audio
 
 pytestmark = pytest.mark.slow("imports transformers")
 
@@ -32,7 +32,7 @@ def declared(made: Any, folder: Path, inputs: list[TensorSpec]) -> AudioPreproce
 
 def prepared(made: Any, folder: Path, inputs: list[TensorSpec], recordings: list[Any]) -> dict[str, Any]:
     recipe = declared(made, folder, inputs)
-    return prepare_audio(recordings, recipe, {spec.name: spec for spec in inputs}, AXES)
+    return preprocess_audio(recordings, recipe, {spec.name: spec for spec in inputs}, AXES)
 
 
 @pytest.mark.parametrize("mels", [80, 128])

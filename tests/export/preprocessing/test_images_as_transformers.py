@@ -14,7 +14,7 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.preprocessing.folder import read_preprocessing
 from adaptrt.export.preprocessing.image_settings import PROCESSORS
 from adaptrt.runtime.bundle.bundle_file import TensorSpec
-from adaptrt.runtime.preprocessing.image import prepare_images
+from adaptrt.runtime.preprocessing.image import preprocess_images
 
 pytestmark = pytest.mark.slow("imports transformers")
 
@@ -54,7 +54,7 @@ def picture(size: tuple[int, int], mode: str = "RGB", seed: int = 0) -> Image.Im
 
 def same(made: Any, spec: TensorSpec, image: Image.Image, given: Any = None) -> None:
     expected = np.asarray(made(given if given is not None else image, return_tensors="np")["pixel_values"])
-    (got,) = prepare_images([image], spec).values()
+    (got,) = preprocess_images([image], spec).values()
     assert got.dtype == np.float32 and got.shape == expected.shape
     assert np.array_equal(got, expected)
 
@@ -88,7 +88,7 @@ def test_files_are_read_as_transformers_reads_them(tmp_path: Path) -> None:
     for file in ("turned.jpg", "a.png"):  # of what is not opaque load_image drops the alpha, the processor does not
         path = tmp_path / file
         expected = made(load_image(str(path)), return_tensors="np")["pixel_values"]
-        assert np.array_equal(prepare_images([path], spec)["pixel_values"], expected)
+        assert np.array_equal(preprocess_images([path], spec)["pixel_values"], expected)
 
 
 @pytest.mark.parametrize("resample", FILTERS)
@@ -135,7 +135,7 @@ def test_a_batch_is_its_pictures(tmp_path: Path) -> None:
     made = processor("CLIPImageProcessor")
     spec = recipe_of(made, tmp_path)
     images = [picture(size, seed=seed) for seed, size in enumerate(SIZES)]
-    got = prepare_images(images, spec)["pixel_values"]
+    got = preprocess_images(images, spec)["pixel_values"]
     assert np.array_equal(got, made(images, return_tensors="np")["pixel_values"])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from adaptrt.runtime import InputError, load
 from adaptrt.runtime.bundle.bundle_file import AudioPreprocessing, Axis, TensorSpec
-from adaptrt.runtime.preprocessing.audio import prepare_audio
+from adaptrt.runtime.preprocessing.audio import preprocess_audio
 from adaptrt.runtime.preprocessing.log_mel import log_mel, mel_filters
 from tests.runtime.preprocessing.wav_files import pcm16
 
@@ -20,7 +20,7 @@ WAVE = AudioPreprocessing("x", "waveform", sample_rate=100)
 
 
 def prepare(sources, recipe=WAVE, x=X):
-    return prepare_audio(sources, recipe, {"x": x, "mask": MASK}, AXES)
+    return preprocess_audio(sources, recipe, {"x": x, "mask": MASK}, AXES)
 
 
 def noise(samples, seed=0):

@@ -56,6 +56,15 @@ def test_texts(texts, keys, match):
     refused(texts(**keys), match)
 
 
+def test_a_padding_beyond_all_memory(texts, tiny, edit):
+    folder = texts()
+    edit(folder, lambda bundle: bundle["axes"].update(length={"shortest": 2**25, "longest": 2**25}))
+    refused(folder, "text input 'words': at least 33554432 for each sample, expected at most 16777216")
+    edit(tiny, lambda bundle: bundle["inputs"][0].update(shape=["batch", 2**27]))
+    edit(tiny, lambda bundle: bundle.update(audio=WAVE))
+    refused(tiny, "audio input 'x': at least 134217728 for each sample, expected at most 67108864")
+
+
 def test_texts_without_a_tokenizer(texts, edit):
     folder = texts()
     edit(folder, lambda bundle: bundle["files"][0].update(role="words"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adaptrt.runtime import InputError, load
 from adaptrt.runtime.bundle.bundle_file import ImagePreprocessing, TensorSpec
-from adaptrt.runtime.preprocessing.image import normalise, prepare_images, read_picture
+from adaptrt.runtime.preprocessing.image import normalise, preprocess_images, read_picture
 
 
 def spec_of(recipe, dtype="float32"):
@@ -45,18 +45,18 @@ def test_a_loaded_model_runs_pictures(fixture, tmp_path):
 
 def test_files_arrays_and_pictures_are_the_same():
     picture = Image.fromarray(NOISE)
-    (got,) = prepare_images([picture, NOISE], spec_of(raw(5, 7))).values()
+    (got,) = preprocess_images([picture, NOISE], spec_of(raw(5, 7))).values()
     assert np.array_equal(got, np.stack([NOISE.transpose(2, 0, 1)] * 2))
-    (got,) = prepare_images([NOISE[..., 0], NOISE[..., :1]], spec_of(raw(5, 7, 1))).values()
+    (got,) = preprocess_images([NOISE[..., 0], NOISE[..., :1]], spec_of(raw(5, 7, 1))).values()
     assert np.array_equal(got, np.stack([NOISE[None, ..., 0]] * 2))
     clear = np.concatenate([NOISE, np.full((5, 7, 1), 0, np.uint8)], 2)
-    got = prepare_images([clear, NOISE], spec_of(raw(5, 7, background=[9])))
+    got = preprocess_images([clear, NOISE], spec_of(raw(5, 7, background=[9])))
     assert (got["x"][0] == 9).all() and got.laid_over == 1
-    assert (prepare_images([clear], spec_of(raw(5, 7)), (1, 2, 3))["x"][0, :, 0, 0] == [1, 2, 3]).all()
+    assert (preprocess_images([clear], spec_of(raw(5, 7)), (1, 2, 3))["x"][0, :, 0, 0] == [1, 2, 3]).all()
 
 
 def test_no_pictures():
-    got = prepare_images([], spec_of(raw(5, 7), "float16"))["x"]
+    got = preprocess_images([], spec_of(raw(5, 7), "float16"))["x"]
     assert got.shape == (0, 3, 5, 7) and got.dtype == np.float16
 
 
@@ -65,12 +65,12 @@ def test_a_picture_is_left_as_it_was():
     picture.putpalette([7, 8, 9] * 256)
     picture.info["transparency"] = 1
     for _ in range(2):
-        prepare_images([picture], spec_of(raw(4, 4)))
+        preprocess_images([picture], spec_of(raw(4, 4)))
         assert picture.mode == "P" and picture.info["transparency"] == 1
 
 
 def test_the_order_of_channels():
-    (got,) = prepare_images([NOISE], spec_of(raw(5, 7, order="bgr", mean=[1.0, 2.0, 3.0]))).values()
+    (got,) = preprocess_images([NOISE], spec_of(raw(5, 7, order="bgr", mean=[1.0, 2.0, 3.0]))).values()
     assert np.array_equal(got[0], NOISE.transpose(2, 0, 1)[::-1] - np.array([1, 2, 3], np.float32)[:, None, None])
 
 
@@ -104,10 +104,8 @@ def test_the_middle():
 
 def test_a_line_of_pixels_that_would_become_huge():
     line = np.zeros((1, 3_000, 3), np.uint8)
-    with pytest.raises(
-        InputError, match="picture 0 has 3000 x 1 pixels and would be resized to 672000 x 224, expected"
-    ):
-        prepare_images([line], spec_of(raw(224, 224, resize="shortest_edge", size=[224])))
+    with pytest.raises(InputError, match="picture 0 has 3000 x 1 pixels and would become 672000 x 224, expected"):
+        preprocess_images([line], spec_of(raw(224, 224, resize="shortest_edge", size=[224])))
 
 
 def test_values_are_rounded_as_declared():
@@ -133,23 +131,23 @@ def test_no_picture(source):
     with pytest.raises(
         InputError, match="picture 1: got .*, expected a path, a picture of Pillow's, or uint8"
     ) as caught:
-        prepare_images([NOISE, source], spec_of(raw(5, 7)))
+        preprocess_images([NOISE, source], spec_of(raw(5, 7)))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("sources", ["a.png", b"a.png", None, 3])
 def test_no_list(sources):
     with pytest.raises(InputError, match=r"expected a list of them; pass \[picture\] for one"):
-        prepare_images(sources, spec_of(raw(5, 7)))
+        preprocess_images(sources, spec_of(raw(5, 7)))
 
 
 def test_missing_and_broken_files(tmp_path):
     with pytest.raises(InputError, match=r"no file '.*gone\.png', expected a picture"):
-        prepare_images([tmp_path / "gone.png"], spec_of(raw(5, 7)))
+        preprocess_images([tmp_path / "gone.png"], spec_of(raw(5, 7)))
     Image.fromarray(NOISE).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
     with pytest.raises(InputError, match=r"cannot read '.*cut\.png' as an image .*, expected PNG") as caught:
-        prepare_images([NOISE, tmp_path / "cut.png"], spec_of(raw(5, 7)))
+        preprocess_images([NOISE, tmp_path / "cut.png"], spec_of(raw(5, 7)))
     assert "\n" not in str(caught.value)
 
 
@@ -169,6 +167,6 @@ def test_every_picture_fits(given, wanted, resize, resample):
     size = {"shortest_edge": [9]}.get(resize, [])
     pixels = np.random.default_rng(0).integers(0, 256, (*given, 3), dtype=np.uint8)
     recipe = raw(*wanted, resize=resize, size=size, resample=resample)
-    got = prepare_images([pixels, pixels[:1]], spec_of(recipe))["x"]
+    got = preprocess_images([pixels, pixels[:1]], spec_of(recipe))["x"]
     assert got.shape == (2, 3, *wanted) and got.min() >= 0 and got.max() <= 255
-    assert np.array_equal(got[:1], prepare_images([pixels], spec_of(recipe))["x"])
+    assert np.array_equal(got[:1], preprocess_images([pixels], spec_of(recipe))["x"])

@@ -10,7 +10,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 
-class PreparedInputs(dict[str, Array]):
+class PreprocessedInputs(dict[str, Array]):
     """Arrays by the names of inputs, as ``AdaptiveModel.run`` takes them.
 
     Attributes:
