@@ -12,6 +12,8 @@ from adaptrt.export.preprocessing.folder import read_preprocessing
 from adaptrt.runtime.bundle.bundle_file import AudioPreprocessing, Axis, TensorSpec
 from adaptrt.runtime.preprocessing.audio import preprocess_audio
 
+pytest.importorskip("transformers", reason="transformers is not installed: install adaptrt[dev]")
+
 pytestmark = pytest.mark.slow("imports transformers")
 
 AXES = {"batch": Axis(0), "samples": Axis(1, 600_000)}

@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +16,8 @@ from adaptrt.export.preprocessing.folder import read_preprocessing
 from adaptrt.export.preprocessing.image_settings import PROCESSORS
 from adaptrt.runtime.bundle.bundle_file import TensorSpec
 from adaptrt.runtime.preprocessing.image import preprocess_images
+
+pytest.importorskip("transformers", reason="transformers is not installed: install adaptrt[dev]")
 
 pytestmark = pytest.mark.slow("imports transformers")
 
@@ -65,6 +68,21 @@ def test_as_each_type_stands(tmp_path: Path, name: str) -> None:
     spec = recipe_of(made, tmp_path)
     for seed, size in enumerate(SIZES):
         same(made, spec, picture(size, seed=seed))
+
+
+def test_another_setting_is_noticed(tmp_path: Path) -> None:
+    """The comparison can fail: another filter, edge, mean or order of channels gives other bits."""
+    made = processor("CLIPImageProcessor", size=40, crop_size=32)
+    spec = recipe_of(made, tmp_path)
+    same(made, spec, picture((50, 77)))
+    others: list[dict[str, Any]] = [
+        {"resample": "lanczos"}, {"size": [41]}, {"mean": [0.4814547, 0.4578275, 0.40821073]}, {"order": "bgr"},
+        {"scale": 0.0039216},
+    ]  # fmt: skip
+    for other in others:
+        changed = msgspec.structs.replace(spec.preprocessing, **other)
+        with pytest.raises(AssertionError):
+            same(made, msgspec.structs.replace(spec, preprocessing=changed), picture((50, 77)))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "LA", "1", "CMYK"])

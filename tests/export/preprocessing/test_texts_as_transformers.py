@@ -17,6 +17,8 @@ from adaptrt.export.preprocessing.folder import read_preprocessing
 from adaptrt.runtime.bundle.bundle_file import Axis, TensorSpec
 from adaptrt.runtime.preprocessing.text import TextPreprocessor
 
+pytest.importorskip("transformers", reason="transformers is not installed: install adaptrt[dev]")
+
 pytestmark = pytest.mark.slow("imports transformers")
 
 CORPUS = [
@@ -134,6 +136,14 @@ def test_batches_and_single_texts(tmp_path: Path, make: Callable[[], tuple[Token
     assert got["input_ids"].shape[1] == MAX
     for text in TEXTS[2:]:
         same(made([text]), expected_of(tmp_path, [text]))
+
+
+def test_another_setting_is_noticed(tmp_path: Path) -> None:
+    """The comparison can fail."""
+    save(tmp_path, wordpiece)
+    for other in ({"max_length": MAX - 1}, {"padding": "max_length", "max_length": 64}, {"add_special_tokens": False}):
+        with pytest.raises(AssertionError):
+            same(preprocessor(tmp_path)(TEXTS), expected_of(tmp_path, TEXTS, **other))
 
 
 CLASSES = {
