@@ -57,7 +57,7 @@ test: $(BIN)/.installed ## Run the tests, the runtime's once more under Python 3
 $(VENV310)/.installed: pyproject.toml
 	$(PYTHON310) -m venv $(VENV310)
 	$(VENV310)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV310)/bin/python -m pip install --quiet -e ".[telemetry]" "onnxruntime==1.23.*" "pytest>=8" "hypothesis>=6.100"
+	$(VENV310)/bin/python -m pip install --quiet -e ".[telemetry,text,image]" "onnxruntime==1.23.*" "pytest>=8" "hypothesis>=6.100"
 	touch $@
 
 test-fast: $(BIN)/.installed ## Run the tests that are not slow: the daily ones, in about a minute

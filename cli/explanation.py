@@ -136,6 +136,8 @@ def _pixels(image: Array, recipe: ImagePreprocessing) -> Array:
     """The input as it looks, ``[H, W, 3]`` in 0..1."""
     mean, std = (np.array(value, np.float64).reshape(-1, 1, 1) for value in (recipe.mean, recipe.std))
     pixels = (image * std + mean) / (recipe.scale * 255)
+    if recipe.order == "bgr":
+        pixels = pixels[::-1]
     return np.broadcast_to(pixels.clip(0, 1), (3, *image.shape[1:])).transpose(1, 2, 0)
 
 

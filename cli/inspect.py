@@ -123,6 +123,9 @@ def _tensors(bundle: Bundle) -> Table:
                 colours = "grey" if p.channels == 1 else "RGB"
                 remark = f"{colours} {p.width} x {p.height}, (pixel * {p.scale:.6g} - {p.mean}) / {p.std}"
                 remark += f", transparency over {p.background}" if p.background != [0] else ""
+                remark += ", blue first" if p.order == "bgr" else ""
+                if p.size or p.resize != "stretch":
+                    remark += f", cut out of {p.resize} {'x'.join(map(str, p.size[::-1]))}".rstrip()
             if spec.minimum is not None:
                 remark = f"{spec.minimum} to {spec.maximum}"
             made.add_row(kind, spec.name, spec.dtype, _shape(spec.shape), remark)
@@ -190,6 +193,11 @@ def _facts(bundle: Bundle) -> Table:
         made.add_row("budget table", _count(soft, "row") + f", {_count(hard, 'row')} for hard budgets" * (hard > 0))
     for entry in bundle.files:
         made.add_row(f"file {entry.role}", entry.file)
+    if bundle.text is not None:
+        made.add_row("texts", f"into {', '.join(bundle.text.inputs.values())}, at most {bundle.text.longest} tokens")
+    if bundle.audio is not None:
+        kind, rate = bundle.audio.kind.replace("_", "-"), bundle.audio.sample_rate
+        made.add_row("recordings", f"into {bundle.audio.input}, {kind} of {rate} Hz")
     for key, value in bundle.data.items():
         made.add_row(f"data {key}", str(value))
     for (setting, hard), points in Counter((point.setting, point.hard) for point in bundle.curve).items():

@@ -12,7 +12,7 @@ import click
 from adaptrt.cli.backend import backend_options, open_model
 from adaptrt.cli.budgets import budget_forms, budget_metavar, parse_budget
 from adaptrt.cli.table_options import TableOption
-from adaptrt.cli.verb import PATH, Verb, json_option
+from adaptrt.cli.verb import PATH, PATH_OR_TEXT, Verb, json_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,8 @@ adaptrt run build/fashion shoe.png --deadline 2
 adaptrt run build/digits seven.png --budget 50% --backend auto
 adaptrt run build/fashion shoe.png --budget 40% --hard
 adaptrt run build/fashion shoe.png --budget 40% --explain shoe_explained.png
+adaptrt run build/sentences "A text to embed" --budget 50%
+adaptrt run build/speech speech.wav
 """
 _ROWS = 20
 """Samples listed in the table; --json and --output have all of them."""
@@ -39,7 +41,7 @@ _ROWS = 20
 
 @click.command(cls=Verb, examples=_EXAMPLES)
 @click.argument("bundle", type=PATH)
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=PATH)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=PATH_OR_TEXT)
 @click.option(
     "--budget",
     cls=TableOption,
@@ -71,7 +73,7 @@ _ROWS = 20
 @json_option
 def run(
     bundle: Path,
-    inputs: tuple[Path, ...],
+    inputs: tuple[str, ...],
     budget: str | None,
     hard: bool,
     price: float | None,
@@ -90,13 +92,14 @@ def run(
     explain: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a bundle on array or image files, under a budget.
+    """Run a bundle on files or texts, under a budget.
 
-    A .npy file holds the input, an .npz file the inputs by name; several images make one batch.
-    Images are laid over a background where they are not opaque, which a note says, stretched to the
-    input's size and normalised as the bundle declares. The latency shown is that of this run, first call
-    included; `adaptrt bench` measures it properly. --explain draws which tokens were kept, the learners
-    run for each in every layer, and the exit taken.
+    A .npy file holds the input, an .npz file the inputs by name; several images, texts or recordings make one
+    batch. An argument that names a file is that file, of texts one a line; any other is a text where the bundle
+    takes texts. Images are laid over a background where they are not opaque, which a note says, resized and
+    normalised as the bundle declares; recordings are WAV files of the rate that it declares. The latency shown is
+    that of this run, first call included; `adaptrt bench` measures it properly. --explain draws which tokens were
+    kept, the learners run for each in every layer, and the exit taken.
     """
     if budget is not None and price is not None:
         raise click.UsageError("got --budget and --price, expected one of them; leave one out")
@@ -108,24 +111,28 @@ def run(
         raise click.UsageError("got --seconds or --metrics-port without --watch, expected it; add it")
     if watch and (price is not None or output is not None or explain is not None or deadline is not None):
         raise click.UsageError("got --watch with --price, --output, --explain or --deadline, expected none; leave out")
+    from adaptrt.cli.arguments import read_arguments
     from adaptrt.cli.background import parse_background
     from adaptrt.cli.batches import MOST_SAMPLES, check_samples, predict
-    from adaptrt.cli.input_files import read_files
+    from adaptrt.cli.errors import CommandError
     from adaptrt.cli.output import check_output_file, note, show_json
     from adaptrt.cli.preparation import prepare
     from adaptrt.runtime import Budget
     from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
 
+    sources = [Path(argument) for argument in inputs]
     if output is not None:
-        check_output_file(output, (".npz",), inputs=inputs)
+        check_output_file(output, (".npz",), inputs=sources)
     if explain is not None:
-        check_output_file(explain, (".png", ".svg", ".pdf"), inputs=inputs)
-        check_explained(inputs)
+        check_output_file(explain, (".png", ".svg", ".pdf"), inputs=sources)
+        check_explained(sources)
         importlib.import_module("matplotlib")  # missing, it is better missed before the run
     asked = Budget.full() if budget is None else parse_budget(budget, hard=hard)
     ground = None if background is None else parse_background(background)
     model = open_model(bundle, threads, backend, precision, plugin_library)
-    given = read_files(inputs, model.bundle.inputs, ground)
+    given = read_arguments(inputs, model, ground)
+    if explain is not None and model.bundle.inputs[0].preprocessing is None:
+        raise CommandError("got --explain with a text or a recording, expected one image; leave it out")
     arrays, laid_over = given.arrays, given.laid_over and given.laid_over.plain()
     check_samples(model.bundle, arrays, some=watch or BUDGET_KINDS[asked.kind].meter.physical)
     if watch:
@@ -153,16 +160,19 @@ def run(
         from adaptrt.cli.explanation import draw_explanation
 
         draw_explanation(model.bundle, next(iter(arrays.values()))[0], found, explain, top=top)
-    names = (
-        [click.format_filename(path, shorten=True) for path in inputs]
-        if len(inputs) == found.samples
-        else [""] * found.samples
-    )
+    told_apart = len(given.names) == found.samples
+    names = given.names if told_apart else [""] * found.samples
     if as_json:
         ran = {"name": model.backend_name, "reason": model.backend_reason, "precision": model.precision}
-        show_json({**_describe(bundle, model.bundle, found, names, top), "laid_over": laid_over, "backend": ran})
+        show_json(
+            {
+                **_describe(bundle, model.bundle, found, (given.label, names), top),
+                "laid_over": laid_over,
+                "backend": ran,
+            }
+        )
         return
-    _show(model.bundle, found, names, top)
+    _show(model.bundle, found, (given.label, given.shown() if told_apart else names), top)
     from adaptrt.cli.output import show
 
     if output is not None:
@@ -210,13 +220,16 @@ def _exits(bundle: Bundle, found: Predictions) -> dict[str, int] | None:
     return {stage.exit or str(number): exits.count(number) for number, stage in enumerate(bundle.stages)}
 
 
-def _describe(folder: Path, bundle: Bundle, found: Predictions, names: list[str], top: int) -> dict[str, Any]:
+def _describe(
+    folder: Path, bundle: Bundle, found: Predictions, named: tuple[str, list[str]], top: int
+) -> dict[str, Any]:
+    heading, names = named
     classes = found.classes(top)
     results = []
     for index in range(found.samples):
         result: dict[str, Any] = {"sample": index}
         if names[index]:
-            result["file"] = names[index]
+            result[heading] = names[index]
         if classes is not None:
             result["classes"] = [{"class": label, "probability": p} for label, p in classes[index]]
         if found.exit is not None:
@@ -238,13 +251,14 @@ def _describe(folder: Path, bundle: Bundle, found: Predictions, names: list[str]
     }
 
 
-def _show(bundle: Bundle, found: Predictions, names: list[str], top: int) -> None:
+def _show(bundle: Bundle, found: Predictions, named: tuple[str, list[str]], top: int) -> None:
     from adaptrt.cli import tables
     from adaptrt.cli.output import show
 
+    heading, names = named
     classes, rows = found.classes(top), min(found.samples, _ROWS)
     listed = 0 if classes is None else min(top, len(classes[0]) if classes else top)
-    files = ["<file"] if any(names) else []
+    files = [f"<{heading}"] if any(names) else []
     exits = [] if found.exit is None else ["<exit"]
     made = tables.table("", "sample", *files, *["class", "probability"] * listed, *exits, "of dense MACs")
     for index in range(rows):

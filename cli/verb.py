@@ -51,6 +51,17 @@ class Verb(click.Command):
             formatter.write(f"  {line.strip()}\n")
 
 
+class _Words(click.types.StringParamType):
+    """A file's name or a text, but not the empty one, which an unset shell variable gives."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("got '', expected a path or a text", param, ctx)
+        return value
+
+
 class _NamedPath(click.Path):
     """Any path but the empty one, which an unset shell variable gives and which would mean this folder."""
 
@@ -64,6 +75,9 @@ class _NamedPath(click.Path):
 
 PATH = _NamedPath(path_type=Path)
 """A file or folder; whether it is what is needed is for the room that reads it to say."""
+
+PATH_OR_TEXT = _Words()
+"""As it was written; a path loses what means nothing to it, such as a slash at the end."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of tables.")
 

@@ -111,4 +111,5 @@ def open_bundle(
         precision=chosen.precision,
         reload=reload,
         unsplit=chosen.unsplit,
+        root=root,
     )

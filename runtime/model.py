@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +23,7 @@ from adaptrt.runtime.engines import Engines, Reload
 from adaptrt.runtime.errors import InputError, NotShareable
 from adaptrt.runtime.inputs import InputContract
 from adaptrt.runtime.plan import Plan, Planner
+from adaptrt.runtime.preprocessing.preprocessor import Preprocessor
 from adaptrt.runtime.result import Result
 from adaptrt.runtime.telemetry import Reading
 from adaptrt.runtime.warn_once import WarnOnce
@@ -54,6 +56,7 @@ class AdaptiveModel:
         precision: str = "fp32",
         reload: Reload | None = None,
         unsplit: Backend | None = None,
+        root: Path | None = None,
     ) -> None:
         self._bundle = bundle
         self._backend_name, self._backend_reason, self._precision = backend_name, backend_reason, precision
@@ -65,6 +68,7 @@ class AdaptiveModel:
         self._warn = WarnOnce()
         self._device = ModelOnDevice(bundle, self._planner, self._engines, threads, self._warn)
         self._work = SoftBudgetCheck()
+        self._preprocess = Preprocessor(bundle, root)
 
     def _begin_in_child(self) -> None:
         """The process forked: locks may be held by threads that are gone."""
@@ -87,6 +91,11 @@ class AdaptiveModel:
     def bundle(self) -> Bundle:
         """What ``bundle.json`` says."""
         return self._bundle
+
+    @property
+    def preprocess(self) -> Preprocessor:
+        """What makes inputs of texts, pictures and recordings: ``model.run(model.preprocess.text(["..."]))``."""
+        return self._preprocess
 
     @property
     def backend(self) -> Backend:

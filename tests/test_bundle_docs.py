@@ -10,14 +10,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from adaptrt.runtime.bundle import schema
+from adaptrt.runtime.bundle import preprocessing_schema, schema
 
 DOCS = Path(__file__).parents[1] / "docs"
 FIXTURES = Path(__file__).parent / "runtime" / "fixtures"
 STRUCTS = [
     value
-    for value in vars(schema).values()
-    if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == schema.__name__
+    for module in (schema, preprocessing_schema)
+    for value in vars(module).values()
+    if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == module.__name__
 ]
 
 

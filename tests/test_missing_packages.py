@@ -21,7 +21,7 @@ WITH_KERNELS = sum(bool(record.parts) for record in RECORDS.values())
 NO_TORCH = "torch is not installed: install adaptrt[export]"
 BEYOND_THE_RUNTIME = (
     *("triton", "torch", "onnx", "onnxscript", "ml_dtypes", "openvino", "safetensors", "sklearn", "scipy"),
-    *("matplotlib", "click", "rich", "PIL", "prometheus_client", "pynvml"),
+    *("matplotlib", "click", "rich", "PIL", "tokenizers", "prometheus_client", "pynvml"),
 )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from adaptrt.runtime.bundle import bundle_files
 from adaptrt.runtime.bundle.expectations import Invalid
 from adaptrt.runtime.bundle.json_form import decode_bundle
+from adaptrt.runtime.bundle.preprocessing_schema import AudioPreprocessing, ImagePreprocessing, TextPreprocessing
 from adaptrt.runtime.bundle.schema import (
     BUNDLE_FILE,
     FORMAT_VERSION,
@@ -25,7 +26,6 @@ from adaptrt.runtime.bundle.schema import (
     DataFile,
     DecisionSpec,
     Dense,
-    ImagePreprocessing,
     Knob,
     KnobValue,
     PreprocessingFile,
@@ -39,6 +39,7 @@ from adaptrt.runtime.errors import BundleError, one_line
 __all__ = [
     "BUNDLE_FILE",
     "FORMAT_VERSION",
+    "AudioPreprocessing",
     "Axis",
     "BudgetPoint",
     "BudgetRow",
@@ -55,6 +56,7 @@ __all__ = [
     "PreprocessingFile",
     "Stage",
     "TensorSpec",
+    "TextPreprocessing",
     "TokenSet",
     "encode_bundle",
     "read_bundle",

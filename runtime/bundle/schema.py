@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from adaptrt.runtime.bundle.preprocessing_schema import AudioPreprocessing, ImagePreprocessing, TextPreprocessing
+
 FORMAT_VERSION = 2
 BUNDLE_FILE = "bundle.json"
 MACS_OUTPUT = "macs_fraction"
@@ -24,28 +26,6 @@ STAGE_METADATA = "adaptrt.stage"
 
 KnobValue = float | list[float]
 """A number fills the knob's shape; a list has one number for each of its elements, in row-major order."""
-
-
-class ImagePreprocessing(msgspec.Struct, frozen=True):
-    """How 8-bit pixels become an input: ``x = (pixel * scale - mean) / std``, laid out [C, H, W].
-
-    Attributes:
-        channels: 1 (grey) or 3 (RGB).
-        height: rows that the input expects.
-        width: columns that the input expects.
-        scale: factor applied to the pixel values 0..255.
-        mean: one value, or one per channel, on the scaled values.
-        std: one value, or one per channel, on the scaled values.
-        background: pixel value, 0..255, or one per channel, of the ground that transparent pictures are laid over.
-    """
-
-    channels: int
-    height: int
-    width: int
-    scale: float = 1 / 255
-    mean: list[float] = msgspec.field(default_factory=lambda: [0.0])
-    std: list[float] = msgspec.field(default_factory=lambda: [1.0])
-    background: list[int] = msgspec.field(default_factory=lambda: [0])
 
 
 class Axis(msgspec.Struct, frozen=True):
@@ -327,6 +307,8 @@ class Bundle(msgspec.Struct, frozen=True):
         task: what the outputs are for, such as ``classification``; None where nothing is known of them. A name, by
             which nothing here is done otherwise.
         files: files that make the inputs; running the graphs does not need them.
+        text: how texts become inputs; None where nobody says.
+        audio: how recordings become inputs; None where nobody says.
         budget_table: the curve, solved for every budget; None where there is no curve, or nobody solved it.
     """
 
@@ -348,3 +330,5 @@ class Bundle(msgspec.Struct, frozen=True):
     task: str | None = None
     files: list[PreprocessingFile] = []
     budget_table: BudgetTable | None = None
+    text: TextPreprocessing | None = None
+    audio: AudioPreprocessing | None = None

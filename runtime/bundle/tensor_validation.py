@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from adaptrt.runtime.bundle.expectations import expect, expect_finite, expect_text, short
-from adaptrt.runtime.bundle.schema import MACS_OUTPUT, Bundle, ImagePreprocessing, TensorSpec
+from adaptrt.runtime.bundle.expectations import expect, expect_text, short
+from adaptrt.runtime.bundle.preprocessing_validation import check_image
+from adaptrt.runtime.bundle.schema import MACS_OUTPUT, Bundle, TensorSpec
 
 DTYPES = (
     "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64",
@@ -26,7 +27,7 @@ def check_tensor(where: str, spec: TensorSpec) -> None:
     expect_text(where, spec.name)
     check_array(where, spec.dtype, spec.shape)
     if spec.preprocessing is not None:
-        _check_preprocessing(f"{where} preprocessing", spec.preprocessing)
+        check_image(f"{where} preprocessing", spec.preprocessing)
 
 
 def check_input(where: str, spec: TensorSpec) -> None:
@@ -81,21 +82,3 @@ def check_array(where: str, dtype: str, shape: Sequence[int | str]) -> None:
             expect_text(f"{where} axis name", size)
         else:
             expect(1 <= size <= MAX_SIZE, f"{where}: size {size}", f"1 to {MAX_SIZE}")
-
-
-def _check_preprocessing(where: str, recipe: ImagePreprocessing) -> None:
-    expect(recipe.channels in {1, 3}, f"{where}: {recipe.channels} channels", "1 or 3")
-    for key, size in (("height", recipe.height), ("width", recipe.width)):
-        expect(1 <= size <= 65_536, f"{where}: {key} {size}", "1 to 65536")
-    for key, values in (("mean", recipe.mean), ("std", recipe.std)):
-        expect(
-            len(values) in {1, recipe.channels},
-            f"{where}: {len(values)} {key} values",
-            "1 or one per channel",
-        )
-        expect_finite(f"{where} {key}", values)
-    fine = len(recipe.background) in {1, recipe.channels} and all(0 <= value <= 255 for value in recipe.background)
-    expect(fine, f"{where}: background {recipe.background[:4]}", "1 value from 0 to 255, or one per channel")
-    expect_finite(f"{where} scale", [recipe.scale])
-    expect(recipe.scale > 0, f"{where}: scale {recipe.scale}", "above 0")
-    expect(min(recipe.std) > 0, f"{where}: std {min(recipe.std)}", "above 0")

@@ -12,6 +12,7 @@ import numpy as np
 from adaptrt.runtime.bundle.curve_validation import MAX_CURVE_POINTS, check_curve
 from adaptrt.runtime.bundle.decision_validation import check_decisions
 from adaptrt.runtime.bundle.expectations import MAX_TEXT, expect, expect_finite, expect_text, expect_unique, short
+from adaptrt.runtime.bundle.preprocessing_validation import check_sources
 from adaptrt.runtime.bundle.schema import (
     BUNDLE_FILE,
     MACS_OUTPUT,
@@ -83,6 +84,7 @@ def check_bundle(bundle: Bundle) -> None:
     check_stages(bundle)
     check_decisions(bundle)
     check_axes(bundle)
+    check_sources(bundle)
     check_curve(bundle)
     check_budget_table(bundle)
     for op, learners in bundle.ops.items():

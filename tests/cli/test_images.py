@@ -12,8 +12,9 @@ from PIL import Image
 
 from adaptrt.cli.background import Background, LaidOver, declared_background, parse_background
 from adaptrt.cli.errors import CommandError
-from adaptrt.cli.images import normalise, read_images, read_picture
+from adaptrt.cli.images import read_images, read_picture
 from adaptrt.runtime.bundle.bundle_file import ImagePreprocessing, TensorSpec
+from adaptrt.runtime.preprocessing.image import normalise
 
 GREY = ImagePreprocessing(channels=1, height=8, width=8)
 COLOUR = ImagePreprocessing(channels=3, height=2, width=3, mean=[0.5, 0.4, 0.3], std=[0.2, 0.25, 0.5])

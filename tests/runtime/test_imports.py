@@ -16,7 +16,8 @@ SOURCE = Path(adaptrt.__file__).parent.parent
 BLOCKER = """
 import json, sys
 class Blocker:
-    names = {"torch", "onnx", "click", "rich", "PIL", "matplotlib", "sklearn", "safetensors", "onnxscript"}
+    names = {"torch", "onnx", "click", "rich", "PIL", "matplotlib", "sklearn", "safetensors", "onnxscript",
+             "tokenizers", "transformers"}
     tried = []
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
@@ -78,6 +79,30 @@ except BackendError as error:
 """
     (message,) = run(code)["error"]
     assert "install adaptrt[cpu] or adaptrt[gpu]" in message
+
+
+def test_without_their_packages_texts_and_pictures_name_the_extra():
+    code = """
+from pathlib import Path
+from adaptrt.runtime import InputError
+from adaptrt.runtime.bundle.bundle_file import ImagePreprocessing, TensorSpec, TextPreprocessing
+from adaptrt.runtime.preprocessing.image import preprocess_images
+from adaptrt.runtime.preprocessing.text import TextPreprocessor
+ids = TensorSpec("ids", "int64", ["batch", 4], minimum=0, maximum=9)
+pixels = TensorSpec("x", "float32", ["batch", 1, 4, 4], ImagePreprocessing(1, 4, 4))
+said = []
+for call in (
+    lambda: TextPreprocessor(TextPreprocessing({"ids": "ids"}, 4), {"ids": ids}, {}, b"{}", "a.json"),
+    lambda: preprocess_images(["a.png"], pixels),
+):
+    try:
+        call()
+    except InputError as error:
+        said.append(str(error))
+print(json.dumps({"error": said}))
+"""
+    texts, pictures = run(code)["error"]
+    assert "install adaptrt[text]" in texts and "install adaptrt[image]" in pictures
 
 
 def test_everything_public_is_listed():
