@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+from adaptrt.models.network import Network
+from adaptrt.models.tokens import Tokens
 
 _SCORES = ("logits", "start_logits", "end_logits")
 """Outputs that a softmax makes probabilities of; others are vectors, whose direction counts."""
@@ -58,3 +62,39 @@ def _mean(distances: Tensor, real: Tensor | None) -> Tensor:
         return distances.mean()
     weight = real.to(distances.dtype)
     return (distances * weight).sum() / weight.sum().clamp_min(1)
+
+
+@contextlib.contextmanager
+def block_tokens(network: Network) -> Iterator[list[Tokens]]:
+    """The tokens after each block of every run within, in order."""
+    found: list[Tokens] = []
+
+    def keep(block: nn.Module, given: object, result: tuple[Tokens, object]) -> None:
+        del block, given
+        found.append(result[0])
+
+    hooks = [block.register_forward_hook(keep) for block in network.blocks]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def hidden_distance(tokens: Sequence[Tokens], wanted: Sequence[Tokens]) -> Tensor:
+    """Mean squared distance of the tokens after each block from the dense network's, relative to these' variance.
+
+    Padding does not count, nor do tokens that would have been pruned by then.
+    """
+    total = torch.zeros(())
+    for own, other in zip(tokens, wanted, strict=True):
+        target = other.x.float()
+        error = (own.x.float() - target).square().mean(1)
+        weight = own.presence if own.presence is not None else other.valid
+        scale = target.var().clamp_min(1e-6)
+        if weight is None:
+            total = total + error.mean() / scale
+        else:
+            there = weight.detach().reshape(-1).to(error.dtype)
+            total = total + (error * there).sum() / there.sum().clamp_min(1) / scale
+    return total / len(tokens)

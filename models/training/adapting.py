@@ -1,0 +1,359 @@
+"""Make a trained dense network adaptive for every price, with that network as the only teacher: no labels.
+
+Phases: hidden units are put in the order of their contribution and divided among learners (``adapt``); each layer is
+distilled by itself from activations in a memory map; gates learn what each learner gains; then everything is trained
+together, for prices drawn anew in every batch, against the dense network's answers and hidden states.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adaptrt import write_atomically
+from adaptrt.models.adaptation import adapt
+from adaptrt.models.block import Block
+from adaptrt.models.data.samples import Samples
+from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN
+from adaptrt.models.families.exit_head import ExitConfig
+from adaptrt.models.families.gate import PriceGate
+from adaptrt.models.families.token_pruning import PruningConfig
+from adaptrt.models.network import Network, NetworkOutput
+from adaptrt.models.training import activations, losses, teacher
+from adaptrt.models.training.activations import Activations
+from adaptrt.models.training.phase import CheckpointError, Progress, Report, TrainingError, parameter_groups
+from adaptrt.models.training.priced_losses import draw_shares, learner_losses, price_knobs, selection_losses
+from adaptrt.models.training.steps import StepPhase, run_steps
+
+SETTINGS_FILE, PLAN_FILE, LOG_FILE = "settings.json", "plan.json", "losses.json"
+_QUANTILES = 512
+_CALIBRATION = 256
+"""Samples from which contributions of hidden units are taken."""
+_TIMED_STEPS = 3
+LEAST_JOINT_STEPS = 20
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """How a network is adapted.
+
+    Attributes:
+        acm: How its FFNs are replaced; None: they are not.
+        exits: Where exit heads stand; None: at the end only.
+        pruning: Where tokens are selected, by price; None: nowhere.
+        hours: Time for all phases together; None: the steps below.
+        joint_steps: Steps of the joint phase where no time is given.
+        distil_steps: Steps in which one block's learners are distilled.
+        gate_steps: Steps in which one block's gate is taught.
+        tokens: Activations kept of each block.
+        batch: Samples per step of the joint phase.
+        layer_batch: Tokens per step of the phases by layer.
+        prices: Prices per batch; a batch is divided evenly among them.
+        joint_rate: Largest learning rate of the joint phase; gates and selectors learn at ten times it.
+        layer_rate: Of the phases by layer.
+        hidden_weight: Weight of the distance from the dense network's hidden states, relative to their variance.
+        exit_weight: Of each early head's distance from the dense network's answer.
+        budget_weight: Of the distance of the work from what a price asks for.
+        entropy_weight: Of what keeps a gate from giving all tokens the same.
+        diversity_weight: Of what rewards a gate that spends more on some samples than on others.
+        traffic_weight: Of what keeps a learner from running for a few tokens only.
+        weight_decay: AdamW's, in the joint phase.
+        seed: Everything random derives from it.
+        precision: "float32" or "bfloat16" (autocast; gates stay in float32).
+    """
+
+    acm: ACMConfig | None = None
+    exits: ExitConfig | None = None
+    pruning: PruningConfig | None = None
+    hours: float | None = None
+    joint_steps: int = 2000
+    distil_steps: int = 100
+    gate_steps: int = 60
+    tokens: int = activations.TOKENS
+    batch: int = 32
+    layer_batch: int = 2048
+    prices: int = 4
+    joint_rate: float = 1e-4
+    layer_rate: float = 5e-4
+    hidden_weight: float = 0.5
+    exit_weight: float = 0.5
+    budget_weight: float = 2.0
+    entropy_weight: float = 0.01
+    diversity_weight: float = 0.02
+    traffic_weight: float = 0.02
+    weight_decay: float = 0.01
+    seed: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.acm is None and self.exits is None and self.pruning is None:
+            raise ValueError("got no family, expected ACMs, exits or token pruning; name one")
+        if self.pruning is not None and self.pruning.rule != "price":
+            raise ValueError(f"got pruning rule {self.pruning.rule!r}, expected 'price'")
+        if self.acm is not None and (self.acm.gate != "price" or self.acm.projections):
+            raise ValueError("got ACMs with other gates or in projections, expected price gates in FFNs")
+        if self.batch % self.prices:
+            raise ValueError(f"got a batch of {self.batch}, expected a multiple of {self.prices} prices")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, in steps; kept beside its checkpoints, so that it goes on as it began.
+
+    Attributes:
+        joint_steps: Of the joint phase.
+        step_seconds: What one of them took when it was measured; None: not measured.
+    """
+
+    joint_steps: int
+    step_seconds: float | None = None
+
+
+def adapt_network(dense: Network, samples: Samples, settings: AdaptSettings, folder: Path, report: Report) -> Network:
+    """Adapt a dense network; an interrupted call goes on where it was if it is made again with the same arguments.
+
+    Args:
+        dense: The trained network; it stays as it is.
+        samples: Its inputs.
+        settings: What to do.
+        folder: For checkpoints and activations; made if missing.
+        report: Called after every step.
+
+    Returns:
+        The adaptive network, in evaluation mode.
+
+    Raises:
+        ValueError: The families do not fit the network, or there is less than one batch of samples.
+        CheckpointError: The folder's checkpoints are damaged or another run's.
+        ActivationError: The disk has no room for activations.
+        TrainingError: A loss is not finite, or the time is too short.
+    """
+    if len(samples) < settings.batch:
+        raise ValueError(f"got {len(samples)} samples, expected at least one batch of {settings.batch}; give more")
+    started = time.monotonic()
+    _claim(folder, settings)
+    dense = dense.eval()
+    dense.requires_grad_(False)
+    torch.manual_seed(settings.seed)
+    calibration = samples.batch(samples.order(min(_CALIBRATION, len(samples)), settings.seed, 0)[0])
+    families = {"acm": settings.acm, "pruning": settings.pruning, "exits": settings.exits}
+    adaptive = adapt(dense, calibration, **families)
+    adaptive.requires_grad_(True)
+    log: dict[str, list[tuple[int, float]]] = {}
+    if settings.acm is not None:
+        _by_layer(dense, adaptive, samples, settings, folder, report, log)
+    plan = _plan(dense, adaptive, samples, settings, folder, started)
+    joint = joint_phase(dense, adaptive, samples, settings, plan.joint_steps)
+    log["joint"] = run_steps(joint, seed=settings.seed, checkpoint=folder / "joint.pt", report=report)
+    write_atomically(folder / LOG_FILE, (json.dumps(log) + "\n").encode())
+    return adaptive.eval()
+
+
+def _claim(folder: Path, settings: AdaptSettings) -> None:
+    """Record the settings beside the checkpoints, and refuse those of another run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / SETTINGS_FILE
+    own = json.dumps(dataclasses.asdict(settings), indent=2, sort_keys=True).encode()
+    if path.exists() and path.read_bytes() != own:
+        raise CheckpointError(
+            f"{folder} holds checkpoints of a run with other settings; remove it, or name another --work folder, to "
+            "start afresh"
+        )
+    write_atomically(path, own)
+
+
+def _by_layer(
+    dense: Network,
+    adaptive: Network,
+    samples: Samples,
+    settings: AdaptSettings,
+    folder: Path,
+    report: Report,
+    log: dict[str, list[tuple[int, float]]],
+) -> None:
+    """Distil every FFN's learners, then teach the gates; each block by itself."""
+
+    def recorded(share: float) -> None:
+        report(Progress("activations", round(1000 * share), 1000, float("nan"), None, float("nan")))
+
+    def run(phase: StepPhase) -> None:
+        log[phase.name] = run_steps(phase, seed=settings.seed, checkpoint=folder / f"{phase.name}.pt", report=report)
+
+    kept = activations.record(
+        folder / "activations", dense, samples, tokens=settings.tokens, seed=settings.seed, progress=recorded
+    )
+    pairs = list(zip(dense.blocks, adaptive.blocks, strict=True))
+    for number, (source, block) in enumerate(pairs):
+        run(distil_phase(number, _ffn(source), _adaptive(block), kept, settings))
+    quantiles = gain_quantiles([(_ffn(source), _adaptive(block)) for source, block in pairs], kept, settings)
+    for number, (source, block) in enumerate(pairs):
+        run(gate_phase(number, _ffn(source), _adaptive(block), kept, quantiles, settings))
+
+
+def _ffn(block: nn.Module) -> nn.Module:
+    assert isinstance(block, Block)
+    return block.ffn
+
+
+def _adaptive(block: nn.Module) -> AdaptiveFFN:
+    assert isinstance(block, Block) and isinstance(block.ffn, AdaptiveFFN)
+    return block.ffn
+
+
+def _error(source: nn.Module, ffn: AdaptiveFFN, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss, and error of k = 0..N learners per token, relative to the variance of the layer's output."""
+    target = source(x).detach().float()
+    loss, error = losses.distillation(ffn.learners.contributions(x).float(), ffn.learners.b2, target)
+    scale = target.var().clamp_min(1e-6)
+    return loss / scale, error / scale
+
+
+def distil_phase(
+    number: int, source: nn.Module, ffn: AdaptiveFFN, kept: Activations, settings: AdaptSettings
+) -> StepPhase:
+    """One block's learners against the FFN that they replace, every number of them; see ``losses.distillation``."""
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        del step
+        return _error(source, ffn, kept.draw(number, settings.layer_batch, generator))[0]
+
+    groups = parameter_groups(ffn.learners, settings.layer_rate, gate_rate=settings.layer_rate)
+    return StepPhase(f"distil{number}", ffn.learners, groups, settings.distil_steps, loss)
+
+
+@torch.no_grad()
+def gain_quantiles(pairs: list[tuple[nn.Module, AdaptiveFFN]], kept: Activations, settings: AdaptSettings) -> Tensor:
+    """What learners gain over all blocks, in ascending order, ``[512]``: the scale of prices."""
+    gains = []
+    for number, (source, ffn) in enumerate(pairs):
+        generator = torch.Generator().manual_seed(settings.seed)
+        error = _error(source, ffn, kept.draw(number, settings.layer_batch, generator))[1]
+        gains.append((error[:-1] - error[1:]).cummin(0).values.flatten())
+    ordered = torch.cat(gains).sort().values
+    return ordered[(torch.linspace(0, 1, _QUANTILES) * (len(ordered) - 1)).long()]
+
+
+def gate_phase(
+    number: int, source: nn.Module, ffn: AdaptiveFFN, kept: Activations, quantiles: Tensor, settings: AdaptSettings
+) -> StepPhase:
+    """One block's gate against what each further learner gains; see ``losses.gain_targets``."""
+    gate = ffn.gate
+    assert isinstance(gate, PriceGate)
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        del step
+        x = kept.draw(number, settings.layer_batch, generator)
+        with torch.no_grad():
+            wanted = losses.gain_targets(_error(source, ffn, x)[1], quantiles)
+        return functional.binary_cross_entropy_with_logits(gate.logits(x), wanted)
+
+    groups = parameter_groups(gate, settings.layer_rate, gate_rate=settings.layer_rate)
+    return StepPhase(f"gate{number}", gate, groups, settings.gate_steps, loss)
+
+
+def _plan(
+    dense: Network, adaptive: Network, samples: Samples, settings: AdaptSettings, folder: Path, started: float
+) -> Plan:
+    """How many joint steps fit into the time; measured once and kept.
+
+    Raises:
+        TrainingError: Not even a few do.
+    """
+    path = folder / PLAN_FILE
+    if path.exists():
+        content = json.loads(path.read_text())
+        return Plan(int(content["joint_steps"]), content["step_seconds"])
+    if settings.hours is None:
+        plan = Plan(settings.joint_steps)
+    else:
+        seconds = _step_seconds(dense, adaptive, samples, settings)
+        spent = time.monotonic() - started
+        steps = int((3600 * settings.hours - spent) / seconds)
+        if steps < LEAST_JOINT_STEPS:
+            needed = (spent + 1.1 * LEAST_JOINT_STEPS * seconds) / 3600
+            raise TrainingError(
+                f"got --hours {settings.hours:g}, expected at least {needed:.2g} for this network on this machine; give "
+                "more time"
+            )
+        plan = Plan(steps, seconds)
+    write_atomically(path, json.dumps(dataclasses.asdict(plan)).encode())
+    return plan
+
+
+def _step_seconds(dense: Network, adaptive: Network, samples: Samples, settings: AdaptSettings) -> float:
+    """What a joint step takes: the mean of a few, after one that does not count. No weight is changed."""
+    phase = joint_phase(dense, adaptive, samples, settings, 1)
+    adaptive.train()
+    times = []
+    for step in range(_TIMED_STEPS + 1):
+        begun = time.perf_counter()
+        phase.loss(step, torch.Generator().manual_seed(step)).backward()  # type: ignore[no-untyped-call]
+        times.append(time.perf_counter() - begun)
+    adaptive.zero_grad(set_to_none=True)
+    return sum(times[1:]) / _TIMED_STEPS
+
+
+def joint_phase(dense: Network, adaptive: Network, samples: Samples, settings: AdaptSettings, steps: int) -> StepPhase:
+    """Everything together: every batch is divided among prices, and each part follows the dense network.
+
+    Args:
+        dense: The teacher, in evaluation mode.
+        adaptive: What learns.
+        samples: Inputs of both.
+        settings: Weights of the losses.
+        steps: Number of steps.
+    """
+    passes: dict[int, list[object]] = {}
+    per_pass = len(samples.order(settings.batch, settings.seed, 0))
+
+    def batch(step: int) -> dict[str, Tensor]:
+        number = step // per_pass
+        if number not in passes:
+            passes.clear()
+            passes[number] = [*samples.order(settings.batch, settings.seed, number)]
+        return samples.batch(passes[number][step % per_pass])  # type: ignore[arg-type]
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        inputs = batch(step)
+        share, kept = draw_shares(settings, adaptive, settings.batch, generator)
+        # Samples of a price stand together; which these are is drawn, as texts of a batch are in order of length.
+        order = torch.randperm(settings.batch, generator=generator)
+        inputs = {name: value[order] for name, value in inputs.items()}
+        known = {spec.name for spec in adaptive.knob_specs()}
+        knobs = {name: value for name, value in price_knobs(settings, adaptive, share, kept).items() if name in known}
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            with torch.no_grad(), teacher.block_tokens(dense) as wanted_tokens:
+                wanted = dense.run(inputs, {})
+            with teacher.block_tokens(adaptive) as tokens:
+                out = adaptive.run(inputs, knobs)
+        real = wanted_tokens[-1].valid
+        total = teacher.distance(out.outputs, wanted.outputs, real)
+        total = total + settings.hidden_weight * teacher.hidden_distance(tokens, wanted_tokens)
+        total = total + _exit_losses(out, wanted, real, settings)
+        if settings.acm is not None:
+            total = total + learner_losses(settings, adaptive, out, share)
+        if settings.pruning is not None:
+            total = total + selection_losses(settings, adaptive, out, kept)
+        return total
+
+    groups = parameter_groups(adaptive, settings.joint_rate, gate_rate=10 * settings.joint_rate)
+    return StepPhase("joint", adaptive, groups, steps, loss, settings.weight_decay)
+
+
+def _exit_losses(out: NetworkOutput, wanted: NetworkOutput, real: Tensor | None, settings: AdaptSettings) -> Tensor:
+    """Early heads follow the dense network's last one; certainties learn how near their heads come."""
+    total = torch.zeros(())
+    for stage in out.stages[:-1]:
+        total = total + settings.exit_weight * teacher.distance(stage.outputs, wanted.outputs, real)
+    for stage in out.stages:
+        if stage.certainty is not None:
+            near = teacher.likeness(stage.outputs, wanted.outputs, real).detach()
+            total = total + 0.1 * functional.binary_cross_entropy_with_logits(stage.certainty.float(), near)
+    return total
