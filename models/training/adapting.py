@@ -143,8 +143,7 @@ def adapt_network(dense: Network, samples: Samples, settings: AdaptSettings, fol
     dense.requires_grad_(False)
     torch.manual_seed(settings.seed)
     calibration = samples.batch(samples.order(min(_CALIBRATION, len(samples)), settings.seed, 0)[0])
-    families = {"acm": settings.acm, "pruning": settings.pruning, "exits": settings.exits}
-    adaptive = adapt(dense, calibration, **families)
+    adaptive = adapt(dense, calibration, acm=settings.acm, pruning=settings.pruning, exits=settings.exits)
     adaptive.requires_grad_(True)
     log: dict[str, list[tuple[int, float]]] = {}
     if settings.acm is not None:
@@ -279,7 +278,7 @@ def _plan(
         if steps < LEAST_JOINT_STEPS:
             needed = (spent + 1.1 * LEAST_JOINT_STEPS * seconds) / 3600
             raise TrainingError(
-                f"got --hours {settings.hours:g}, expected at least {needed:.2g} for this network on this machine; give "
+                f"got {settings.hours:g} hours, expected at least {needed:.2g} for this network on this machine; give "
                 "more time"
             )
         plan = Plan(steps, seconds)
