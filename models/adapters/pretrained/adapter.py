@@ -56,8 +56,7 @@ class PretrainedAdapter(Adapter[PretrainedConfig]):
 
     def head(self, shape: PretrainedConfig) -> PretrainedHead:
         """transformers' code behind the layers, or a pooling."""
-        tail = self.parts()[1] if shape.task != "embedding" else None
-        return PretrainedHead(shape, copy.deepcopy(tail))
+        return PretrainedHead(shape, copy.deepcopy(self.parts()[1]))
 
     def embed(self, network: Any, inputs: dict[str, Tensor]) -> Tokens:
         """Tokens of the samples.
@@ -156,12 +155,8 @@ def example_inputs(shape: PretrainedConfig, batch: int, *, padded: bool = True) 
 
 def _split_model(model: nn.Module, shape: PretrainedConfig) -> tuple[EmbeddingStage, Tail | None]:
     """The two ends of a model, which are taken out of it."""
-    base, _, inside = shape.first_layer.partition(".")
-    tail = Tail.of(model, base, INPUT_NAMES[shape.modality]) if inside and _has_head(shape) else None
-    stage = EmbeddingStage(model, shape.first_layer)
+    tail = Tail.of(model, shape.base, INPUT_NAMES[shape.modality]) if shape.base else None
+    base: nn.Module = getattr(model, shape.base) if shape.base else model
+    stage = EmbeddingStage(base, shape.layers, shape.returns_tuple)
     stage.strip(shape.unused)
     return stage, tail
-
-
-def _has_head(shape: PretrainedConfig) -> bool:
-    return shape.task not in ("embedding", "feature-extraction")

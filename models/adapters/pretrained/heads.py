@@ -20,7 +20,7 @@ class PretrainedHead(nn.Module):
     def __init__(self, shape: PretrainedConfig, tail: Tail | None) -> None:
         super().__init__()
         self.tail, self.width, self.macs = tail, shape.width, shape.head_macs
-        self.outputs, self.reads = TASKS[shape.task].outputs, shape.reads
+        self.outputs, self.reads, self.prefix = TASKS[shape.task].outputs, shape.reads, shape.prefix
         self.task, self.pooling, self.normalised = shape.task, shape.pooling, shape.normalised
         self.criterion = "max_softmax" if shape.exits is None else shape.exits.criterion
         self.certainty = nn.Linear(shape.width, 1) if self.criterion == "certainty" else None
@@ -32,7 +32,10 @@ class PretrainedHead(nn.Module):
             features = read = norm(grouped[:, :1])
         else:
             hidden = norm(grouped)
-            read = self.pool(hidden, weight)[:, None] if self.reads == "pooled" else reduced(hidden, self.reads, weight)
+            if self.reads == "pooled":
+                read = self.pool(hidden, weight)[:, None]
+            else:
+                read = reduced(hidden, self.reads, weight, self.prefix, tokens.position)
             features = read if self.reads != "tokens" else reduced(hidden, "first" if class_token else "mean", weight)
         certainty = None if self.certainty is None else self.certainty(features[:, 0])[:, 0]
         outputs = self.answer(read)

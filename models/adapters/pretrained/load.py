@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,23 +114,27 @@ def build_network(
     from adaptrt.models.network import Network
 
     row, layers = find_layers(model)
-    facts = input_facts(model, layer_config(model, next(iter(layers))), length, sentence, at)
+    path = next(iter(layers))
+    base = "" if choice.task in ("feature-extraction", "embedding") else path.partition(".")[0]
+    facts = input_facts(model, layer_config(model, path), length, sentence, at)
     sketch = PretrainedConfig(
         task=choice.task,
         made_of=json.loads(model.config.to_json_string(use_diff=False)),
         model_class=choice.model_class,
         encoder_only=encoder_only,
+        base=base,
         **facts,
     )
     whole = example_inputs(sketch, 1, padded=False)
-    observed = _observed(model, layers, row, whole)
+    observed = _observed(model, base, layers, row, whole)
     first = observed.calls[0]
     options = shape_options(observed, row, layer_config(model, first.path))
     positions = read_positions(observed, options["head_size"] or options["width"] // options["heads"])
     norm = _final_norm(model, observed, choice.task)
-    options |= {"final_norm": norm is not None, "length": first.hidden.shape[1], "first_layer": first.path}
-    options |= _pooling(sketch, sentence)
-    # What an answer is made of is not known yet: nothing is refused for it.
+    options |= {"final_norm": norm is not None, "length": first.hidden.shape[1], **_pooling(sketch, sentence)}
+    paths = dict.fromkeys(call.path for call in observed.calls)
+    options["layers"] = tuple(path.removeprefix(f"{base}.") if base else path for path in paths)
+    options["returns_tuple"] = first.returns_tuple
     shape = dataclasses.replace(sketch, **options, **positions.options)
     shape = measured_embedding(shape, model, whole)
     shape, tail = measured_head(shape, model, _normed(norm, observed), observed.outputs)
@@ -137,7 +142,7 @@ def build_network(
     network = Network(PretrainedAdapter(shape)).eval()
     _fill(network, observed, row, positions, norm, model, tail)
     inputs = example_inputs(shape, CHECKED_SAMPLES)
-    checked = _observed(model, layers, row, inputs)
+    checked = _observed(model, base, layers, row, inputs)
     wanted = _wanted(checked, shape, norm, inputs)
     difference = compare(network, inputs, checked, wanted)
     require_same(difference, choice.architecture)
@@ -152,9 +157,10 @@ def _loaded(folder: Path, choice: Choice) -> tuple[Any, Mapping[str, Iterable[An
     """
     kind = getattr(transformers(), choice.model_class)
     try:
-        model, info = kind.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
-        )
+        with _quiet():
+            model, info = kind.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
+            )
     except Exception as error:  # files are read in many ways
         raise PretrainedError(f"transformers cannot load {folder} as {kind.__name__}: {first_line(error)}") from error
     encoder_only = bool(getattr(model.config, "is_encoder_decoder", False)) and choice.task in (
@@ -166,9 +172,26 @@ def _loaded(folder: Path, choice: Choice) -> tuple[Any, Mapping[str, Iterable[An
     return model, info, encoder_only
 
 
-def _observed(model: nn.Module, layers: Mapping[str, nn.Module], row: Row, inputs: Mapping[str, Tensor]) -> Observed:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own report of weights and its progress bars: what matters of them becomes an error."""
+    logging = transformers().utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
     try:
-        return observe(model, layers, row, inputs)
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _observed(
+    model: nn.Module, base: str, layers: Mapping[str, nn.Module], row: Row, inputs: Mapping[str, Tensor]
+) -> Observed:
+    try:
+        return observe(model, base, layers, row, inputs)
     except PretrainedError:
         raise
     except Exception as error:  # models check their inputs in many ways
@@ -245,7 +268,8 @@ def _fill(
     if tail is not None:
         network.head.tail.load_state_dict(tail.state_dict())
     embedding = network.get_submodule("embed.model")
-    source = model.state_dict()
+    prefix = f"{network.adapter.shape.base}."
+    source = {name.removeprefix(prefix): value for name, value in model.state_dict().items()}
     embedding.load_state_dict({name: source[name] for name in embedding.state_dict()})
 
 
@@ -257,8 +281,11 @@ def _needed(
     tail: Tail | None,
 ) -> set[str]:
     """Names of the model's parameters that the network is made of."""
-    left_out = tuple(f"{path}." for path in shape.unused)
-    needed = {name for name, _ in model.named_parameters() if not name.startswith(left_out)}
+    base = f"{shape.base}." if shape.base else ""
+    left_out = tuple(f"{base}{path}." for path in shape.unused)
+    needed = {
+        name for name, _ in model.named_parameters() if name.startswith(base) and not name.startswith(left_out)
+    }
     needed |= {f"{path}.{name}" for path, layer in layers.items() for name, _ in layer.named_parameters()}
     needed |= set() if tail is None else {name for name, _ in tail.model.named_parameters()}
     if norm is not None:
@@ -283,7 +310,7 @@ def _require_weights(
             f"the checkpoint of {choice.architecture} lacks {missing[0]}{_more(missing)} of {choice.model_class}, "
             f"expected all weights for {choice.task}; name the task that it was trained for, or save it again"
         )
-    group = shape.first_layer.rpartition(".")[0]
+    group = shape.layers[0].rpartition(".")[0]
     own = choice.architecture == choice.model_class
     extra = sorted(str(name) for name in info.get("unexpected_keys", ()) if own or f".{group}." in f".{name}")
     if extra:

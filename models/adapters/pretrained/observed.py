@@ -28,6 +28,7 @@ class LayerCall:
         given: Tensors beside the hidden states, in the order of the arguments.
         pair_bias: What the module of that name in the layer gave, ``[1, H, K, K]``.
         hidden: What came out, ``[B, K, D]``.
+        returns_tuple: Whether it came in a tuple.
     """
 
     path: str
@@ -35,6 +36,7 @@ class LayerCall:
     given: list[Any] = field(default_factory=list)
     pair_bias: Tensor | None = None
     hidden: Tensor = field(default_factory=lambda: torch.zeros(0))
+    returns_tuple: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,10 @@ class Observed:
 
 
 @torch.no_grad()
-def observe(model: nn.Module, layers: Mapping[str, nn.Module], row: Row, inputs: Mapping[str, Tensor]) -> Observed:
-    """Run a model and note what its layers do.
+def observe(
+    model: nn.Module, base: str, layers: Mapping[str, nn.Module], row: Row, inputs: Mapping[str, Tensor]
+) -> Observed:
+    """Run a model and note what its layers do; ``base`` is the name of its base model, of which the last norm is.
 
     Raises:
         PretrainedError: The model does not run, or none of its layers did.
@@ -70,7 +74,8 @@ def observe(model: nn.Module, layers: Mapping[str, nn.Module], row: Row, inputs:
         return note
 
     def after(_: nn.Module, __: Any, result: Any) -> None:
-        calls[-1].hidden = result[0] if isinstance(result, tuple) else result
+        calls[-1].returns_tuple = isinstance(result, tuple)
+        calls[-1].hidden = result[0] if calls[-1].returns_tuple else result
 
     def bias(_: nn.Module, __: Any, result: Tensor) -> None:
         calls[-1].pair_bias = result
@@ -86,7 +91,8 @@ def observe(model: nn.Module, layers: Mapping[str, nn.Module], row: Row, inputs:
             handles.append(getattr(layer, row.pair_bias).register_forward_hook(bias))
     inside = tuple(f"{path}." for path in layers)
     for path, module in model.named_modules():
-        if norm_kind(module) is not None and not path.startswith(inside):
+        within = not base or path.startswith(f"{base}.")
+        if within and norm_kind(module) is not None and not path.startswith(inside):
             handles.append(module.register_forward_hook(norm))
     try:
         outputs = model(**inputs)

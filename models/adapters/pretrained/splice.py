@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -29,58 +29,73 @@ def transformers() -> ModuleType:
         ) from error
 
 
-class _Reached(Exception):  # noqa: N818 - no error: it carries the embedding out of the model's code
-    """What reached the first layer."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        super().__init__()
-        self.hidden = hidden
+class _Reached(Exception):  # noqa: N818 - no error: it ends a run at the first layer
+    """The first layer was reached."""
 
 
 class Splice(nn.Module):
-    """Stands where the first layer stood and ends the run there.
+    """Stands where a layer stood and gives on what it gets.
 
     Attributes:
         attention_type: What ModernBERT reads of its layers, to choose what it gives them.
+        reached: What the first layer got, until it is taken away; None in the place of a later layer.
+        ends: Whether the run ends here. Not in traces, which an exception would tear.
     """
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, returns_tuple: bool, first: bool) -> None:
         super().__init__()
         self.attention_type = getattr(layer, "attention_type", None)
+        self.returns_tuple, self.ends = returns_tuple, False
+        self.reached: list[Tensor] | None = [] if first else None
 
-    def forward(self, hidden: Tensor, *others: Any, **named: Any) -> Tensor:
-        """Does not return.
-
-        Raises:
-            _Reached: Always, with what the layer would have read.
-        """
+    def forward(self, hidden: Tensor, *others: Any, **named: Any) -> Any:
+        """``[B, K, D]`` -> the same, as the layer would give it."""
         del others, named
-        raise _Reached(hidden)
+        if self.reached is not None:
+            del self.reached[1:]  # a shared layer is called again
+            if not self.reached:
+                self.reached.append(hidden)
+            if self.ends:
+                raise _Reached
+        return (hidden,) if self.returns_tuple else hidden
 
 
 class EmbeddingStage(nn.Module):
     """A transformers model without its layers: inputs to the first block's tokens.
 
     Args:
-        model: The model; its first layer is replaced.
-        first_layer: Path of that layer.
+        model: The base model; its layers are replaced.
+        layers: Their paths, the first one first.
+        returns_tuple: Whether they give tuples.
     """
 
-    def __init__(self, model: nn.Module, first_layer: str) -> None:
+    def __init__(self, model: nn.Module, layers: Sequence[str], returns_tuple: bool) -> None:
         super().__init__()
-        self.model, self.first_layer = model, first_layer
-        layer = model.get_submodule(first_layer)
-        replace_module(model, first_layer, Splice(layer))
+        self.model, self.layers = model, tuple(layers)
+        for number, path in enumerate(layers):
+            replace_module(model, path, Splice(model.get_submodule(path), returns_tuple, not number))
+
+    @property
+    def _splice(self) -> Splice:
+        splice = self.model.get_submodule(self.layers[0])
+        assert isinstance(splice, Splice)
+        return splice
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Named inputs -> ``[B, K, D]``."""
+        """Named inputs -> ``[B, K, D]``. What the model does behind the layers reaches no output."""
+        splice = self._splice
+        assert splice.reached is not None
         try:
             self.model(**inputs)
-        except _Reached as reached:
-            return reached.hidden
-        raise PretrainedError(
-            f"{type(self.model).__name__} ended before its first layer, expected it to be reached; report the model"
-        )
+        except _Reached:
+            pass
+        if not splice.reached:
+            raise PretrainedError(
+                f"{type(self.model).__name__} ended before its first layer, expected it to be reached; report the model"
+            )
+        hidden = splice.reached[0]
+        splice.reached.clear()
+        return hidden
 
     def strip(self, unused: Iterable[str]) -> None:
         """Leave out modules that the embedding does without."""
@@ -96,6 +111,7 @@ class EmbeddingStage(nn.Module):
         handles = [
             module.register_forward_hook(lambda module, *_: ran.add(module)) for module in self.model.modules()
         ]
+        self._splice.ends = True
         parameters = dict(self.model.named_parameters())
         frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
         with torch.enable_grad():
@@ -103,6 +119,7 @@ class EmbeddingStage(nn.Module):
             gradients = torch.autograd.grad(
                 self(inputs).square().sum(), list(parameters.values()), allow_unused=True, materialize_grads=False
             )
+        self._splice.ends = False
         for handle in handles:
             handle.remove()
         for name in frozen:
@@ -112,7 +129,7 @@ class EmbeddingStage(nn.Module):
         for path, module in self.model.named_modules():
             names = [f"{path}.{name}" for name, _ in module.named_parameters()]
             inside = any(path.startswith(f"{other}.") for other in found)
-            around = self.first_layer.startswith(f"{path}.")
+            around = any(layer.startswith(f"{path}.") for layer in self.layers)
             idle = used.isdisjoint(names) and ran.isdisjoint(module.modules())
             if path and names and not inside and not around and idle:
                 found.append(path)

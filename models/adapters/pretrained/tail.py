@@ -62,7 +62,7 @@ class Tail(nn.Module):
         return {name: given[name] for name in names}
 
 
-def reduced(hidden: Tensor, reads: str, weight: Tensor | None = None) -> Tensor:
+def reduced(hidden: Tensor, reads: str, weight: Tensor | None = None, prefix: int = 1, place: Tensor | None = None) -> Tensor:
     """What a head reads of tokens, as a few tokens that it gives the same answer for.
 
     Heads that average give the same answer for the mean alone, which can leave out padding and tokens that are gone.
@@ -71,18 +71,28 @@ def reduced(hidden: Tensor, reads: str, weight: Tensor | None = None) -> Tensor:
         hidden: ``[B, K, D]``.
         reads: One of ``READS``, apart from "pooled".
         weight: Of each token in means, ``[B, K]``; None: all alike.
+        prefix: Tokens in front that "first and mean" leaves out of the mean.
+        place: Where each token was before any selection, ``[B, K]``; None: all are in place.
 
     Returns:
-        ``[B, 1 or 2 or K, D]``.
+        ``[B, 1 or 2 or prefix + 1 or K, D]``.
     """
     if reads == "tokens":
         return hidden
     if reads == "first":
         return hidden[:, :1]
+    if reads == "first two":
+        return hidden[:, :2]
     if reads == "mean":
         return weighted_mean(hidden, weight)[:, None]
-    others = None if weight is None else weight[:, 1:]
-    return torch.stack([hidden[:, 0], weighted_mean(hidden[:, 1:], others)], 1)
+    if place is None:
+        others = None if weight is None else weight[:, prefix:]
+        mean = weighted_mean(hidden[:, prefix:], others)
+    else:
+        behind = (place >= prefix).to(hidden.dtype)
+        mean = weighted_mean(hidden, behind if weight is None else behind * weight)
+    # The head skips the prefix: it has to be as long as it was.
+    return torch.stack([hidden[:, 0]] * prefix + [mean], 1)
 
 
 def weighted_mean(hidden: Tensor, weight: Tensor | None) -> Tensor:
