@@ -109,9 +109,7 @@ class ExitHead(nn.Module):
         return class_answer(logits, self.criterion, certainty, carried)
 
 
-def class_answer(
-    logits: Tensor, criterion: str, certainty: Tensor | None, carried: Mapping[str, Tensor]
-) -> HeadOutput:
+def class_answer(logits: Tensor, criterion: str, certainty: Tensor | None, carried: Mapping[str, Tensor]) -> HeadOutput:
     """Classes of samples, ``[B, classes]``, with how sure a criterion is of them.
 
     Args:

@@ -1,5 +1,6 @@
-"""Speech to text by connectionist temporal classification (Graves et al., ICML 2006): ``logits`` ``[batch, frames,
-symbols]``, symbol 0 being the blank, judged by the symbol error rate of the greedy transcript.
+"""Speech to text: ``logits`` ``[batch, frames, symbols]``, judged by the symbols that a greedy transcript has right.
+
+Connectionist temporal classification (Graves et al., ICML 2006); symbol 0 is the blank.
 """
 
 from __future__ import annotations

@@ -31,7 +31,12 @@ def judge(outputs: Outputs, targets: Array) -> Judged:
     start, end = outputs.get(_START, np.zeros(0)), outputs.get(_END, np.zeros(0))
     fits = targets.ndim == 2 and targets.shape[1:] == (2,) and targets.dtype.kind in "iu"
     fits = fits and start.ndim == 2 and start.shape == end.shape and len(start) == len(targets)
-    if not fits or targets.min(initial=0) < 0 or (targets >= start.shape[1]).any() or (targets[:, 1] < targets[:, 0]).any():
+    if (
+        not fits
+        or targets.min(initial=0) < 0
+        or (targets >= start.shape[1]).any()
+        or (targets[:, 1] < targets[:, 0]).any()
+    ):
         raise TaskError(
             f"got targets of type {targets.dtype} and shape {list(targets.shape)} for start and end logits of shapes "
             f"{list(start.shape)} and {list(end.shape)}, expected the first and the last token of a span for every "

@@ -51,11 +51,11 @@ class PretrainedAdapter(Adapter[PretrainedConfig]):
         return self._parts
 
     def embedding(self) -> dict[str, nn.Module | nn.Parameter | None]:
-        """transformers' code up to the first layer."""
+        """The model's own code up to the first layer."""
         return {"embed": copy.deepcopy(self.parts()[0])}
 
     def head(self, shape: PretrainedConfig) -> PretrainedHead:
-        """transformers' code behind the layers, or a pooling."""
+        """The model's own code behind the layers, or a pooling."""
         return PretrainedHead(shape, copy.deepcopy(self.parts()[1]))
 
     def embed(self, network: Any, inputs: dict[str, Tensor]) -> Tokens:

@@ -87,4 +87,3 @@ def relative(given: Tensor, wanted: Tensor, valid: Tensor | None = None) -> floa
     if valid is not None:
         given, wanted = given[valid], wanted[valid]
     return float((given - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30))
-

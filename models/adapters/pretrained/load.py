@@ -84,7 +84,9 @@ def read_pretrained(
         torch.manual_seed(0)
         model, info, encoder_only = _loaded(folder, choice)
         sentence = sentence_settings(folder) if choice.task == "embedding" else None
-        return build_network(model, choice, info, encoder_only=encoder_only, length=length, sentence=sentence, at=folder)
+        return build_network(
+            model, choice, info, encoder_only=encoder_only, length=length, sentence=sentence, at=folder
+        )
 
 
 def build_network(
@@ -218,14 +220,14 @@ def _pooling(sketch: PretrainedConfig, sentence: SentenceSettings | None) -> dic
 @torch.no_grad()
 def _normed(norm: nn.Module | None, observed: Observed) -> Tensor:
     hidden = observed.calls[-1].hidden
-    return hidden if norm is None else norm(hidden)  # type: ignore[no-any-return]
+    return hidden if norm is None else norm(hidden)
 
 
 @torch.no_grad()
 def _wanted(
     observed: Observed, shape: PretrainedConfig, norm: nn.Module | None, inputs: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """transformers' outputs by the task's names; of a pooling what follows from its hidden states."""
+    """The model's outputs by the task's names; of a pooling what follows from its hidden states."""
     names = TASKS[shape.task].outputs
     if shape.task == "feature-extraction":
         return {names[0]: observed.outputs[0]}
@@ -283,9 +285,7 @@ def _needed(
     """Names of the model's parameters that the network is made of."""
     base = f"{shape.base}." if shape.base else ""
     left_out = tuple(f"{base}{path}." for path in shape.unused)
-    needed = {
-        name for name, _ in model.named_parameters() if name.startswith(base) and not name.startswith(left_out)
-    }
+    needed = {name for name, _ in model.named_parameters() if name.startswith(base) and not name.startswith(left_out)}
     needed |= {f"{path}.{name}" for path, layer in layers.items() for name, _ in layer.named_parameters()}
     needed |= set() if tail is None else {name for name, _ in tail.model.named_parameters()}
     if norm is not None:
@@ -315,8 +315,8 @@ def _require_weights(
     extra = sorted(str(name) for name in info.get("unexpected_keys", ()) if own or f".{group}." in f".{name}")
     if extra:
         raise PretrainedError(
-            f"the checkpoint of {choice.architecture} has {extra[0]}{_more(extra)}, which {choice.model_class} does not "
-            "read, expected no weights beyond the model's; merge or remove them and save it again"
+            f"the checkpoint of {choice.architecture} has {extra[0]}{_more(extra)}, which {choice.model_class} does "
+            "not read, expected no weights beyond the model's; merge or remove them and save it again"
         )
 
 

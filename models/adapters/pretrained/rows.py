@@ -72,8 +72,8 @@ class Row:
         }
 
 
-_BERT_FFN = {"up": "intermediate.dense", "down": "output.dense", "norm2": "output.LayerNorm"}
-_VIT = {
+_BERT_FFN: dict[str, Any] = {"up": "intermediate.dense", "down": "output.dense", "norm2": "output.LayerNorm"}
+_VIT: dict[str, Any] = {
     "projections": ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
     "out": "attention.o_proj",
     "up": "mlp.fc1",
@@ -81,7 +81,7 @@ _VIT = {
     "norm1": "layernorm_before",
     "norm2": "layernorm_after",
 }
-_DINO = {
+_DINO: dict[str, Any] = {
     "projections": _VIT["projections"],
     "out": _VIT["out"],
     "norm1": "norm1",
@@ -89,7 +89,7 @@ _DINO = {
     "scales": ("layer_scale1.lambda1", "layer_scale2.lambda1"),
 }
 _SELF = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-_GATED = {"gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"}
+_GATED: dict[str, Any] = {"gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"}
 
 ROWS: tuple[Row, ...] = (
     Row(
@@ -156,17 +156,17 @@ ROWS: tuple[Row, ...] = (
         norm2="post_attention_layernorm",
         **_GATED,
     ),
-    Row("ViT, DeiT", **_VIT),  # type: ignore[arg-type]
+    Row("ViT, DeiT", **_VIT),
     Row(
         "BEiT",
         scales=("lambda_1", "lambda_2"),
         pair_bias="relative_position_bias",
         pair_weights=("relative_position_bias.relative_position_bias_table",),
-        **_VIT,  # type: ignore[arg-type]
+        **_VIT,
     ),
-    Row("DINOv2", up="mlp.fc1", down="mlp.fc2", **_DINO),  # type: ignore[arg-type]
-    Row("DINOv2 with SwiGLU, DINOv3 with gates", activation="silu", **_GATED, **_DINO),  # type: ignore[arg-type]
-    Row("DINOv3", up="mlp.up_proj", down="mlp.down_proj", **_DINO),  # type: ignore[arg-type]
+    Row("DINOv2", up="mlp.fc1", down="mlp.fc2", **_DINO),
+    Row("DINOv2 with SwiGLU, DINOv3 with gates", activation="silu", **_GATED, **_DINO),
+    Row("DINOv3", up="mlp.up_proj", down="mlp.down_proj", **_DINO),
     Row(
         "CLIP, SigLIP",
         projections=_SELF,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
@@ -85,10 +86,8 @@ class EmbeddingStage(nn.Module):
         """Named inputs -> ``[B, K, D]``. What the model does behind the layers reaches no output."""
         splice = self._splice
         assert splice.reached is not None
-        try:
+        with contextlib.suppress(_Reached):
             self.model(**inputs)
-        except _Reached:
-            pass
         if not splice.reached:
             raise PretrainedError(
                 f"{type(self.model).__name__} ended before its first layer, expected it to be reached; report the model"
@@ -108,9 +107,7 @@ class EmbeddingStage(nn.Module):
         Both are looked at: some run for nothing, and of some only a weight is read.
         """
         ran: set[nn.Module] = set()
-        handles = [
-            module.register_forward_hook(lambda module, *_: ran.add(module)) for module in self.model.modules()
-        ]
+        handles = [module.register_forward_hook(lambda module, *_: ran.add(module)) for module in self.model.modules()]
         self._splice.ends = True
         parameters = dict(self.model.named_parameters())
         frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
@@ -159,7 +156,8 @@ def build_model(config: PretrainedConfig) -> nn.Module:
         model: Any = kind(kind.config_class.from_dict(dict(config.made_of)))
     except Exception as error:  # configurations are checked in many ways
         raise PretrainedError(f"transformers cannot build {config.model_class}: {first_line(error)}") from error
-    return encoder_of(model, config.encoder_only).eval()
+    built: nn.Module = encoder_of(model, config.encoder_only).eval()
+    return built
 
 
 def encoder_of(model: Any, encoder_only: bool) -> Any:

@@ -62,7 +62,9 @@ class Tail(nn.Module):
         return {name: given[name] for name in names}
 
 
-def reduced(hidden: Tensor, reads: str, weight: Tensor | None = None, prefix: int = 1, place: Tensor | None = None) -> Tensor:
+def reduced(
+    hidden: Tensor, reads: str, weight: Tensor | None = None, prefix: int = 1, place: Tensor | None = None
+) -> Tensor:
     """What a head reads of tokens, as a few tokens that it gives the same answer for.
 
     Heads that average give the same answer for the mean alone, which can leave out padding and tokens that are gone.

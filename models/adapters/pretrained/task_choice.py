@@ -37,8 +37,8 @@ CORRECTED = {
     "DeiTForImageClassification": ("image-classification", "DeiTForImageClassification"),
     "DeiTForImageClassificationWithTeacher": ("image-classification", "DeiTForImageClassificationWithTeacher"),
 }
-"""What Optimum does not know or what is no encoder alone: the task, and the class to load. Of models with two towers the
-one that sees."""
+"""What Optimum does not know or what is no encoder alone: the task, and the class to load. Of two towers it is
+the one that sees."""
 
 
 @dataclass(frozen=True)

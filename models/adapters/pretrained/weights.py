@@ -45,8 +45,7 @@ def shape_options(observed: Observed, row: Row, config: Any) -> dict[str, Any]:
     """
     first = observed.calls[0].layer
     query, key, _ = _projections(first, row, int(config.num_attention_heads), _key_heads(config))
-    out = first.get_submodule(row.out).weight
-    up = first.get_submodule(row.up or row.gate).weight
+    out, up = _linear(first, row.out)[0], _linear(first, row.up or row.gate)[0]
     width, heads = int(out.shape[0]), int(config.num_attention_heads)
     head_size = len(query[0]) // heads
     norms = [call.layer.get_submodule(name) for call in observed.calls for name in (row.norm1, row.norm2)]
@@ -140,8 +139,8 @@ def _projections(layer: nn.Module, row: Row, heads: int, key_heads: int | None) 
 def _pieces(linear: Linear, sizes: list[int]) -> list[Linear]:
     """A linear map cut into several."""
     weight, bias = linear
-    biases: tuple[Tensor | None, ...] = (None,) * len(sizes) if bias is None else bias.split(sizes)
-    return list(zip(weight.split(sizes), biases, strict=True))
+    biases = [None] * len(sizes) if bias is None else torch.split(bias, sizes)
+    return list(zip(torch.split(weight, sizes), biases, strict=True))
 
 
 def _fill(linear: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:

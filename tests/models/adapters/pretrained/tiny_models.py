@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,12 @@ def saved(folder: Path, family: str, architecture: str | None = None, **changes:
     model = tiny_model(family, architecture, **changes)
     model.save_pretrained(folder)
     return folder, model
+
+
+def pretrained_network(family: str, architecture: str | None = None, **options: Any) -> Any:
+    """The dense network of such a model."""
+    from adaptrt.models.adapters.pretrained.load import read_pretrained
+
+    with tempfile.TemporaryDirectory() as folder:
+        saved(Path(folder), family, architecture)
+        return read_pretrained(folder, **options).network
