@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -131,3 +132,70 @@ def pretrained_network(family: str, architecture: str | None = None, **options: 
     with tempfile.TemporaryDirectory() as folder:
         saved(Path(folder), family, architecture)
         return read_pretrained(folder, **options).network
+
+
+HEADS = [
+    ("bert", "BertForSequenceClassification", "classification", "first"),
+    ("bert", "BertForTokenClassification", "token-classification", "tokens"),
+    ("bert", "BertForQuestionAnswering", "question-answering", "tokens"),
+    ("roberta", "RobertaForSequenceClassification", "classification", "first"),
+    ("xlm_roberta", "XLMRobertaForTokenClassification", "token-classification", "tokens"),
+    ("camembert", "CamembertForSequenceClassification", "classification", "first"),
+    ("electra", "ElectraForSequenceClassification", "classification", "first"),
+    ("distilbert", "DistilBertForSequenceClassification", "classification", "first"),
+    ("distilbert", "DistilBertForQuestionAnswering", "question-answering", "tokens"),
+    ("mpnet", "MPNetForSequenceClassification", "classification", "first"),
+    ("albert", "AlbertForSequenceClassification", "classification", "first"),
+    ("modernbert", "ModernBertForSequenceClassification", "classification", "first"),
+    ("modernbert", "ModernBertForTokenClassification", "token-classification", "tokens"),
+    ("nomic_bert", "NomicBertForSequenceClassification", "classification", "first"),
+    ("vit", "ViTForImageClassification", "classification", "first"),
+    ("deit", "DeiTForImageClassification", "classification", "first"),
+    ("deit", "DeiTForImageClassificationWithTeacher", "classification", "first two"),
+    ("beit", "BeitForImageClassification", "classification", "first and mean"),
+    ("dinov2", "Dinov2ForImageClassification", "classification", "first and mean"),
+    ("dinov2_registers", "Dinov2WithRegistersForImageClassification", "classification", "first and mean"),
+    ("clip_vision", "CLIPForImageClassification", "classification", "first and mean"),
+    ("siglip_vision", "SiglipForImageClassification", "classification", "mean"),
+    ("whisper", "WhisperForAudioClassification", "classification", "mean"),
+    ("wav2vec2", "Wav2Vec2ForCTC", "automatic-speech-recognition", "tokens"),
+    ("wav2vec2_stable", "Wav2Vec2ForSequenceClassification", "classification", "mean"),
+    ("hubert", "HubertForCTC", "automatic-speech-recognition", "tokens"),
+    ("hubert", "HubertForSequenceClassification", "classification", "mean"),
+]
+"""Family, class, task and what its head reads."""
+
+
+def length_of(family: str) -> int | None:
+    """Samples of a short sound; of others what the checkpoint says."""
+    return 400 if family.startswith(("wav2vec2", "hubert")) else None
+
+
+def towers(folder: Path, family: str, architecture: str) -> Path | None:
+    """The folder of a model of two towers with a head on the one that sees; None: this is none."""
+    import transformers
+
+    if architecture not in ("CLIPForImageClassification", "SiglipForImageClassification"):
+        return None
+    kind = getattr(transformers, architecture)
+    torch.manual_seed(3)
+    model = kind(kind.config_class(vision_config=FAMILIES[family][1])).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def as_sentence_model(folder: Path, mode: str, normalised: bool) -> None:
+    """Add the files of sentence-transformers, the pooling as old files name it."""
+    modules = ["Transformer", "Pooling", *(["Normalize"] if normalised else [])]
+    listed = [
+        {"idx": number, "path": f"{number}_{kind}" if number else "", "type": f"sentence_transformers.models.{kind}"}
+        for number, kind in enumerate(modules)
+    ]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "1_Pooling").mkdir()
+    names = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens"}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({name: key == mode for key, name in names.items()}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 24}))
