@@ -87,7 +87,8 @@ class SoftmaxAttention(nn.Module):
         distance = position[:, None, :] - position[:, :, None]  # of the key from the query
         if self.bias is not None and not self.by_pair:
             place = distance.clamp(-self.reach, self.reach) + self.reach
-            scores = scores + self.bias[:, place].transpose(0, 1)
+            # A look-up of rows: indexing would become a GatherND.
+            scores = scores + functional.embedding(place, self.bias.T).permute(0, 3, 1, 2)
         seen = distance <= 0 if self.causal else None
         if self.window:
             near = distance.abs() <= self.window // 2
