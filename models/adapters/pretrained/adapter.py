@@ -116,7 +116,7 @@ class PretrainedAdapter(Adapter[PretrainedConfig]):
         """Under the names of Optimum's exports; masks are whole numbers."""
         c = self.shape
         if c.modality != "text":
-            return [NamedTensor(INPUT_NAMES[c.modality], "float32", ("batch", *c.input_size))]
+            return [NamedTensor(INPUT_NAMES[c.modality], "float32", ("batch", *c.input_size), prepared=True)]
         axes = ("batch", AXIS)
         named = [("input_ids", c.vocabulary), (ATTENTION_MASK, 2), (TOKEN_TYPES, c.token_types)]
         return [NamedTensor(name, "int64", axes, 0, count - 1) for name, count in named if count]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adaptrt.models.adapters.pretrained.adapter import PretrainedAdapter, example_inputs
 from adaptrt.models.adapters.pretrained.check import Difference, compare, require_same
 from adaptrt.models.adapters.pretrained.config import PretrainedConfig
+from adaptrt.models.adapters.pretrained.image_size import resized
 from adaptrt.models.adapters.pretrained.measure import measured_embedding, measured_head
 from adaptrt.models.adapters.pretrained.observed import Observed, Positions, observe, read_positions
 from adaptrt.models.adapters.pretrained.rows import PretrainedError, Row, find_layers
@@ -51,7 +52,12 @@ class Pretrained:
 
 
 def load_pretrained(
-    folder: Path | str, *, task: str | None = None, length: int | None = None, model_class: str | None = None
+    folder: Path | str,
+    *,
+    task: str | None = None,
+    length: int | None = None,
+    image_size: int | None = None,
+    model_class: str | None = None,
 ) -> LoadedModel:
     """Load a transformers checkpoint as a dense network, which ``adapt`` and ``with_families`` make adaptive.
 
@@ -62,6 +68,7 @@ def load_pretrained(
         task: As Optimum names it; None: what the checkpoint is for.
         length: Most tokens of a text, or samples of a sound; None: what the folder says, at most 512 tokens, or ten
             seconds at 16 kHz. Shares of work are of a text of this length.
+        image_size: Height and width of images; None: what the checkpoint was trained with.
         model_class: Class of transformers to load it as, such as ``CLIPTextModel`` of a model with two towers.
 
     Raises:
@@ -70,12 +77,17 @@ def load_pretrained(
     """
     from adaptrt.models.folder import LoadedModel
 
-    network = read_pretrained(folder, task=task, length=length, model_class=model_class).network
-    return LoadedModel(Path(folder).resolve().name, network, network, None)
+    found = read_pretrained(folder, task=task, length=length, image_size=image_size, model_class=model_class)
+    return LoadedModel(Path(folder).resolve().name, found.network, found.network, None)
 
 
 def read_pretrained(
-    folder: Path | str, *, task: str | None = None, length: int | None = None, model_class: str | None = None
+    folder: Path | str,
+    *,
+    task: str | None = None,
+    length: int | None = None,
+    image_size: int | None = None,
+    model_class: str | None = None,
 ) -> Pretrained:
     """As ``load_pretrained``, with the differences that were found."""
     folder = Path(folder)
@@ -83,6 +95,9 @@ def read_pretrained(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, info, encoder_only = _loaded(folder, choice)
+        if image_size is not None:
+            model = resized(model, image_size)
+            model.set_attn_implementation("eager")
         sentence = sentence_settings(folder) if choice.task == "embedding" else None
         return build_network(
             model, choice, info, encoder_only=encoder_only, length=length, sentence=sentence, at=folder

@@ -83,6 +83,29 @@ def _as_it_is(folder: Path, architecture: str) -> torch.nn.Module:
     return model
 
 
+@pytest.mark.parametrize("family", ["vit", "deit", "dinov2", "dinov2_registers", "clip_vision", "siglip_vision"])
+def test_images_of_another_size_have_interpolated_positions(family: str, tmp_path: Path) -> None:
+    folder, model = saved(tmp_path, family)
+    network = read_pretrained(folder, task="feature-extraction", image_size=24).network
+    assert network.config.input_size == (3, 24, 24) and network.config.made_of["image_size"] == 24
+    images = network.example_inputs(2)
+    with torch.no_grad():
+        # DINOv2 interpolates without being asked.
+        asked = {} if family.startswith("dinov2") else {"interpolate_pos_encoding": True}
+        wanted = model(**images, **asked)[0]
+        given = network.run(images, {}).outputs["last_hidden_state"]
+    torch.testing.assert_close(given, wanted, atol=5e-5, rtol=1e-4)
+
+
+def test_turned_positions_need_no_interpolation(tmp_path: Path) -> None:
+    folder, model = saved(tmp_path, "dinov3")
+    network = read_pretrained(folder, task="feature-extraction", image_size=32).network
+    images = network.example_inputs(2)
+    with torch.no_grad():
+        given = network.run(images, {}).outputs["last_hidden_state"]
+        torch.testing.assert_close(given, model(**images)[0], atol=5e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["bert", "albert", "modernbert", "mpnet", "beit", "dinov3", "whisper", "wav2vec2"])
 def test_an_adapted_network_comes_back_from_a_folder(family: str, tmp_path: Path) -> None:
     folder, _ = saved(tmp_path / "checkpoint", family)

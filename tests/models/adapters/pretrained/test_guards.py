@@ -205,6 +205,21 @@ def test_a_head_that_reads_more_than_tokens_is_refused(tmp_path: Path) -> None:
     one_line(caught)
 
 
+@pytest.mark.parametrize(
+    ("family", "size", "message"),
+    [
+        ("bert", 32, "got the image size 32 for BertModel, expected a model of square images"),
+        ("vit", 30, "got the image size 30, expected a multiple of the patches' 4 pixels"),
+        ("beit", 24, "BeitModel cannot be resized from 16 to 24 pixels"),
+    ],
+)
+def test_image_sizes_that_are_not_possible_are_refused(family: str, size: int, message: str, tmp_path: Path) -> None:
+    folder, _ = saved(tmp_path, family)
+    with refused(message) as caught:
+        load_pretrained(folder, image_size=size)
+    one_line(caught)
+
+
 def test_an_encoder_of_a_model_that_writes_is_asked_for(tmp_path: Path) -> None:
     folder, _ = saved(tmp_path, "whisper", "WhisperForConditionalGeneration")
     with refused("which is for automatic-speech-recognition.*name the task 'feature-extraction'"):
