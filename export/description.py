@@ -92,7 +92,7 @@ def input_specs(model: StagedNetwork) -> list[TensorSpec]:
     specs = []
     for spec in model.input_specs():
         image = None
-        if spec.dtype == "float32" and len(spec.shape) == 4 and spec.shape[1] in (1, 3):
+        if spec.dtype == "float32" and len(spec.shape) == 4 and spec.shape[1] in (1, 3) and not spec.prepared:
             channels, height, width = (int(size) for size in spec.shape[1:])
             image = ImagePreprocessing(channels=channels, height=height, width=width)
         specs.append(TensorSpec(spec.name, spec.dtype, list(spec.shape), image, spec.minimum, spec.maximum))

@@ -30,6 +30,7 @@ from adaptrt.export.parity.check import (
 )
 from adaptrt.export.parity.comparison import ParityReport
 from adaptrt.export.parity.graph_macs import check_dense_macs, check_work
+from adaptrt.export.parity.padding import is_mask
 from adaptrt.export.parity.reference import GOLDEN_FILE, Reference, encode_golden, run_reference
 from adaptrt.export.staging import check_replaceable, staged_folder, write_file
 from adaptrt.models.data.split import DataSplits
@@ -220,7 +221,7 @@ def _write_dense(source: LoadedModel, folder: Path, tell: Progress) -> Dense:
     graph = trace_dense(dense)
     # Texts of the full length, for which the dense work is counted, all of them real.
     full = {name: tensor.numpy() for name, tensor in dense.example_inputs(1).items()}
-    full = {name: np.ones_like(array) if array.dtype == bool else array for name, array in full.items()}
+    full = {name: np.ones_like(array) if is_mask(name, array) else array for name, array in full.items()}
     check_dense_macs(graph, full, macs)
     stage = save_graph(graph, folder / DENSE_FILE)
     return Dense(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adaptrt.models.adaptation import adapt
+    from adaptrt.models.adapters.pretrained.load import load_pretrained
     from adaptrt.models.adapters.vit import ViTConfig
     from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
     from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "adaptation": ("adapt",),
+    "adapters.pretrained.load": ("load_pretrained",),
     "adapters.vit": ("ViTConfig",),
     "network": ("Network",),
     "staged_network": ("StagedNetwork",),
@@ -63,6 +65,7 @@ __all__ = [
     "adapt",
     "load_folder",
     "load_model",
+    "load_pretrained",
     "save_model",
     "take",
     "train",

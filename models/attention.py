@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from adaptrt.models.encoder_config import EncoderConfig
 from adaptrt.models.tokens import Attention, Tokens
@@ -18,7 +19,9 @@ class SoftmaxAttention(nn.Module):
     """Softmax attention (arXiv 1706.03762) with a block's options.
 
     Positions, where scores depend on them, are those that tokens had before any selection. It has weights only where
-    positions are relative: ``bias`` ``[heads, 2 * reach + 1]``, by distance, those beyond the reach sharing the last.
+    positions are relative: ``bias`` ``[heads, 2 * reach + 1]``, by distance, those beyond the reach sharing the last;
+    or ``[heads, rows, rows]``, by query and key, where each pair has its own. A rotary table is ``cosine`` and ``sine``
+    ``[rows, head width / 2]``.
 
     Args:
         config: The network's shape.
@@ -32,8 +35,14 @@ class SoftmaxAttention(nn.Module):
         self.window = config.windows[number % len(config.windows)] if config.windows else 0
         self.rotary_base = config.rotary_base if config.positions == "rotary" else None
         self.reach = config.relative_reach
-        relative = config.positions == "relative"
-        self.bias = nn.Parameter(torch.zeros(config.heads, 2 * self.reach + 1)) if relative else None
+        self.by_pair, rows = config.positions == "pair", config.position_rows
+        sizes = {"relative": (2 * self.reach + 1,), "pair": (rows, rows)}.get(config.positions)
+        self.bias = None if sizes is None else nn.Parameter(torch.zeros(config.heads, *sizes))
+        self.cosine: Tensor | None
+        self.sine: Tensor | None
+        table = torch.zeros(rows, self.head_width // 2) if config.positions == "table" else None
+        self.register_buffer("cosine", None if table is None else table + 1)
+        self.register_buffer("sine", table)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, tokens: Tokens) -> tuple[Tensor, Attention]:
         """``[B * K, heads * d]``, twice ``[B * K, key_heads * d]`` -> ``[B * K, heads * d]``."""
@@ -43,6 +52,10 @@ class SoftmaxAttention(nn.Module):
         if self.rotary_base is not None:
             position = _positions(tokens, query)
             q, k = _rotated(q, position, self.rotary_base), _rotated(k, position, self.rotary_base)
+        if self.cosine is not None and self.sine is not None:
+            position = _positions(tokens, query)
+            cosine, sine = (functional.embedding(position, table)[:, None] for table in (self.cosine, self.sine))
+            q, k = _turned(q, cosine, sine), _turned(k, cosine, sine)
         if self.key_heads != self.heads:
             k, v = (part.repeat_interleave(self.heads // self.key_heads, dim=1) for part in (k, v))
         scores = q @ k.transpose(2, 3) * self.head_width**-0.5
@@ -67,15 +80,31 @@ class SoftmaxAttention(nn.Module):
         if self.bias is None and not self.window and not self.causal:
             return scores
         position = _positions(tokens, scores)
+        if self.by_pair and self.bias is not None:
+            scores = scores + self._pair_bias(self.bias, tokens, position)
+            if not self.window and not self.causal:
+                return scores
         distance = position[:, None, :] - position[:, :, None]  # of the key from the query
-        if self.bias is not None:
+        if self.bias is not None and not self.by_pair:
             place = distance.clamp(-self.reach, self.reach) + self.reach
-            scores = scores + self.bias[:, place].transpose(0, 1)
+            # A look-up of rows: indexing would become a GatherND.
+            scores = scores + functional.embedding(place, self.bias.T).permute(0, 3, 1, 2)
         seen = distance <= 0 if self.causal else None
         if self.window:
             near = distance.abs() <= self.window // 2
             seen = near if seen is None else seen & near
         return scores if seen is None else scores + torch.where(seen, 0.0, MASKED)[:, None]
+
+    @staticmethod
+    def _pair_bias(bias: Tensor, tokens: Tokens, position: Tensor) -> Tensor:
+        """What each pair of tokens adds to its score: ``[1, H, K, K]``, or ``[B, H, K, K]`` after a selection."""
+        heads, rows, _ = bias.shape
+        if tokens.position is None and tokens.per_sample == rows:
+            return bias[None]
+        # One look-up of whole numbers: indexing by two tensors would become a GatherND.
+        pair = position[:, :, None] * rows + position[:, None, :]
+        by_pair = functional.embedding(pair, bias.reshape(heads, rows * rows).T)
+        return by_pair.permute(0, 3, 1, 2)
 
 
 def _positions(tokens: Tokens, like: Tensor) -> Tensor:
@@ -96,6 +125,11 @@ def _rotated(x: Tensor, position: Tensor, base: float) -> Tensor:
     half = x.shape[3] // 2
     speed = base ** (-torch.arange(half, dtype=torch.float32, device=x.device) / half)
     angle = (position[:, :, None].to(torch.float32) * speed)[:, None]
-    cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    return _turned(x, angle.cos().to(x.dtype), angle.sin().to(x.dtype))
+
+
+def _turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotate ``[B, H, K, d]`` by angles whose cosines and sines are ``[B or 1, 1, K, d / 2]``."""
+    half = x.shape[3] // 2
     first, second = x[..., :half], x[..., half:]
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)

@@ -44,6 +44,11 @@ def make_norm(config: EncoderConfig) -> nn.LayerNorm | nn.RMSNorm:
     return kind(config.width, eps=config.epsilon)
 
 
+def make_final_norm(config: EncoderConfig) -> nn.Module:
+    """What stands between the last block and a head: a normalisation, or nothing."""
+    return make_norm(config) if config.final_norm else nn.Identity()
+
+
 class DenseProjections(nn.Module):
     """Queries, keys, values and output of attention as four linear layers."""
 
@@ -94,7 +99,8 @@ class Block(nn.Module):
         super().__init__()
         acm, self.config = config.acm, config
         self.post_norm = config.post_norm
-        self.norm1, self.norm2 = make_norm(config), make_norm(config)
+        self.norm1: nn.Module = make_norm(config) if number or config.first_norm else nn.Identity()
+        self.norm2 = make_norm(config)
         self.projections: DenseProjections | AdaptiveProjections
         self.ffn: DenseFFN | AdaptiveFFN
         self.gate_offset = 0 if acm is None else number * (3 if acm.projections else 1)

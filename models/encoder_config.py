@@ -17,8 +17,9 @@ from adaptrt.ops.activations import activation_named
 
 NORMS = ("layer", "rms")
 """LayerNorm, and RMSNorm (arXiv 1910.07467)."""
-POSITIONS = ("added", "rotary", "relative")
-"""How a block knows where tokens are: the embedding said so; rotary (arXiv 2104.09864); a bias per distance."""
+POSITIONS = ("added", "rotary", "relative", "table", "pair")
+"""How a block knows where tokens are: the embedding said so; rotary (arXiv 2104.09864); a bias per distance; rotary by
+cosines and sines given for each position; a bias given for each pair of positions."""
 
 FAMILIES: dict[str, type[Any]] = {family.name: family for family in (ACMConfig, PruningConfig, ExitConfig, HardBudgets)}
 """Every family, by its name in ``config.json``; each is a frozen dataclass."""
@@ -54,9 +55,12 @@ class EncoderConfig:
         positions: One of ``POSITIONS``.
         rotary_base: Base of the rotary angles.
         relative_reach: Largest distance with a bias of its own, where positions are relative.
+        position_rows: Positions that tables have rows for, where positions are "table" or "pair".
         windows: Sizes of the attention's windows, block after block and over again: a token sees those at most half
             of it away; 0 sees all. Empty: all see all.
         causal: Whether a token sees only itself and those before it.
+        first_norm: Whether the first block normalises what its attention reads; False where the embedding did.
+        final_norm: Whether heads read normalised tokens; False where the last block normalised them.
         task: Name of the task.
         others: Configurations of further families of ``FAMILIES``, by name, as ``config.json`` has them.
     """
@@ -84,8 +88,11 @@ class EncoderConfig:
     positions: str = "added"
     rotary_base: float = 10_000.0
     relative_reach: int = 32
+    position_rows: int = 0
     windows: tuple[int, ...] = ()
     causal: bool = False
+    first_norm: bool = True
+    final_norm: bool = True
     task: str = "classification"
     others: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -110,8 +117,13 @@ class EncoderConfig:
             raise ValueError(f"got head size {self.head_size}, expected at least 1")
         if self.key_heads is not None and (self.key_heads < 1 or self.heads % self.key_heads):
             raise ValueError(f"got {self.key_heads} heads of keys, expected a divisor of {self.heads} heads")
-        if self.positions == "rotary" and self.head_width % 2:
+        if self.positions in ("rotary", "table") and self.head_width % 2:
             raise ValueError(f"got rotary positions with heads of width {self.head_width}, expected an even width")
+        if (self.positions in ("table", "pair")) != (self.position_rows > 0):
+            raise ValueError(
+                f"got {self.position_rows} rows for positions {self.positions!r}, expected rows for 'table' and 'pair' "
+                "and 0 for others"
+            )
         if self.relative_reach < 1 or not isinstance(self.windows, tuple) or min(self.windows, default=0) < 0:
             raise ValueError(
                 f"got relative reach {self.relative_reach} and windows {self.windows!r}, expected at least 1 and a "

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 
 from adaptrt import AdaptrtError, write_atomically
 from adaptrt.models.adapters import ADAPTERS
+from adaptrt.models.adapters.pretrained.config import PretrainedConfig
 from adaptrt.models.adapters.resnet import ResNet, ResNetConfig
 from adaptrt.models.adapters.text_encoder import TextEncoderConfig
 from adaptrt.models.adapters.vit import ViTConfig
@@ -46,7 +47,7 @@ class LoadedModel:
     data_name: str | None
 
 
-AnyConfig = ViTConfig | ResNetConfig | TextEncoderConfig
+AnyConfig = ViTConfig | ResNetConfig | TextEncoderConfig | PretrainedConfig
 AnyModel = Network | ResNet
 
 

@@ -102,7 +102,14 @@ class EmbeddingHead(nn.Module):
 
 
 def make_head(config: EncoderConfig) -> Any:
-    """A head for a network's task and exit criterion, with the methods of ``SampleHead``."""
+    """A head for a network's task and exit criterion, with the methods of ``SampleHead``.
+
+    Raises:
+        ValueError: There is none for the task.
+    """
+    if not TASKS[config.task].head:
+        known = ", ".join(name for name, task in TASKS.items() if task.head)
+        raise ValueError(f"got the task {config.task!r} for a network without a head of its own, expected {known}")
     criterion = "max_softmax" if config.exits is None else config.exits.criterion
     module, _, name = TASKS[config.task].head.partition(":")
     return getattr(importlib.import_module(module), name)(config.width, config.classes, criterion)

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from adaptrt.models.adapters.adapter import Adapter
-from adaptrt.models.block import Block, Prices, make_norm
+from adaptrt.models.block import Block, Prices, make_final_norm
 from adaptrt.models.encoder_config import EncoderConfig, with_families
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.family import Family
 from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
 from adaptrt.models.families.hard_budgets import HardBudgets
 from adaptrt.models.families.price_scale import PriceScale
-from adaptrt.models.heads import TokenHead, make_head
 from adaptrt.models.macs import Layer
 from adaptrt.models.staged_network import CarriedSpec, KnobSpec, NamedTensor, StagedNetwork, StageOutput
 from adaptrt.models.tasks import TASKS, Task
@@ -72,11 +71,11 @@ class Network(StagedNetwork):
             setattr(self, place, part)
         c: EncoderConfig = self.config
         self.blocks = nn.ModuleList(Block(c, number) for number in range(c.depth))
-        self.norm = make_norm(c)
-        self.head: Any = make_head(c)
+        self.norm = make_final_norm(c)
+        self.head: Any = adapter.head(c)
         early = () if c.exits is None else c.exits.after
-        self.exit_norms = nn.ModuleList(make_norm(c) for _ in early)
-        self.exit_heads = nn.ModuleList(make_head(c) for _ in early)
+        self.exit_norms = nn.ModuleList(make_final_norm(c) for _ in early)
+        self.exit_heads = nn.ModuleList(adapter.head(c) for _ in early)
         self.price_scales = nn.ModuleDict()
 
     @classmethod
@@ -142,6 +141,10 @@ class Network(StagedNetwork):
     def axis_limits(self) -> dict[str, tuple[int, int | None]]:
         """The adapter's limits."""
         return self.adapter.axis_limits()
+
+    def traced_limits(self) -> dict[str, tuple[int, int | None]]:
+        """The adapter's."""
+        return self.adapter.traced_limits()
 
     def example_inputs(self, batch: int) -> dict[str, Tensor]:
         """Random inputs of a batch, by name."""
@@ -236,7 +239,7 @@ class Network(StagedNetwork):
         c = self.config
         ragged = self._ragged_before(self.stage_blocks(stage).start)
         # An answer for every token is as long as the inputs; else padding may be cut off between stages.
-        axis: int | str = self.adapter.token_axis if isinstance(self.head, TokenHead) else "tokens"
+        axis: int | str = self.adapter.token_axis if self.task.per_token else "tokens"
         count = axis if ragged else self.tokens
         specs = [CarriedSpec(NamedTensor("hidden", "float32", ("batch", count, c.width)), "next_hidden")]
         if ragged:
@@ -286,7 +289,7 @@ class Network(StagedNetwork):
         work = WorkCount(self.dense_macs())
         if stage == 0:
             tokens = self.embed_inputs(inputs)
-            work.constant(self.adapter.embedding_macs(self))
+            self.adapter.count_embedding(self, work, tokens)
         else:
             hidden = inputs["hidden"]
             x = hidden.reshape(-1, hidden.shape[2])

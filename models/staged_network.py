@@ -30,7 +30,8 @@ Axis = int | str
 class NamedTensor:
     """A named tensor; in ``shape`` a text names a dynamic axis, such as ``"batch"``.
 
-    An input of whole numbers says which ones it takes, from ``minimum`` to ``maximum``.
+    An input of whole numbers says which ones it takes, from ``minimum`` to ``maximum``. ``prepared``: values come
+    from a processor of the network's own, so that an input in the shape of a picture takes no picture's file.
     """
 
     name: str
@@ -38,6 +39,7 @@ class NamedTensor:
     shape: tuple[Axis, ...]
     minimum: int | None = None
     maximum: int | None = None
+    prepared: bool = False
 
 
 @dataclass(frozen=True)

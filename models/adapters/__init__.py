@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from adaptrt.models.adapters.adapter import Adapter
+from adaptrt.models.adapters.pretrained.adapter import PretrainedAdapter
+from adaptrt.models.adapters.pretrained.config import PretrainedConfig
 from adaptrt.models.adapters.text_encoder import TextAdapter, TextEncoderConfig
 from adaptrt.models.adapters.vit import ViTAdapter, ViTConfig
 from adaptrt.models.encoder_config import EncoderConfig
@@ -12,6 +14,7 @@ from adaptrt.models.encoder_config import EncoderConfig
 ADAPTERS: dict[type[EncoderConfig], type[Adapter[Any]]] = {
     ViTConfig: ViTAdapter,
     TextEncoderConfig: TextAdapter,
+    PretrainedConfig: PretrainedAdapter,
 }
 """The adapter of each kind of configuration."""
 

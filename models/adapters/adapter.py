@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import Tensor, nn
 
 from adaptrt.models.encoder_config import EncoderConfig
+from adaptrt.models.heads import make_head
 from adaptrt.models.staged_network import NamedTensor
 from adaptrt.models.tokens import Tokens
+from adaptrt.models.work import WorkCount
 
 Shape = TypeVar("Shape", bound=EncoderConfig)
 
@@ -47,6 +49,15 @@ class Adapter(abc.ABC, Generic[Shape]):
     def embedding_macs(self, network: Any) -> int:
         """Multiply-accumulates of the embedding for one sample."""
 
+    def count_embedding(self, network: Any, work: WorkCount, tokens: Tokens) -> None:
+        """Count one run of the embedding, which gave these tokens: as much for every sample."""
+        del tokens
+        work.constant(self.embedding_macs(network))
+
+    def head(self, shape: Shape) -> Any:
+        """A new head, with the methods of ``SampleHead`` in ``models/heads.py``; ``shape`` names task and families."""
+        return make_head(shape)
+
     @property
     @abc.abstractmethod
     def tokens(self) -> int:
@@ -69,6 +80,10 @@ class Adapter(abc.ABC, Generic[Shape]):
     def axis_limits(self) -> dict[str, tuple[int, int | None]]:
         """Shortest and longest size of every named axis of the inputs; None: no limit, for the batch alone."""
         return {"batch": (0, None)}
+
+    def traced_limits(self) -> dict[str, tuple[int, int | None]]:
+        """Sizes of named axes that the embedding's code takes, of those that it does not take from 1 on without end."""
+        return {}
 
     @abc.abstractmethod
     def example_inputs(self, batch: int) -> dict[str, Tensor]:

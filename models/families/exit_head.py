@@ -12,6 +12,7 @@ stage's threshold:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -104,17 +105,29 @@ class ExitHead(nn.Module):
     def forward(self, features: Tensor, carried: dict[str, Tensor]) -> HeadOutput:
         """Classify ``[B, D]``; ``carried`` has ``prediction`` and ``streak`` of the head before, if any."""
         logits = self.classifier(features)
-        if self.certainty is not None:
-            certainty = self.certainty(features)[:, 0]
-            return HeadOutput({"logits": logits}, torch.sigmoid(certainty), {}, certainty)
-        if self.criterion == "patience":
-            prediction = logits.argmax(1)
-            streak = torch.zeros_like(logits[:, 0])
-            if "prediction" in carried:
-                streak = torch.where(prediction == carried["prediction"], carried["streak"] + 1, streak)
-            handed_on = {"next_prediction": prediction, "next_streak": streak}
-            return HeadOutput({"logits": logits}, streak, handed_on, None)
-        return HeadOutput({"logits": logits}, sureness(logits, self.criterion), {}, None)
+        certainty = None if self.certainty is None else self.certainty(features)[:, 0]
+        return class_answer(logits, self.criterion, certainty, carried)
+
+
+def class_answer(logits: Tensor, criterion: str, certainty: Tensor | None, carried: Mapping[str, Tensor]) -> HeadOutput:
+    """Classes of samples, ``[B, classes]``, with how sure a criterion is of them.
+
+    Args:
+        logits: ``[B, classes]``.
+        criterion: One of ``CRITERIA``.
+        certainty: Logit of the learned certainty, ``[B]``, where that is the criterion.
+        carried: ``prediction`` and ``streak`` of the head before, if any.
+    """
+    if certainty is not None:
+        return HeadOutput({"logits": logits}, torch.sigmoid(certainty), {}, certainty)
+    if criterion == "patience":
+        prediction = logits.argmax(1)
+        streak = torch.zeros_like(logits[:, 0])
+        if "prediction" in carried:
+            streak = torch.where(prediction == carried["prediction"], carried["streak"] + 1, streak)
+        handed_on = {"next_prediction": prediction, "next_streak": streak}
+        return HeadOutput({"logits": logits}, streak, handed_on, None)
+    return HeadOutput({"logits": logits}, sureness(logits, criterion), {}, None)
 
 
 def sureness(logits: Tensor, criterion: str) -> Tensor:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from adaptrt.models.tasks.classification import CLASSIFICATION
+from adaptrt.models.tasks.ctc import CTC
 from adaptrt.models.tasks.embedding import EMBEDDING
+from adaptrt.models.tasks.feature_extraction import FEATURE_EXTRACTION
+from adaptrt.models.tasks.question_answering import QUESTION_ANSWERING
 from adaptrt.models.tasks.task import Judged, Task, TaskError, closeness
 from adaptrt.models.tasks.token_classification import TOKEN_CLASSIFICATION
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, EMBEDDING, TOKEN_CLASSIFICATION)}
+_EVERY = (CLASSIFICATION, EMBEDDING, TOKEN_CLASSIFICATION, QUESTION_ANSWERING, FEATURE_EXTRACTION, CTC)
+TASKS: dict[str, Task] = {task.name: task for task in _EVERY}
 """Every task that a bundle can name, by name."""
 
 
@@ -30,7 +34,10 @@ def task_of(name: str | None, outputs: Mapping[str, Sequence[int | str]]) -> Tas
 
 __all__ = [
     "CLASSIFICATION",
+    "CTC",
     "EMBEDDING",
+    "FEATURE_EXTRACTION",
+    "QUESTION_ANSWERING",
     "TASKS",
     "TOKEN_CLASSIFICATION",
     "Judged",

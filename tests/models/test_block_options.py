@@ -41,6 +41,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "layer_scale": {"layer_scale": True},
     "rotary": {"positions": "rotary", "rotary_base": 100.0},
     "relative": {"positions": "relative", "relative_reach": 3},
+    "table": {"positions": "table", "position_rows": 9},
+    "pair": {"positions": "pair", "position_rows": 9},
     "window": {"windows": (4, 2)},
     "causal": {"causal": True},
     "modern": {
@@ -61,6 +63,10 @@ def network(option: str, **families: Any) -> Network:
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1 or "attention.bias" in name:  # biases, scales: not the 0 and 1 that they start at
             torch.nn.init.normal_(parameter, 0.5, 0.3)
+    for block in model.blocks:
+        if model.config.positions == "table":
+            angle = torch.randn_like(block.attention.sine)  # type: ignore[operator, union-attr, arg-type]
+            block.attention.cosine.copy_(angle.cos()), block.attention.sine.copy_(angle.sin())  # type: ignore[operator, union-attr]
     return model
 
 
@@ -94,7 +100,12 @@ def attended(config: EncoderConfig, block: Block, x: Tensor, number: int) -> Ten
                 one, other = q[i, head * d : (head + 1) * d], k[j, place]
                 if config.positions == "rotary":
                     one, other = rotated(one, i, config.rotary_base), rotated(other, j, config.rotary_base)
+                if config.positions == "table":
+                    table = torch.complex(block.attention.cosine, block.attention.sine)  # type: ignore[arg-type]
+                    one, other = turned(one, table[i]), turned(other, table[j])
                 score = one @ other / d**0.5
+                if config.positions == "pair":
+                    score = score + block.attention.bias[head, i, j]  # type: ignore[index]
                 if config.positions == "relative":
                     reach = config.relative_reach
                     score = score + block.attention.bias[head, min(max(j - i, -reach), reach) + reach]  # type: ignore[index]
@@ -103,6 +114,12 @@ def attended(config: EncoderConfig, block: Block, x: Tensor, number: int) -> Ten
             heads.append(torch.stack(scores).softmax(0) @ v[:, place])
         rows.append(torch.cat(heads))
     return p.out(torch.stack(rows))  # type: ignore[union-attr]
+
+
+def turned(x: Tensor, by: Tensor) -> Tensor:
+    half = len(x) // 2
+    pairs = torch.complex(x[:half], x[half:]) * by
+    return torch.cat([pairs.real, pairs.imag])
 
 
 def rotated(x: Tensor, place: int, base: float) -> Tensor:
@@ -138,8 +155,34 @@ def test_a_block_computes_what_its_options_say(option: str, number: int) -> None
         assert not torch.equal(usual, got.x), "the option changes nothing"
 
 
+@pytest.mark.parametrize("option", ["rotary", "relative", "table", "pair", "window"])
+def test_tokens_that_are_cut_out_are_as_those_that_are_masked(option: str) -> None:
+    """Positions are those that tokens had before."""
+    model = network(option)
+    block, kept = model.blocks[0], torch.tensor([0, 2, 3, 6])
+    x = torch.randn(2, 9, model.config.width)
+    masked = torch.zeros(2, 9, dtype=torch.bool)
+    masked[:, kept] = True
+    place = kept.to(torch.int32).expand(2, -1)
+    with torch.no_grad():
+        whole, _ = block(Tokens(x.reshape(18, -1), 9, masked), None)  # type: ignore[operator]
+        cut, _ = block(Tokens(x[:, kept].reshape(8, -1), 4, masked[:, kept], place), None)  # type: ignore[operator]
+    torch.testing.assert_close(cut.grouped(), whole.grouped()[:, kept], atol=2e-6, rtol=1e-5)
+
+
+def test_a_first_block_without_norm_reads_what_the_embedding_gave() -> None:
+    shape = dataclasses.replace(SHAPE, first_norm=False, final_norm=False)
+    model = Network.from_config(shape).eval()
+    assert [type(block.norm1) for block in model.blocks] == [torch.nn.Identity, torch.nn.LayerNorm]  # type: ignore[union-attr]
+    assert isinstance(model.norm, torch.nn.Identity)
+    again = adapt(model, model.example_inputs(3), acm=ACMConfig(2), exits=ExitConfig((1,)))
+    assert isinstance(again.exit_norms[0], torch.nn.Identity)
+
+
 @pytest.mark.slow("traces all families")
-@pytest.mark.parametrize("option", ["modern", "relative", "window", "tanh_gelu", "head_size", "layer_scale"])
+@pytest.mark.parametrize(
+    "option", ["modern", "relative", "table", "pair", "window", "tanh_gelu", "head_size", "layer_scale"]
+)
 def test_options_go_with_all_families_into_graphs(option: str) -> None:
     """Traced, proved against torch with decisions forced, and the work counted anew from the products in the graph."""
     model = network(option, acm=ACMConfig(2), pruning=PruningConfig((0,)), exits=ExitConfig((1,)))
@@ -167,7 +210,7 @@ def test_an_adapted_network_with_all_learners_is_the_dense_one(option: str) -> N
     ("wrong", "message"),
     [
         ({"norm": "batch"}, "got norm 'batch', expected one of layer, rms"),
-        ({"positions": "sine"}, "got positions 'sine', expected one of added, rotary, relative"),
+        ({"positions": "sine"}, "got positions 'sine', expected one of added, rotary, relative, table, pair"),
         ({"activation": "mish"}, "mish"),
         ({"activation": "relu", "gated": True}, "relu"),
         ({"key_heads": 3}, "got 3 heads of keys, expected a divisor of 4 heads"),
@@ -177,6 +220,8 @@ def test_an_adapted_network_with_all_learners_is_the_dense_one(option: str) -> N
         ({"task": "translation"}, "got task 'translation', expected one of classification"),
         ({"head_size": 6, "acm": ACMConfig(2, projections=True)}, "square projections"),
         ({"task": "token-classification", "pruning": PruningConfig((0,))}, "every token needs an answer"),
+        ({"positions": "table"}, "got 0 rows for positions 'table'"),
+        ({"position_rows": 4}, "got 4 rows for positions 'added'"),
         ({"task": "embedding", "exits": ExitConfig((1,))}, "expected 'certainty'"),
         (
             {"task": "token-classification", "exits": ExitConfig((1,), "patience")},

@@ -17,6 +17,7 @@ from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.folder import AnyModel, architectures
 from adaptrt.models.staged_network import StagedNetwork
+from tests.models.adapters.pretrained.tiny_models import pretrained_network
 from tests.models.conftest import TINY, with_acm
 
 EVERYTHING = {
@@ -36,6 +37,9 @@ def pair(architecture: str) -> tuple[AnyModel, AnyModel]:
         return with_exits(dense, ExitConfig((1,), "patience")), dense
     if architecture == "text":
         return Network.from_config(dataclasses.replace(TEXT, **EVERYTHING)), Network.from_config(TEXT)  # type: ignore[arg-type]
+    if architecture == "pretrained":
+        dense = pretrained_network("bert", "BertForSequenceClassification")
+        return dense.with_families([EVERYTHING[name] for name in ("acm", "pruning", "exits")]), dense  # type: ignore[misc]
     vit = dataclasses.replace(TINY, class_token=True)
     return Network.from_config(dataclasses.replace(vit, **EVERYTHING)), Network.from_config(vit)  # type: ignore[arg-type]
 
@@ -130,7 +134,7 @@ def test_truncated_weights_are_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architecture": "mlp"}, "architecture 'mlp', expected 'vit' or 'text' or 'resnet'"),
+        ({"architecture": "mlp"}, "architecture 'mlp', expected 'vit' or 'text' or 'pretrained' or 'resnet'"),
         ({"architecture": ["vit"]}, "cannot use"),
         ({"architecture": "resnet"}, "it has no 'resnet'; write it again"),
         ({"vit": {"depth": "two"}}, "Expected `int`, got `str`"),

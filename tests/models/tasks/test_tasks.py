@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from adaptrt.models.tasks import CLASSIFICATION, EMBEDDING, TASKS, TOKEN_CLASSIFICATION, Task, TaskError, task_of
+from adaptrt.models.tasks import (
+    CLASSIFICATION,
+    CTC,
+    EMBEDDING,
+    FEATURE_EXTRACTION,
+    QUESTION_ANSWERING,
+    TASKS,
+    TOKEN_CLASSIFICATION,
+    Task,
+    TaskError,
+    task_of,
+)
 from adaptrt.models.tasks.task import closeness
 
 
@@ -19,6 +30,17 @@ def drawn(task: Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
     if task is TOKEN_CLASSIFICATION:
         logits = generator.standard_normal((5, 6, 4)).astype(np.float32)
         return {"logits": logits}, np.where(generator.random((5, 6)) < 0.3, -100, generator.integers(0, 4, (5, 6)))
+    if task is QUESTION_ANSWERING:
+        ends = {name: generator.standard_normal((5, 7)).astype(np.float32) for name in task.outputs}
+        return ends, np.sort(generator.integers(0, 7, (5, 2)), axis=1)
+    if task is FEATURE_EXTRACTION:
+        hidden = generator.standard_normal((5, 6, 8)).astype(np.float32)
+        wanted = hidden + generator.standard_normal((5, 6, 8)).astype(np.float32)
+        wanted[:, 4:] = 0
+        return {"last_hidden_state": hidden}, wanted
+    if task is CTC:
+        logits = generator.standard_normal((5, 9, 4)).astype(np.float32)
+        return {"logits": logits}, np.array([[1, 2, 3], [1, 1, -100], [3, -100, -100], [2, 1, 2], [3, 3, 3]])
     vectors = generator.standard_normal((5, 8)).astype(np.float32)
     return {"sentence_embedding": vectors}, vectors + generator.standard_normal((5, 8)).astype(np.float32)
 
@@ -34,14 +56,25 @@ def test_loss_in_torch_is_the_loss_that_calibration_judges_by(task: Task) -> Non
     assert loss == pytest.approx(np.average(judged.loss, weights=weight), rel=1e-5)
 
 
+def right_answer(task: Task, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """Outputs that say exactly what the targets do."""
+    if task in (EMBEDDING, FEATURE_EXTRACTION):
+        return {task.outputs[0]: targets}
+    if task is QUESTION_ANSWERING:
+        return {name: 30 * np.eye(7)[targets[:, side]] for side, name in enumerate(task.outputs)}
+    symbols = np.where(targets < 0, 0, targets)
+    if task is CTC:  # a blank behind every symbol, or repeated ones would become one
+        symbols = np.stack([symbols, np.zeros_like(symbols)], 2).reshape(len(symbols), -1)
+    return {task.outputs[0]: 30 * np.eye(4)[symbols]}
+
+
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_a_perfect_answer_has_full_quality_and_agrees_with_itself(task: Task) -> None:
     outputs, targets = drawn(task)
-    name = task.outputs[0]
-    perfect = targets if task is EMBEDDING else 30 * np.eye(4, dtype=np.float32)[np.where(targets < 0, 0, targets)]
-    np.testing.assert_allclose(task.judge({name: perfect.astype(np.float32)}, targets).quality, 1.0, rtol=1e-6)
+    perfect = {name: array.astype(np.float32) for name, array in right_answer(task, targets).items()}
+    np.testing.assert_allclose(task.judge(perfect, targets).quality, 1.0, rtol=1e-6)
     np.testing.assert_allclose(task.agreement(outputs, outputs), 1.0, rtol=1e-6)
-    broken = {name: np.full_like(outputs[name], np.nan)}
+    broken = {name: np.full_like(array, np.nan) for name, array in outputs.items()}
     assert task.agreement(broken, outputs).max() == 0.0
     with pytest.raises(TaskError, match="NaN or infinite"):
         task.judge(broken, targets)
@@ -56,6 +89,15 @@ def test_quality_is_what_it_says() -> None:
     vectors = np.array([[1, 0], [0, 2]], np.float32)
     cosine = EMBEDDING.judge({"sentence_embedding": vectors}, np.array([[1, 1], [0, -1]], np.float32))
     np.testing.assert_allclose(cosine.quality, [0.5**0.5, -1.0], rtol=1e-6)
+    start, end = 9 * np.eye(6, dtype=np.float32)[[1, 4]], 9 * np.eye(6, dtype=np.float32)[[3, 2]]
+    span = QUESTION_ANSWERING.judge({"start_logits": start, "end_logits": end}, np.array([[2, 3], [0, 1]]))
+    np.testing.assert_allclose(
+        span.quality, [2 * 2 / (3 + 2), 0.0], rtol=1e-6
+    )  # the second ends at its start or behind
+    frames = 9 * np.eye(4, dtype=np.float32)[[[1, 1, 0, 1, 2, 0]]]
+    heard = CTC.judge({"logits": frames}, np.array([[1, 1, 3, -100]]))
+    np.testing.assert_allclose(heard.quality, [1 - 1 / 3], rtol=1e-6)  # 1 1 2
+    assert CTC.agreement({"logits": frames}, {"logits": frames[:, ::-1]}).tolist() == [pytest.approx(1 - 2 / 3)]
 
 
 @pytest.mark.parametrize(
