@@ -53,12 +53,19 @@ def loss(outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
     return functional.cross_entropy(outputs["logits"], targets)
 
 
+def answers(outputs: Outputs, real: Array | None) -> Array:
+    """The likeliest class, int64 ``[n]``."""
+    del real
+    return np.asarray(finite_output(outputs, "logits").argmax(axis=1), np.int64)
+
+
 CLASSIFICATION = Task(
     name="classification",
     outputs=("logits",),
     metric="accuracy",
     judge=judge,
     agreement=agreement,
+    answers=answers,
     loss=loss,
     head="adaptrt.models.heads:SampleHead",
     ranks=(2,),

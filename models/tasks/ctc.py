@@ -103,12 +103,21 @@ def _log_likelihood(frames: npt.NDArray[np.float64], symbols: Array) -> float:
     return float(max(np.logaddexp.reduce(path[-2:]), -1e4))
 
 
+def answers(outputs: Outputs, real: Array | None) -> Array:
+    """The greedy transcripts, int64 ``[n, longest]``, ``IGNORED`` behind their end."""
+    del real
+    transcripts = _transcripts(finite_output(outputs, "logits"))
+    longest = max([1, *map(len, transcripts)])
+    return np.stack([np.pad(row, (0, longest - len(row)), constant_values=IGNORED) for row in transcripts])
+
+
 CTC = Task(
     name="automatic-speech-recognition",
     outputs=("logits",),
     metric="symbol accuracy",
     judge=judge,
     agreement=agreement,
+    answers=answers,
     loss=loss,
     criteria=("max_softmax", "entropy", "certainty"),
     per_token=True,

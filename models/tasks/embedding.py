@@ -59,12 +59,19 @@ def loss(outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
     return (1 - functional.cosine_similarity(outputs[_OUTPUT], targets, dim=1)).mean()
 
 
+def answers(outputs: Outputs, real: Array | None) -> Array:
+    """The vectors."""
+    del real
+    return finite_output(outputs, _OUTPUT)
+
+
 EMBEDDING = Task(
     name="embedding",
     outputs=(_OUTPUT,),
     metric="cosine",
     judge=judge,
     agreement=agreement,
+    answers=answers,
     loss=loss,
     head="adaptrt.models.heads:EmbeddingHead",
     criteria=("certainty",),  # a vector has no probability

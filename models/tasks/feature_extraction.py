@@ -65,12 +65,19 @@ def loss(outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
     return 1 - (cosine * wanted).sum() / wanted.sum().clamp(min=1)
 
 
+def answers(outputs: Outputs, real: Array | None) -> Array:
+    """The hidden states, zero at padding."""
+    hidden = finite_output(outputs, _OUTPUT)
+    return hidden if real is None else np.where(real[:, :, None], hidden, np.float32(0))
+
+
 FEATURE_EXTRACTION = Task(
     name="feature-extraction",
     outputs=(_OUTPUT,),
     metric="token cosine",
     judge=judge,
     agreement=agreement,
+    answers=answers,
     loss=loss,
     criteria=("certainty",),  # a vector has no probability
     per_token=True,

@@ -74,12 +74,21 @@ def _spans(start: Array, end: Array) -> npt.NDArray[np.int64]:
     return np.stack([first, np.where(behind, end, -np.inf).argmax(axis=1)], axis=1)
 
 
+def answers(outputs: Outputs, real: Array | None) -> Array:
+    """The likeliest spans, int64 ``[n, 2]``."""
+    start, end = finite_output(outputs, _START), finite_output(outputs, _END)
+    if real is not None:
+        start, end = (np.where(real, part, -np.inf) for part in (start, end))
+    return _spans(start, end)
+
+
 QUESTION_ANSWERING = Task(
     name="question-answering",
     outputs=(_START, _END),
     metric="span F1",
     judge=judge,
     agreement=agreement,
+    answers=answers,
     loss=loss,
     criteria=("max_softmax", "entropy", "certainty"),
     per_token=True,

@@ -57,6 +57,8 @@ class Task:
         criteria: Exit criteria that its head can compute.
         per_token: Whether every token needs an answer, so that none may be cut out.
         ranks: Dimensions of each output, the batch included; empty: any.
+        answers: ``answers(outputs, real)`` makes targets of a dense network's outputs, where there are no labels; ``real``
+            bool ``[n, tokens]`` says which tokens are no padding, None: all. None: it cannot be done.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Task:
     criteria: tuple[str, ...] = ("max_softmax", "entropy", "certainty", "patience")
     per_token: bool = False
     ranks: tuple[int, ...] = ()
+    answers: Callable[[Outputs, Array | None], Array] | None = None
 
 
 def finite_output(outputs: Outputs, name: str) -> Array:

@@ -61,12 +61,19 @@ def loss(outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
     return functional.cross_entropy(outputs["logits"].flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
 
+def answers(outputs: Outputs, real: Array | None) -> Array:
+    """The likeliest class of each token, int64 ``[n, tokens]``; ``IGNORED`` at padding."""
+    likeliest = finite_output(outputs, "logits").argmax(axis=2).astype(np.int64)
+    return likeliest if real is None else np.where(real, likeliest, IGNORED)
+
+
 TOKEN_CLASSIFICATION = Task(
     name="token-classification",
     outputs=("logits",),
     metric="token accuracy",
     judge=judge,
     agreement=agreement,
+    answers=answers,
     loss=loss,
     head="adaptrt.models.heads:TokenHead",
     criteria=("max_softmax", "entropy", "certainty"),

@@ -7,11 +7,14 @@ together, for prices drawn anew in every batch, against the dense network's answ
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +35,9 @@ from adaptrt.models.training.phase import CheckpointError, Progress, Report, Tra
 from adaptrt.models.training.priced_losses import draw_shares, learner_losses, price_knobs, selection_losses
 from adaptrt.models.training.steps import StepPhase, run_steps
 
-SETTINGS_FILE, PLAN_FILE, LOG_FILE = "settings.json", "plan.json", "losses.json"
+SETTINGS_FILE, LAYERS_FILE, PLAN_FILE, LOG_FILE = "settings.json", "layers.json", "plan.json", "losses.json"
+_LAYERS_SHARE = 0.12
+"""Of the time, for the phases by layer; the joint phase gains more from it."""
 _QUANTILES = 512
 _CALIBRATION = 256
 """Samples from which contributions of hidden units are taken."""
@@ -101,6 +106,10 @@ class AdaptSettings:
             raise ValueError("got ACMs with other gates or in projections, expected price gates in FFNs")
         if self.batch % self.prices:
             raise ValueError(f"got a batch of {self.batch}, expected a multiple of {self.prices} prices")
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The precision to compute in."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -178,9 +187,11 @@ def _by_layer(
     log: dict[str, list[tuple[int, float]]],
 ) -> None:
     """Distil every FFN's learners, then teach the gates; each block by itself."""
+    begun = time.monotonic()
 
     def recorded(share: float) -> None:
-        report(Progress("activations", round(1000 * share), 1000, float("nan"), None, float("nan")))
+        left = (time.monotonic() - begun) * (1 - share) / max(share, 1e-3)
+        report(Progress("activations", round(1000 * share), 1000, math.nan, None, left))
 
     def run(phase: StepPhase) -> None:
         log[phase.name] = run_steps(phase, seed=settings.seed, checkpoint=folder / f"{phase.name}.pt", report=report)
@@ -189,11 +200,28 @@ def _by_layer(
         folder / "activations", dense, samples, tokens=settings.tokens, seed=settings.seed, progress=recorded
     )
     pairs = list(zip(dense.blocks, adaptive.blocks, strict=True))
+    settings = _fitted(settings, kept, _ffn(pairs[0][0]), _adaptive(pairs[0][1]), len(pairs), folder)
     for number, (source, block) in enumerate(pairs):
         run(distil_phase(number, _ffn(source), _adaptive(block), kept, settings))
     quantiles = gain_quantiles([(_ffn(source), _adaptive(block)) for source, block in pairs], kept, settings)
     for number, (source, block) in enumerate(pairs):
         run(gate_phase(number, _ffn(source), _adaptive(block), kept, quantiles, settings))
+
+
+def _fitted(
+    settings: AdaptSettings, kept: Activations, source: nn.Module, ffn: AdaptiveFFN, blocks: int, folder: Path
+) -> AdaptSettings:
+    """Settings whose phases by layer take no more than their part of the time; measured once and kept."""
+    if settings.hours is None:
+        return settings
+    path = folder / LAYERS_FILE
+    if not path.exists():
+        phase = distil_phase(0, source, ffn, kept, settings)
+        seconds = _seconds(phase, ffn)
+        most = _LAYERS_SHARE * 3600 * settings.hours / (2 * seconds * blocks)
+        steps = [max(1, min(wanted, int(most))) for wanted in (settings.distil_steps, settings.gate_steps)]
+        write_atomically(path, json.dumps({"distil_steps": steps[0], "gate_steps": steps[1]}).encode())
+    return dataclasses.replace(settings, **json.loads(path.read_text()))
 
 
 def _ffn(block: nn.Module) -> nn.Module:
@@ -206,10 +234,12 @@ def _adaptive(block: nn.Module) -> AdaptiveFFN:
     return block.ffn
 
 
-def _error(source: nn.Module, ffn: AdaptiveFFN, x: Tensor) -> tuple[Tensor, Tensor]:
+def _error(source: nn.Module, ffn: AdaptiveFFN, x: Tensor, settings: AdaptSettings) -> tuple[Tensor, Tensor]:
     """Loss, and error of k = 0..N learners per token, relative to the variance of the layer's output."""
-    target = source(x).detach().float()
-    loss, error = losses.distillation(ffn.learners.contributions(x).float(), ffn.learners.b2, target)
+    with settings.autocast():
+        target = source(x).detach().float()
+        contributions = ffn.learners.contributions(x).float()
+    loss, error = losses.distillation(contributions, ffn.learners.b2, target)
     scale = target.var().clamp_min(1e-6)
     return loss / scale, error / scale
 
@@ -221,7 +251,7 @@ def distil_phase(
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         del step
-        return _error(source, ffn, kept.draw(number, settings.layer_batch, generator))[0]
+        return _error(source, ffn, kept.draw(number, settings.layer_batch, generator), settings)[0]
 
     groups = parameter_groups(ffn.learners, settings.layer_rate, gate_rate=settings.layer_rate)
     return StepPhase(f"distil{number}", ffn.learners, groups, settings.distil_steps, loss)
@@ -233,7 +263,7 @@ def gain_quantiles(pairs: list[tuple[nn.Module, AdaptiveFFN]], kept: Activations
     gains = []
     for number, (source, ffn) in enumerate(pairs):
         generator = torch.Generator().manual_seed(settings.seed)
-        error = _error(source, ffn, kept.draw(number, settings.layer_batch, generator))[1]
+        error = _error(source, ffn, kept.draw(number, settings.layer_batch, generator), settings)[1]
         gains.append((error[:-1] - error[1:]).cummin(0).values.flatten())
     ordered = torch.cat(gains).sort().values
     return ordered[(torch.linspace(0, 1, _QUANTILES) * (len(ordered) - 1)).long()]
@@ -250,7 +280,7 @@ def gate_phase(
         del step
         x = kept.draw(number, settings.layer_batch, generator)
         with torch.no_grad():
-            wanted = losses.gain_targets(_error(source, ffn, x)[1], quantiles)
+            wanted = losses.gain_targets(_error(source, ffn, x, settings)[1], quantiles)
         return functional.binary_cross_entropy_with_logits(gate.logits(x), wanted)
 
     groups = parameter_groups(gate, settings.layer_rate, gate_rate=settings.layer_rate)
@@ -272,7 +302,7 @@ def _plan(
     if settings.hours is None:
         plan = Plan(settings.joint_steps)
     else:
-        seconds = _step_seconds(dense, adaptive, samples, settings)
+        seconds = _seconds(joint_phase(dense, adaptive, samples, settings, 1), adaptive)
         spent = time.monotonic() - started
         steps = int((3600 * settings.hours - spent) / seconds)
         if steps < LEAST_JOINT_STEPS:
@@ -286,16 +316,15 @@ def _plan(
     return plan
 
 
-def _step_seconds(dense: Network, adaptive: Network, samples: Samples, settings: AdaptSettings) -> float:
-    """What a joint step takes: the mean of a few, after one that does not count. No weight is changed."""
-    phase = joint_phase(dense, adaptive, samples, settings, 1)
-    adaptive.train()
+def _seconds(phase: StepPhase, trained: nn.Module) -> float:
+    """What a step takes: the mean of a few, after one that does not count. No weight is changed."""
+    trained.train()
     times = []
     for step in range(_TIMED_STEPS + 1):
         begun = time.perf_counter()
         phase.loss(step, torch.Generator().manual_seed(step)).backward()  # type: ignore[no-untyped-call]
         times.append(time.perf_counter() - begun)
-    adaptive.zero_grad(set_to_none=True)
+    trained.zero_grad(set_to_none=True)
     return sum(times[1:]) / _TIMED_STEPS
 
 
@@ -327,7 +356,7 @@ def joint_phase(dense: Network, adaptive: Network, samples: Samples, settings: A
         inputs = {name: value[order] for name, value in inputs.items()}
         known = {spec.name for spec in adaptive.knob_specs()}
         knobs = {name: value for name, value in price_knobs(settings, adaptive, share, kept).items() if name in known}
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        with settings.autocast():
             with torch.no_grad(), teacher.block_tokens(dense) as wanted_tokens:
                 wanted = dense.run(inputs, {})
             with teacher.block_tokens(adaptive) as tokens:

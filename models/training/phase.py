@@ -32,7 +32,7 @@ class Progress:
         phase: Name of the phase.
         step: Steps done in this phase, resumed ones included.
         steps: All steps of this phase.
-        loss: Mean loss over the current epoch so far.
+        loss: Mean loss over the current epoch so far; NaN where a phase has none.
         accuracy: Training accuracy over the current epoch so far, None where a phase has none.
         seconds_left: Estimate for this phase.
         epochs: Passes over the data in this phase.

@@ -1,0 +1,1 @@
+"""From a transformers folder and files of samples to an adaptive model folder."""
