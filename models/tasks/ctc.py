@@ -110,6 +110,7 @@ CTC = Task(
     judge=judge,
     agreement=agreement,
     loss=loss,
+    head="adaptrt.models.heads:TokenHead",
     criteria=("max_softmax", "entropy", "certainty"),
     per_token=True,
     ranks=(3,),

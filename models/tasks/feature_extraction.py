@@ -72,6 +72,7 @@ FEATURE_EXTRACTION = Task(
     judge=judge,
     agreement=agreement,
     loss=loss,
+    head="adaptrt.models.heads:FeatureHead",
     criteria=("certainty",),  # a vector has no probability
     per_token=True,
     ranks=(3,),

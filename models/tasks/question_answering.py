@@ -81,7 +81,8 @@ QUESTION_ANSWERING = Task(
     judge=judge,
     agreement=agreement,
     loss=loss,
-    criteria=("max_softmax", "entropy", "certainty"),
+    head="adaptrt.models.heads:SpanHead",
+    criteria=("max_softmax", "certainty"),
     per_token=True,
     ranks=(2, 2),
 )
