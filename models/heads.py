@@ -112,11 +112,11 @@ class SpanHead(nn.Module):
         del carried
         features = norm(tokens.x)
         ends = self.ends(features).reshape(-1, tokens.per_sample, 2)
-        outputs = {"start_logits": ends[:, :, 0], "end_logits": ends[:, :, 1]}
+        outputs = real_ends({"start_logits": ends[:, :, 0], "end_logits": ends[:, :, 1]}, tokens.valid)
         if self.certainty is not None:
             certainty = self.certainty(pooled(tokens._replace(x=features), class_token))[:, 0]
             return HeadOutput(outputs, torch.sigmoid(certainty), {}, certainty)
-        return HeadOutput(outputs, span_sureness(outputs, tokens.valid), {}, None)
+        return HeadOutput(outputs, span_sureness(outputs), {}, None)
 
     def count(self, work: WorkCount, tokens: Tokens, *, last: bool) -> None:
         """Count one run."""
@@ -177,10 +177,17 @@ def over_tokens(sure: Tensor, weight: Tensor | None) -> Tensor:
     return mean
 
 
-def span_sureness(outputs: Mapping[str, Tensor], weight: Tensor | None) -> Tensor:
-    """Largest probability of either end, in the mean: logits ``[B, K]`` each -> ``[B]``; padding has none."""
-    ends = [logits if weight is None else torch.where(weight > 0, logits, -1e9) for logits in outputs.values()]
-    return torch.stack([sureness(logits, "max_softmax") for logits in ends]).mean(0)
+def real_ends(outputs: Mapping[str, Tensor], weight: Tensor | None) -> dict[str, Tensor]:
+    """Logits of tokens as ends of a span, ``[B, K]`` each, padding being none."""
+    if weight is None:
+        return dict(outputs)
+    # As low as half precision still holds as a number.
+    return {name: torch.where(weight > 0, logits, -1e4) for name, logits in outputs.items()}
+
+
+def span_sureness(outputs: Mapping[str, Tensor]) -> Tensor:
+    """Largest probability of either end, in the mean: logits ``[B, K]`` each -> ``[B]``."""
+    return torch.stack([sureness(logits, "max_softmax") for logits in outputs.values()]).mean(0)
 
 
 def pooled(tokens: Tokens, class_token: bool) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from adaptrt.models.adapters.pretrained.config import PretrainedConfig
 from adaptrt.models.adapters.pretrained.tail import Tail, reduced, weighted_mean
 from adaptrt.models.families.exit_head import HeadOutput, class_answer, sureness
-from adaptrt.models.heads import over_tokens, span_sureness
+from adaptrt.models.heads import over_tokens, real_ends, span_sureness
 from adaptrt.models.tasks import TASKS
 from adaptrt.models.tokens import Tokens
 from adaptrt.models.work import WorkCount
@@ -40,6 +40,8 @@ class PretrainedHead(nn.Module):
             features = read if self.reads != "tokens" else reduced(hidden, "first" if class_token else "mean", weight)
         certainty = None if self.certainty is None else self.certainty(features[:, 0])[:, 0]
         outputs = self.answer(read)
+        if self.task == "question-answering":
+            outputs = real_ends(outputs, weight)
         if self.task == "classification":
             return class_answer(outputs["logits"], self.criterion, certainty, carried)
         if certainty is not None:
@@ -70,7 +72,7 @@ class PretrainedHead(nn.Module):
         if TASKS[self.task].criteria == ("certainty",):
             return torch.zeros_like(first.flatten(1)[:, 0])
         if self.task == "question-answering":
-            return span_sureness(outputs, weight)
+            return span_sureness(outputs)
         return over_tokens(sureness(first, self.criterion), weight)
 
     def count(self, work: WorkCount, tokens: Tokens, *, last: bool) -> None:
