@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -52,12 +53,7 @@ class TokenHead(nn.Module):
             certainty = self.certainty(pooled(tokens._replace(x=features), class_token))[:, 0]
             return HeadOutput({"logits": logits}, torch.sigmoid(certainty), {}, certainty)
         sure = sureness(logits, self.criterion)
-        if tokens.valid is None:
-            confidence = sure.mean(1)
-        else:
-            weight = tokens.valid.to(sure.dtype)
-            confidence = (sure * weight).sum(1) / weight.sum(1)
-        return HeadOutput({"logits": logits}, confidence, {}, None)
+        return HeadOutput({"logits": logits}, over_tokens(sure, tokens.valid), {}, None)
 
     def count(self, work: WorkCount, tokens: Tokens, *, last: bool) -> None:
         """Count one run."""
@@ -101,18 +97,97 @@ class EmbeddingHead(nn.Module):
         return 0
 
 
-def make_head(config: EncoderConfig) -> Any:
-    """A head for a network's task and exit criterion, with the methods of ``SampleHead``.
+class SpanHead(nn.Module):
+    """Where an answer begins and ends among the tokens; as sure as both ends are in the mean."""
 
-    Raises:
-        ValueError: There is none for the task.
-    """
-    if not TASKS[config.task].head:
-        known = ", ".join(name for name, task in TASKS.items() if task.head)
-        raise ValueError(f"got the task {config.task!r} for a network without a head of its own, expected {known}")
+    def __init__(self, width: int, classes: int, criterion: str) -> None:
+        super().__init__()
+        del classes
+        self.width, self.criterion = width, criterion
+        self.ends = nn.Linear(width, 2)
+        self.certainty = nn.Linear(width, 1) if criterion == "certainty" else None
+
+    def read(self, tokens: Tokens, norm: nn.Module, class_token: bool, carried: dict[str, Tensor]) -> HeadOutput:
+        """Answer for ``[B * K, D]``: logits ``[B, K]`` of either end."""
+        del carried
+        features = norm(tokens.x)
+        ends = self.ends(features).reshape(-1, tokens.per_sample, 2)
+        outputs = real_ends({"start_logits": ends[:, :, 0], "end_logits": ends[:, :, 1]}, tokens.valid)
+        if self.certainty is not None:
+            certainty = self.certainty(pooled(tokens._replace(x=features), class_token))[:, 0]
+            return HeadOutput(outputs, torch.sigmoid(certainty), {}, certainty)
+        return HeadOutput(outputs, span_sureness(outputs), {}, None)
+
+    def count(self, work: WorkCount, tokens: Tokens, *, last: bool) -> None:
+        """Count one run."""
+        work.tokens(tokens, per_token=2 * self.width)
+        if self.certainty is not None and not last:
+            work.constant(self.width)
+
+    def dense_macs(self, tokens: int) -> int:
+        """Multiply-accumulates of the dense network's head, for a sample of so many tokens."""
+        return 2 * tokens * self.width
+
+
+class FeatureHead(nn.Module):
+    """The normalised tokens themselves; their certainty is learned."""
+
+    def __init__(self, width: int, classes: int, criterion: str) -> None:
+        super().__init__()
+        del classes
+        self.width = width
+        self.certainty = nn.Linear(width, 1) if criterion == "certainty" else None
+
+    def read(self, tokens: Tokens, norm: nn.Module, class_token: bool, carried: dict[str, Tensor]) -> HeadOutput:
+        """Answer for ``[B * K, D]``: vectors ``[B, K, D]``."""
+        del carried
+        features = norm(tokens.x)
+        outputs = {"last_hidden_state": features.reshape(-1, tokens.per_sample, self.width)}
+        vector = pooled(tokens._replace(x=features), class_token)
+        if self.certainty is None:
+            return HeadOutput(outputs, torch.zeros_like(vector[:, 0]), {}, None)
+        certainty = self.certainty(vector)[:, 0]
+        return HeadOutput(outputs, torch.sigmoid(certainty), {}, certainty)
+
+    def count(self, work: WorkCount, tokens: Tokens, *, last: bool) -> None:
+        """Count one run."""
+        del tokens
+        if self.certainty is not None and not last:
+            work.constant(self.width)
+
+    def dense_macs(self, tokens: int) -> int:
+        """None: the dense network's answer is there already."""
+        del tokens
+        return 0
+
+
+def make_head(config: EncoderConfig) -> Any:
+    """A head for a network's task and exit criterion, with the methods of ``SampleHead``."""
     criterion = "max_softmax" if config.exits is None else config.exits.criterion
     module, _, name = TASKS[config.task].head.partition(":")
     return getattr(importlib.import_module(module), name)(config.width, config.classes, criterion)
+
+
+def over_tokens(sure: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean over the tokens there are: ``[B, K]`` and perhaps ``[B, K]`` -> ``[B]``."""
+    if weight is None:
+        return sure.mean(1)
+    weight = weight.to(sure.dtype)
+    mean: Tensor = (sure * weight).sum(1) / weight.sum(1)
+    return mean
+
+
+def real_ends(outputs: Mapping[str, Tensor], weight: Tensor | None) -> dict[str, Tensor]:
+    """Logits of tokens as ends of a span, ``[B, K]`` each, padding being none."""
+    if weight is None:
+        return dict(outputs)
+    # As low as half precision still holds as a number.
+    return {name: torch.where(weight > 0, logits, -1e4) for name, logits in outputs.items()}
+
+
+def span_sureness(outputs: Mapping[str, Tensor]) -> Tensor:
+    """Largest probability of either end, in the mean: logits ``[B, K]`` each -> ``[B]``."""
+    return torch.stack([sureness(logits, "max_softmax") for logits in outputs.values()]).mean(0)
 
 
 def pooled(tokens: Tokens, class_token: bool) -> Tensor:

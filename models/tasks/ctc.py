@@ -119,6 +119,7 @@ CTC = Task(
     agreement=agreement,
     answers=answers,
     loss=loss,
+    head="adaptrt.models.heads:TokenHead",
     criteria=("max_softmax", "entropy", "certainty"),
     per_token=True,
     ranks=(3,),

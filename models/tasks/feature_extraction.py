@@ -79,6 +79,7 @@ FEATURE_EXTRACTION = Task(
     agreement=agreement,
     answers=answers,
     loss=loss,
+    head="adaptrt.models.heads:FeatureHead",
     criteria=("certainty",),  # a vector has no probability
     per_token=True,
     ranks=(3,),

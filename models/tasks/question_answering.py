@@ -90,7 +90,8 @@ QUESTION_ANSWERING = Task(
     agreement=agreement,
     answers=answers,
     loss=loss,
-    criteria=("max_softmax", "entropy", "certainty"),
+    head="adaptrt.models.heads:SpanHead",
+    criteria=("max_softmax", "certainty"),
     per_token=True,
     ranks=(2, 2),
 )

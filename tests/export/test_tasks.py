@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ pytestmark = pytest.mark.slow("exports and calibrates")
 SHAPE = TextEncoderConfig(width=16, depth=2, heads=2, ffn_width=32, classes=3, vocabulary=30, length=8)
 FAMILIES: dict[str, dict[str, Any]] = {
     "token-classification": {"acm": ACMConfig(2), "exits": ExitConfig((1,), "entropy")},
+    "question-answering": {"acm": ACMConfig(2), "exits": ExitConfig((1,), "max_softmax")},
+    "feature-extraction": {"acm": ACMConfig(2), "exits": ExitConfig((1,), "certainty")},
+    "automatic-speech-recognition": {"acm": ACMConfig(2)},
     "embedding": {"acm": ACMConfig(2), "pruning": PruningConfig((0,)), "exits": ExitConfig((1,), "certainty")},
 }
 
@@ -44,9 +48,18 @@ def data(task: str, teacher: Network) -> DataSplits:
         torch.manual_seed(seed)
         inputs = teacher.example_inputs(48)
         with torch.no_grad():
-            answer = next(iter(teacher.run(inputs, {}).outputs.values())).numpy()
-        targets = answer
-        if task == "token-classification":
+            answers = [tensor.numpy() for tensor in teacher.run(inputs, {}).outputs.values()]
+        targets = answer = answers[0]
+        if task == "question-answering":
+            first = answer.argmax(1)
+            behind = np.where(np.arange(answer.shape[1]) >= first[:, None], answers[1], -np.inf)
+            targets = np.stack([first, behind.argmax(1)], 1)
+        elif task == "feature-extraction":
+            targets = answer * inputs["mask"].numpy()[:, :, None]
+        elif task == "automatic-speech-recognition":
+            heard = [[s for s, _ in itertools.groupby(row) if s] for row in answer.argmax(2).tolist()]
+            targets = np.array([row + [-100] * (answer.shape[1] - len(row)) for row in heard])
+        elif task == "token-classification":
             targets = np.where(inputs["mask"].numpy(), answer.argmax(2), -100)
         arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
         splits.append(Split(arrays.pop("tokens"), targets, arrays, "tokens"))

@@ -133,7 +133,9 @@ def test_rows_are_all_that_it_takes(tmp_path: Path) -> None:
 
 
 def test_without_their_rows_they_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected one of ViTConfig, TextEncoderConfig; add an adapter for it"):
+    with pytest.raises(
+        ValueError, match="expected one of ViTConfig, TextEncoderConfig, PretrainedConfig; add an adapter for it"
+    ):
         Network.from_config(SeriesConfig(**SHAPE))
     with pytest.raises(ValueError, match="got family 'echo', expected one of acm, pruning, exits, hard_budgets"):
         Network(SeriesAdapter(SeriesConfig(**SHAPE)), [EchoConfig()])

@@ -9,6 +9,7 @@ from torch.nn import functional
 from adaptrt.models.adapters.pretrained.config import PretrainedConfig
 from adaptrt.models.adapters.pretrained.tail import Tail, reduced, weighted_mean
 from adaptrt.models.families.exit_head import HeadOutput, class_answer, sureness
+from adaptrt.models.heads import over_tokens, real_ends, span_sureness
 from adaptrt.models.tasks import TASKS
 from adaptrt.models.tokens import Tokens
 from adaptrt.models.work import WorkCount
@@ -39,6 +40,8 @@ class PretrainedHead(nn.Module):
             features = read if self.reads != "tokens" else reduced(hidden, "first" if class_token else "mean", weight)
         certainty = None if self.certainty is None else self.certainty(features[:, 0])[:, 0]
         outputs = self.answer(read)
+        if self.task == "question-answering":
+            outputs = real_ends(outputs, weight)
         if self.task == "classification":
             return class_answer(outputs["logits"], self.criterion, certainty, carried)
         if certainty is not None:
@@ -66,16 +69,11 @@ class PretrainedHead(nn.Module):
     def confidence(self, outputs: dict[str, Tensor], weight: Tensor | None) -> Tensor:
         """How sure the criterion is, ``[B]``: of a span where it begins and ends, of tokens in the mean."""
         first = outputs[self.outputs[0]]
-        if "certainty" in TASKS[self.task].criteria and len(TASKS[self.task].criteria) == 1:
+        if TASKS[self.task].criteria == ("certainty",):
             return torch.zeros_like(first.flatten(1)[:, 0])
         if self.task == "question-answering":
-            masked = [x if weight is None else torch.where(weight > 0, x, -1e9) for x in outputs.values()]
-            return torch.stack([sureness(x, self.criterion) for x in masked]).mean(0)
-        sure = sureness(first, self.criterion)
-        if weight is None:
-            return sure.mean(1)
-        weight = weight.to(sure.dtype)
-        return (sure * weight).sum(1) / weight.sum(1)
+            return span_sureness(outputs)
+        return over_tokens(sureness(first, self.criterion), weight)
 
     def count(self, work: WorkCount, tokens: Tokens, *, last: bool) -> None:
         """Count one run."""

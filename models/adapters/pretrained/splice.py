@@ -76,6 +76,12 @@ class EmbeddingStage(nn.Module):
         for number, path in enumerate(layers):
             replace_module(model, path, Splice(model.get_submodule(path), returns_tuple, not number))
 
+    def train(self, mode: bool = True) -> EmbeddingStage:
+        """Stays in evaluation: dropped tokens and masked spans would teach the blocks noise."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
     @property
     def _splice(self) -> Splice:
         splice = self.model.get_submodule(self.layers[0])

@@ -47,6 +47,12 @@ class Tail(nn.Module):
         super().__init__()
         self.model, self.main_input = model, main_input
 
+    def train(self, mode: bool = True) -> Tail:
+        """Stays in evaluation, without dropout."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
     @classmethod
     def of(cls, model: nn.Module, base: str, main_input: str) -> Tail:
         """The tail of a model, which stays as it is; ``base`` is the name of its base model."""

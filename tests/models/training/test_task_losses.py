@@ -24,12 +24,18 @@ def problem(task: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     mask = torch.arange(6) < torch.randint(2, 7, (96, 1), generator=generator)
     if task == "token-classification":
         return {"tokens": tokens, "mask": mask}, torch.where(mask, tokens % 3, -100)
+    if task == "question-answering":  # from the first of the words to the last real one that is the same
+        first = (tokens == tokens[:, :1]) & mask
+        last = (first * torch.arange(6)).amax(1)
+        return {"tokens": tokens, "mask": mask}, torch.stack([torch.zeros_like(last), last], 1)
     table = torch.randn(12, 16, generator=generator)
+    if task == "feature-extraction":
+        return {"tokens": tokens, "mask": mask}, table[tokens] * mask[:, :, None]
     mean = (table[tokens] * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
     return {"tokens": tokens, "mask": mask}, mean
 
 
-@pytest.mark.parametrize("task", ["token-classification", "embedding"])
+@pytest.mark.parametrize("task", ["token-classification", "embedding", "question-answering", "feature-extraction"])
 def test_heads_learn_their_task(task: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     shape = dataclasses.replace(SHAPE, task=task, exits=ExitConfig((1,), "certainty"))

@@ -130,6 +130,23 @@ def test_an_adapted_network_comes_back_from_a_folder(family: str, tmp_path: Path
     assert loaded.model.config.made_of["model_type"] == dense.config.made_of["model_type"] != ""
 
 
+@pytest.mark.parametrize(("family", "architecture"), [("bert", "BertForSequenceClassification"), ("wav2vec2", None)])
+def test_training_drops_nothing(family: str, architecture: str | None, tmp_path: Path) -> None:
+    """Dropout and masked spans belong to the training that the checkpoint has behind it."""
+    options = {"mask_time_prob": 0.9, "mask_time_length": 2} if family == "wav2vec2" else {}
+    network = load_pretrained(saved(tmp_path, family, architecture, **options)[0], length=length_of(family)).model
+    assert isinstance(network, Network)
+    inputs = network.example_inputs(2)
+    inputs |= {name: torch.ones_like(tensor) for name, tensor in inputs.items() if name == "attention_mask"}
+    output = network.task.outputs[0]
+    with torch.no_grad():
+        wanted = network.run(inputs, {}).outputs[output]
+        torch.testing.assert_close(network.train().run(inputs, {}).outputs[output], wanted, atol=1e-6, rtol=1e-5)
+    loss = network.run(inputs, {}).outputs[output].square().sum()
+    loss.backward()
+    assert all(block.ffn.up.weight.grad is not None for block in network.blocks)  # type: ignore[union-attr]
+
+
 def test_half_precision_checkpoints_are_computed_in_full(tmp_path: Path) -> None:
     folder, model = saved(tmp_path / "a", "bert")
     model.half().save_pretrained(folder)
