@@ -15,7 +15,7 @@ from adaptrt.cli.interrupts import interrupted, interrupts_noted
 from adaptrt.cli.output import warnings_noted
 from adaptrt.cli.verb import kept_on_interrupt
 
-VERBS = ("train", "export", "calibrate", "build", "verify", "inspect", "run", "bench", "profile")
+VERBS = ("train", "adapt", "export", "calibrate", "build", "verify", "inspect", "run", "bench", "profile")
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -24,6 +24,7 @@ _LONGEST_NAME = 200
 _EXTRAS = {
     **dict.fromkeys(("rich", "PIL", "onnx"), "cli"),
     **dict.fromkeys(("torch", "onnxscript", "safetensors", "sklearn", "matplotlib"), "export"),
+    **dict.fromkeys(("transformers", "optimum", "datasets"), "pretrained"),
 }
 """The extra that brings a module; for an engine's module its record says it."""
 

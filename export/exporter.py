@@ -32,10 +32,12 @@ from adaptrt.export.parity.comparison import ParityReport
 from adaptrt.export.parity.graph_macs import check_dense_macs, check_work
 from adaptrt.export.parity.padding import is_mask
 from adaptrt.export.parity.reference import GOLDEN_FILE, Reference, encode_golden, run_reference
+from adaptrt.export.preprocessing.folder import add_preprocessing, read_preprocessing
 from adaptrt.export.staging import check_replaceable, staged_folder, write_file
 from adaptrt.models.data.split import DataSplits
 from adaptrt.models.folder import LoadedModel
 from adaptrt.models.staged_network import StagedNetwork
+from adaptrt.models.tasks.following import following
 from adaptrt.runtime.bundle.bundle_file import (
     BUNDLE_FILE,
     CurvePoint,
@@ -113,6 +115,9 @@ def export_bundle(
             dense = msgspec.structs.replace(dense, unsplit=same)
         write_file(folder / GOLDEN_FILE, encode_golden(proof.golden))
         bundle = describe_bundle(source, stages, files, ops, dense, debug=debug)
+        if source.preprocessing is not None:
+            recipes = read_preprocessing(source.preprocessing, bundle.inputs, bundle.axes)
+            bundle = add_preprocessing(bundle, recipes, folder)
         encode_bundle(bundle)  # what nobody could load is refused before it is calibrated
         if calibration is not None:
             bundle = calibrate_loaded(
@@ -123,7 +128,7 @@ def export_bundle(
                 evaluations=evaluations,
                 progress=tell,
                 journal=journal,
-                task=source.model.task,
+                task=following(source.model.task) if calibration.follows_dense else source.model.task,
                 rule=source.model.exit_rule,
             )
         write_file(folder / BUNDLE_FILE, encode_bundle(bundle))

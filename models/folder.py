@@ -24,6 +24,8 @@ from adaptrt.models.network import Network
 from adaptrt.models.staged_network import StagedNetwork
 
 CONFIG, ADAPTIVE, DENSE = "config.json", "model.safetensors", "dense.safetensors"
+SAMPLES, PREPROCESSING = "samples.npz", "preprocessing"
+"""Of a network that was adapted: what to calibrate with, and the files that say how inputs are made."""
 
 
 class ModelFolderError(AdaptrtError):
@@ -38,13 +40,15 @@ class LoadedModel:
         name: Names the bundle.
         model: The adaptive model, in evaluation mode.
         dense: The model it was adapted from; None when the folder has none.
-        data_name: Data set it was trained on, if known.
+        data_name: Data set it was trained on, if known; or the file with samples in its folder.
+        preprocessing: Folder that says how inputs are made, as transformers writes it; None: there is none.
     """
 
     name: str
     model: StagedNetwork
     dense: StagedNetwork | None
     data_name: str | None
+    preprocessing: Path | None = None
 
 
 AnyConfig = ViTConfig | ResNetConfig | TextEncoderConfig | PretrainedConfig
@@ -105,7 +109,10 @@ def load_folder(folder: Path, name: str) -> LoadedModel:
     dense = None
     if (folder / DENSE).is_file():
         dense = _load_weights(architecture, _dense(config), folder / DENSE)
-    return LoadedModel(name, model, dense, data_name)
+    if data_name is not None and data_name == SAMPLES and (folder / SAMPLES).is_file():
+        data_name = str(folder / SAMPLES)
+    preprocessing = folder / PREPROCESSING
+    return LoadedModel(name, model, dense, data_name, preprocessing if preprocessing.is_dir() else None)
 
 
 def _read_config(path: Path) -> tuple[str, AnyConfig, str | None]:

@@ -112,7 +112,12 @@ def _maker(preprocessor: Preprocessor, kind: str, bundle: Bundle) -> Callable[[S
             f"got data of kind {kind}, expected {' or '.join(kinds) or 'inputs ready made, in an .npz file'}, which "
             "the model takes; give such data"
         )
-    return {"text": preprocessor.text, "image": preprocessor.images, "audio": preprocessor.audio}[kind]
+    makers: dict[str, Callable[[Any], Any]] = {
+        "text": preprocessor.text,
+        "image": preprocessor.images,
+        "audio": preprocessor.audio,
+    }
+    return makers[kind]
 
 
 def _made(

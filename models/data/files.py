@@ -160,9 +160,8 @@ def _first(names: Sequence[str], usual: Sequence[str]) -> str | None:
 
 
 def _only_text(table: Any) -> str | None:
-    texts = [
-        name for name, feature in table.features.items() if getattr(feature, "dtype", "") in ("string", "large_string")
-    ]
+    kinds = {name: getattr(feature, "dtype", "") for name, feature in table.features.items()}
+    texts = [name for name, kind in kinds.items() if kind in ("string", "large_string")]
     return texts[0] if len(texts) == 1 else None
 
 
@@ -185,8 +184,8 @@ def classes_of(labels: Sequence[Any], names: Sequence[str]) -> npt.NDArray[np.in
         if number is None or not 0 <= number < len(names):
             shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
             raise DataError(
-                f"got the label {label!r} of sample {place}, expected a class of the model: 0 to {len(names) - 1}, or one "
-                f"of {shown}; give data with its classes, or leave labels out"
+                f"got the label {label!r} of sample {place}, expected a class of the model: 0 to {len(names) - 1}, or "
+                f"one of {shown}; give data with its classes, or leave labels out"
             )
         found.append(number)
     return np.asarray(found, np.int64)

@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from adaptrt import AdaptrtError
 
+FOLLOWS_DENSE = "follows_dense"
+"""In a file of samples: whether their labels are a dense network's answers."""
+
 
 class DataError(AdaptrtError):
     """A data set that is missing or unusable."""
@@ -74,12 +77,21 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSplits:
-    """One data set. ``train`` is None where only calibration and test were given."""
+    """One data set.
+
+    Attributes:
+        name: What it is called.
+        calibration: What knobs are chosen with.
+        test: What quality is reported of.
+        train: None where only the two others were given.
+        follows_dense: Whether the labels are the dense network's answers: qualities then say how near these are.
+    """
 
     name: str
     calibration: Split
     test: Split
     train: Split | None = None
+    follows_dense: bool = False
 
 
 def digits() -> DataSplits:
@@ -131,11 +143,13 @@ def load_data(name: str) -> DataSplits:
                 _split({name.removeprefix(part): arrays[name] for name in arrays.files if name.startswith(part)}, part)
                 for part in ("calibration_", "test_")
             ]
+            follows_dense = FOLLOWS_DENSE in arrays.files and bool(arrays[FOLLOWS_DENSE])
     except DataError:
         raise
     except Exception as error:  # a damaged archive fails in many ways: zlib.error, BadZipFile, ...
         raise DataError(f"cannot read {path}: {error}; save it with numpy.savez and the four arrays") from error
-    return DataSplits(path.stem, *parts)
+    calibration, test = parts
+    return DataSplits(path.stem, calibration, test, follows_dense=follows_dense)
 
 
 def _split(arrays: dict[str, npt.NDArray[Any]], part: str) -> Split:

@@ -57,8 +57,8 @@ class Task:
         criteria: Exit criteria that its head can compute.
         per_token: Whether every token needs an answer, so that none may be cut out.
         ranks: Dimensions of each output, the batch included; empty: any.
-        answers: ``answers(outputs, real)`` makes targets of a dense network's outputs, where there are no labels; ``real``
-            bool ``[n, tokens]`` says which tokens are no padding, None: all. None: it cannot be done.
+        answers: ``answers(outputs, real)`` makes targets of a dense network's outputs, where there are no labels;
+            ``real`` bool ``[n, tokens]`` says which tokens are no padding, None: all. None: it cannot be done.
     """
 
     name: str

@@ -1,0 +1,136 @@
+"""``adaptrt adapt``: from a pretrained checkpoint and some data to an adaptive network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from adaptrt.cli.errors import CommandError
+from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
+
+if TYPE_CHECKING:
+    from adaptrt.export.pretrained.adapt_folder import AdaptReport
+
+_EXAMPLES = """
+adaptrt adapt all-MiniLM-L6-v2 --data texts.txt --output models/minilm
+adaptrt adapt all-MiniLM-L6-v2 --data texts.jsonl --text-column body --hours 2
+adaptrt adapt vit-base --data pictures --families acm,exits --skip-broken
+adaptrt adapt my-classifier --data reviews.csv --text-column text --label-column stars --steps 500
+"""
+
+
+@click.command(cls=Verb, examples=_EXAMPLES)
+@click.argument("model", type=PATH)
+@click.option("--data", type=PATH, required=True, help="Texts, pictures, recordings; see below.")
+@click.option("--output", type=PATH, help="Folder of the network; default: build/models/NAME.")
+@click.option("--work", type=PATH, help="Folder for checkpoints and activations; default: build/adapt/NAME.")
+@click.option("--families", metavar="LIST", help="Of acm,exits,tokens; default: all that the task can have.")
+@click.option("--learners", type=click.IntRange(1, 64), help="Of each ACM; default: 4, or 2 in narrow networks.")
+@click.option("--hours", type=float, help="Time for all of it; default: --steps decide.")
+@click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Of the joint phase.")
+@click.option("--batch", type=click.IntRange(4), default=32, show_default=True, help="Samples per step.")
+@click.option("--tokens", type=click.IntRange(1), help="Activations kept of each layer; default: 200000.")
+@click.option("--task", help="What for, as Optimum names it; default: what the checkpoint says.")
+@click.option("--length", type=click.IntRange(2), help="Most tokens of a text; default: as its folder says.")
+@click.option("--text-column", help="Of tables; default: text or a like name.")
+@click.option("--label-column", help="Of tables; default: label or a like name, if there is one.")
+@click.option("--skip-broken", is_flag=True, help="Leave out what cannot be read; it is counted.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="auto times both: bfloat16 where it is clearly faster, else float32.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="All randomness.")
+@json_option
+def adapt(
+    model: Path,
+    data: Path,
+    output: Path | None,
+    work: Path | None,
+    families: str | None,
+    learners: int | None,
+    hours: float | None,
+    steps: int,
+    batch: int,
+    tokens: int | None,
+    task: str | None,
+    length: int | None,
+    text_column: str | None,
+    label_column: str | None,
+    skip_broken: bool,
+    precision: str,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Make MODEL, a folder as transformers writes it, adaptive; no labels are needed.
+
+    DATA is a .txt file with a text a line; a .csv, .jsonl or .parquet table; a folder of pictures or of wav files; a
+    folder that the package datasets saved; or an .npz file with an array for each input. The network learns to give the
+    dense one's answers with less work. A tenth of the data, at most 1,024 samples, calibrates, and as much tests;
+    labels, of classifiers, are for these. Ctrl-C keeps the checkpoints, and the same command goes on from there.
+    Next: adaptrt export FOLDER.
+    """
+    from adaptrt.models.training.precision import choose_precision, keep_choice
+
+    name = model.resolve().name
+    output, work = output or Path("build/models") / name, work or Path("build/adapt") / name
+    if hours is not None and not 0 < hours < 10_000:
+        raise click.UsageError(f"got --hours {hours:g}, expected a number above 0")
+    if batch % 4:
+        raise click.UsageError(f"got --batch {batch}, expected a multiple of 4: each batch runs at four prices")
+    from adaptrt.cli.output import note, show, show_json
+    from adaptrt.cli.progress import steps_shown, training_shown
+    from adaptrt.export.pretrained.adapt_folder import AdaptRequest, adapt_folder
+
+    wanted = None if families is None else tuple(part.strip() for part in families.split(",") if part.strip())
+    if wanted == ():
+        raise click.UsageError("got --families without a name, expected some of acm,exits,tokens")
+    keep_on_interrupt(f"checkpoints are kept in {work}; the same command goes on from there")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        choice = choose_precision(precision, work)
+        keep_choice(choice, work)
+    except OSError as error:
+        raise CommandError(f"cannot write {work}: {error.strerror or error}; choose another --work") from error
+    note(f"training in {choice.precision}: {choice.reason}")
+    settings = {"hours": hours, "joint_steps": steps, "batch": batch, "seed": seed, "precision": choice.precision}
+    if tokens is not None:
+        settings["tokens"] = tokens
+    request = AdaptRequest(
+        model=model,
+        data=data,
+        output=output,
+        work=work,
+        families=wanted,
+        learners=learners,
+        task=task,
+        length=length,
+        text_column=text_column,
+        label_column=label_column,
+        skip_broken=skip_broken,
+        settings=settings,
+    )
+    with steps_shown() as tell, training_shown() as report:
+        found = adapt_folder(request, report, tell)
+    if as_json:
+        show_json(found)
+        return
+    for line in _lines(found):
+        show(line)
+
+
+def _lines(found: AdaptReport) -> list[str]:
+    labels = "the data's labels" if found.labelled else "the dense network's answers"
+    lines = [
+        f"{found.task} with {', '.join(found.families)}, adapted on {found.samples:,} samples",
+        f"{found.held_out:,} samples to calibrate and as many to test with, judged by {labels}",
+    ]
+    if found.cut:
+        lines.append(f"{found.cut:,} samples were longer than the network takes, and cut")
+    if found.skipped:
+        lines.append(f"{len(found.skipped):,} items could not be read and were left out, the first: {found.skipped[0]}")
+    return [*lines, f"Network in {found.folder}; next: adaptrt export {found.folder}"]
