@@ -93,7 +93,7 @@ def export(
 
     show(tables.parity_table(report.parity.rows))
     if report.curve:
-        show(tables.curve_table(report.curve, source.model.task.metric, source.model.dense_macs(), frontier_only=True))
+        show(tables.curve_table(report.curve, report.quality_metric, source.model.dense_macs(), frontier_only=True))
     if own and not report.curve:
         show("It is not calibrated and knows no budgets: give --data, labelled samples in an .npz file")
     show(f"Bundle in {folder}")

@@ -59,11 +59,13 @@ class ExportReport:
         bundle_folder: Where the bundle is.
         parity: Torch against ONNX Runtime.
         curve: Points of the calibration; empty without calibration data.
+        quality_metric: What their quality is; None without them.
     """
 
     bundle_folder: Path
     parity: ParityReport
     curve: list[CurvePoint]
+    quality_metric: str | None = None
 
 
 def export_bundle(
@@ -134,7 +136,7 @@ def export_bundle(
         write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
         run_written(folder, proof.golden, tell)
     journal.unlink(missing_ok=True)
-    return ExportReport(output, proof.parity, bundle.curve)
+    return ExportReport(output, proof.parity, bundle.curve, bundle.quality_metric)
 
 
 def _prepared(source: LoadedModel, *, hard_budgets: bool) -> LoadedModel:
