@@ -19,7 +19,7 @@ from tests.models.adapters.pretrained.tiny_models import FAMILIES, HEADS, length
 POSITIONS = {
     "mpnet": "relative",
     "beit": "pair",
-    **dict.fromkeys(("modernbert", "nomic_bert", "eurobert", "dinov3"), "table"),
+    **dict.fromkeys(("modernbert", "nomic_bert", "eurobert", "dinov3", "dinov3_gated"), "table"),
 }
 
 
