@@ -22,7 +22,7 @@ from adaptrt.models.adapters.pretrained.observed import Observed, Positions, obs
 from adaptrt.models.adapters.pretrained.rows import PretrainedError, Row, find_layers
 from adaptrt.models.adapters.pretrained.sentence import SentenceSettings, sentence_settings
 from adaptrt.models.adapters.pretrained.sizes import input_facts
-from adaptrt.models.adapters.pretrained.splice import encoder_of, first_line, transformers
+from adaptrt.models.adapters.pretrained.splice import encoder_of, first_line, model_kind, transformers
 from adaptrt.models.adapters.pretrained.tail import Tail, weighted_mean
 from adaptrt.models.adapters.pretrained.task_choice import Choice, choose
 from adaptrt.models.adapters.pretrained.weights import fill_block, fill_norm, layer_config, shape_options
@@ -172,7 +172,7 @@ def _loaded(folder: Path, choice: Choice) -> tuple[Any, Mapping[str, Iterable[An
     Raises:
         PretrainedError: It cannot be read.
     """
-    kind = getattr(transformers(), choice.model_class)
+    kind = model_kind(choice.model_class)
     try:
         with _quiet():
             model, info = kind.from_pretrained(

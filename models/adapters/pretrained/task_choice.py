@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptrt.models.adapters.pretrained.rows import PretrainedError
-from adaptrt.models.adapters.pretrained.splice import transformers
+from adaptrt.models.adapters.pretrained.splice import model_kind, transformers
 
 TASK_NAMES = {
     "text-classification": "classification",
@@ -84,11 +84,7 @@ def choose(folder: Path, task: str | None, model_class: str | None) -> Choice:
         model_class = usual if headless or TASK_NAMES[corrected] == TASK_NAMES[wanted] else None
     if model_class is None:
         model_class = saved_as if task is None else _class_for(folder, wanted, saved_as)
-    if getattr(transformers(), model_class, None) is None:
-        raise PretrainedError(
-            f"got model class {model_class!r}, expected a class of transformers {transformers().__version__}; install "
-            "the version that the model was made with"
-        )
+    model_kind(model_class)
     return Choice(TASK_NAMES[wanted], model_class, saved_as)
 
 
@@ -128,12 +124,7 @@ def _tasks_manager() -> Any:
 
 def _inferred(name: str) -> str:
     """Optimum's task of a class."""
-    kind = getattr(transformers(), name, None)
-    if kind is None:
-        raise PretrainedError(
-            f"got architecture {name!r}, expected a class of transformers {transformers().__version__}; install the "
-            "version that the model was made with"
-        )
+    kind = model_kind(name)
     try:
         return str(_tasks_manager().infer_task_from_model(kind, library_name="transformers"))
     except ValueError as error:

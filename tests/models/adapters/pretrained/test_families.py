@@ -12,6 +12,7 @@ from adaptrt.models import load_folder, save_model
 from adaptrt.models.adaptation import adapt
 from adaptrt.models.adapters.pretrained.check import TOLERANCE
 from adaptrt.models.adapters.pretrained.load import load_pretrained, read_pretrained
+from adaptrt.models.adapters.pretrained.tail import reduced
 from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.network import Network
 from tests.models.adapters.pretrained.tiny_models import FAMILIES, HEADS, length_of, saved, towers
@@ -95,6 +96,27 @@ def test_images_of_another_size_have_interpolated_positions(family: str, tmp_pat
         wanted = model(**images, **asked)[0]
         given = network.run(images, {}).outputs["last_hidden_state"]
     torch.testing.assert_close(given, wanted, atol=5e-5, rtol=1e-4)
+
+
+def test_the_vector_of_clip_is_its_pooled_output(tmp_path: Path) -> None:
+    folder, model = saved(tmp_path, "clip_vision")
+    network = read_pretrained(folder, task="embedding").network
+    images = network.example_inputs(2)
+    with torch.no_grad():
+        given = network.run(images, {}).outputs["sentence_embedding"]
+        torch.testing.assert_close(given, model(**images).pooler_output, atol=1e-5, rtol=1e-4)
+
+
+def test_means_leave_out_the_prefix_and_what_is_gone() -> None:
+    hidden = torch.arange(24.0).reshape(1, 6, 4)
+    place, valid = torch.tensor([[0, 2, 3, 5, 0, 0]]), torch.tensor([[True, True, True, True, False, False]])
+    first, second = hidden[0, 0], hidden[0, 1]
+    cut = reduced(hidden, "first and mean", valid, 3, place)[0]
+    assert torch.equal(cut[0], first) and len(cut) == 4
+    torch.testing.assert_close(cut[3], hidden[0, 2:4].mean(0))  # places 3 and 5; 2 is of the prefix, the rest padding
+    torch.testing.assert_close(reduced(hidden, "first and mean", None, 2)[0, 2], hidden[0, 2:].mean(0))
+    torch.testing.assert_close(reduced(hidden, "mean", valid)[0, 0], hidden[0, :4].mean(0))
+    assert torch.equal(reduced(hidden, "first two")[0], torch.stack([first, second]))
 
 
 def test_turned_positions_need_no_interpolation(tmp_path: Path) -> None:

@@ -170,10 +170,11 @@ def test_a_head_for_another_task_may_be_left_over(tmp_path: Path) -> None:
     ("changes", "options", "message"),
     [
         ({"architectures": None}, {}, "names no architecture"),
-        ({"architectures": ["BertForTheFuture"]}, {}, "got architecture 'BertForTheFuture', expected a class of"),
+        ({"architectures": ["BertForTheFuture"]}, {}, "got model class 'BertForTheFuture', expected a model of"),
+        ({"architectures": ["pipeline"]}, {}, "got model class 'pipeline', expected a model of transformers"),
         ({}, {"task": "translation"}, "got task 'translation', expected one of text-classification"),
         ({}, {"length": 41}, "got texts of 41 tokens, expected 2 to 40"),
-        ({}, {"model_class": "BertForTheFuture"}, "got architecture 'BertForTheFuture', expected a class"),
+        ({}, {"model_class": "BertForTheFuture"}, "got model class 'BertForTheFuture'"),
         ({"hidden_act": "mish"}, {}, "got the activation 'mish', expected one of gelu"),
         ({"architectures": ["BertForMaskedLM"]}, {}, "got BertForMaskedLM, which is for fill-mask"),
     ],
