@@ -23,7 +23,7 @@ from adaptrt.models.adapters.pretrained.rows import PretrainedError, Row, find_l
 from adaptrt.models.adapters.pretrained.sentence import SentenceSettings, sentence_settings
 from adaptrt.models.adapters.pretrained.sizes import input_facts
 from adaptrt.models.adapters.pretrained.splice import encoder_of, first_line, model_kind, transformers
-from adaptrt.models.adapters.pretrained.tail import Tail, weighted_mean
+from adaptrt.models.adapters.pretrained.tail import Tail, projection_of, weighted_mean
 from adaptrt.models.adapters.pretrained.task_choice import Choice, choose
 from adaptrt.models.adapters.pretrained.weights import fill_block, fill_norm, layer_config, shape_options
 from adaptrt.models.block import Block
@@ -132,7 +132,8 @@ def build_network(
 
     row, layers = find_layers(model)
     path = next(iter(layers))
-    base = "" if choice.task in ("feature-extraction", "embedding") else path.partition(".")[0]
+    headless = choice.task in ("feature-extraction", "embedding") and projection_of(model) is None
+    base = "" if headless else path.partition(".")[0]
     facts = input_facts(model, layer_config(model, path), length, sentence, at)
     sketch = PretrainedConfig(
         task=choice.task,
@@ -220,7 +221,8 @@ def _observed(
 
 def _final_norm(model: nn.Module, observed: Observed, task: str) -> nn.Module | None:
     """What normalises tokens before a head; CLIP normalises the one that stands for the image only."""
-    pooled_only = getattr(model, "post_layernorm", None) if task == "embedding" else None
+    modules = dict(model.named_modules()) if task == "embedding" else {}
+    pooled_only = next((modules[path] for path in modules if path.endswith("post_layernorm")), None)
     return observed.final_norm or pooled_only
 
 
@@ -248,6 +250,8 @@ def _wanted(
         return {names[0]: observed.outputs[0]}
     if shape.task != "embedding":
         return {name: observed.outputs[name] for name in names}
+    if shape.base:
+        return {names[0]: observed.outputs["image_embeds"]}
     hidden, mask = _normed(norm, observed), inputs.get("attention_mask")
     if shape.pooling == "first":
         vector = hidden[:, 0]
@@ -266,7 +270,7 @@ def _fill(
     positions: Positions,
     norm: nn.Module | None,
     model: nn.Module,
-    tail: Tail | None,
+    tail: nn.Module | None,
 ) -> None:
     """Give a network the weights of a model."""
     for number, (block, call) in enumerate(zip(network.blocks, observed.calls, strict=True)):
@@ -295,16 +299,17 @@ def _needed(
     shape: PretrainedConfig,
     layers: Mapping[str, nn.Module],
     norm: nn.Module | None,
-    tail: Tail | None,
+    tail: nn.Module | None,
 ) -> set[str]:
     """Names of the model's parameters that the network is made of."""
     base = f"{shape.base}." if shape.base else ""
     left_out = tuple(f"{base}{path}." for path in shape.unused)
     needed = {name for name, _ in model.named_parameters() if name.startswith(base) and not name.startswith(left_out)}
     needed |= {f"{path}.{name}" for path, layer in layers.items() for name, _ in layer.named_parameters()}
-    needed |= set() if tail is None else {name for name, _ in tail.model.named_parameters()}
-    if norm is not None:
-        own = {id(parameter) for parameter in norm.parameters()}
+    if isinstance(tail, Tail):
+        needed |= {name for name, _ in tail.model.named_parameters()}
+    for module in (norm, tail):
+        own = set() if module is None else {id(parameter) for parameter in module.parameters()}
         needed |= {name for name, parameter in model.named_parameters() if id(parameter) in own}
     return needed
 

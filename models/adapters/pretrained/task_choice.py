@@ -29,7 +29,7 @@ _WITHOUT_HEAD = ("feature-extraction", "embedding")
 
 CORRECTED = {
     "CLIPModel": ("feature-extraction", "CLIPVisionModel"),
-    "CLIPVisionModelWithProjection": ("feature-extraction", "CLIPVisionModel"),
+    "CLIPVisionModelWithProjection": ("embedding", "CLIPVisionModelWithProjection"),
     "CLIPTextModelWithProjection": ("feature-extraction", "CLIPTextModel"),
     "SiglipModel": ("feature-extraction", "SiglipVisionModel"),
     "SiglipTextModel": ("feature-extraction", "SiglipTextModel"),
@@ -39,6 +39,10 @@ CORRECTED = {
 }
 """What Optimum does not know or what is no encoder alone: the task, and the class to load. Of two towers it is
 the one that sees."""
+
+
+_PROJECTED = dict.fromkeys(("CLIPModel", "CLIPVisionModelWithProjection"), "CLIPVisionModelWithProjection")
+"""Of which class an embedding is what the checkpoint was trained to give."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ def choose(folder: Path, task: str | None, model_class: str | None) -> Choice:
             f"got {saved_as}, which is for {wanted}, expected one of {', '.join(TASK_NAMES)}; name the task "
             "'feature-extraction' to use its encoder alone"
         )
+    if model_class is None and TASK_NAMES[wanted] == "embedding":
+        model_class = _PROJECTED.get(saved_as)
     if model_class is None and corrected:
         headless = {TASK_NAMES[corrected], TASK_NAMES[wanted]} <= set(_WITHOUT_HEAD)
         model_class = usual if headless or TASK_NAMES[corrected] == TASK_NAMES[wanted] else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from adaptrt.models.adapters.pretrained.check import TOLERANCE
 from adaptrt.models.adapters.pretrained.load import load_pretrained, read_pretrained
 from adaptrt.models.adapters.pretrained.tail import reduced
 from adaptrt.models.families.acm import ACMConfig
+from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.network import Network
 from tests.models.adapters.pretrained.tiny_models import FAMILIES, HEADS, length_of, saved, towers
 
@@ -105,6 +107,29 @@ def test_the_vector_of_clip_is_its_pooled_output(tmp_path: Path) -> None:
     with torch.no_grad():
         given = network.run(images, {}).outputs["sentence_embedding"]
         torch.testing.assert_close(given, model(**images).pooler_output, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["CLIPVisionModelWithProjection", "CLIPModel"])
+def test_the_vector_of_clip_with_a_projection_is_its_image_embedding(architecture: str, tmp_path: Path) -> None:
+    import transformers
+
+    sizes: dict[str, Any] = {"projection_dim": 12}
+    if architecture == "CLIPModel":
+        sizes |= {"vision_config": {**FAMILIES["clip_vision"][1], **sizes}, "text_config": FAMILIES["clip_text"][1]}
+    else:
+        sizes |= FAMILIES["clip_vision"][1]
+    kind = getattr(transformers, architecture)
+    torch.manual_seed(2)
+    kind(kind.config_class(**sizes)).save_pretrained(tmp_path)
+    found = read_pretrained(tmp_path, task="embedding")
+    model = transformers.CLIPVisionModelWithProjection.from_pretrained(tmp_path).eval()
+    images = found.network.example_inputs(2)
+    adaptive = adapt(found.network, images, acm=ACMConfig(2), exits=ExitConfig((1,), "certainty"))
+    with torch.no_grad():
+        given = found.network.run(images, {}).outputs["sentence_embedding"]
+        assert given.shape == (2, 12)
+        torch.testing.assert_close(given, model(**images).image_embeds, atol=1e-5, rtol=1e-4)
+    assert torch.equal(adaptive.exit_heads[0].tail.weight, model.visual_projection.weight)  # type: ignore[union-attr, operator]
 
 
 def test_means_leave_out_the_prefix_and_what_is_gone() -> None:
