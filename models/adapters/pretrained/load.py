@@ -156,7 +156,7 @@ def build_network(
     shape = dataclasses.replace(sketch, **options, **positions.options)
     shape = measured_embedding(shape, model, whole)
     shape, tail = measured_head(shape, model, _normed(norm, observed), observed.outputs)
-    _require_weights(info, _needed(model, shape, layers, norm, tail), shape, choice)
+    _require_weights(info, _needed(model, shape, layers, norm, tail), _layer_groups(model, shape), choice)
     network = Network(PretrainedAdapter(shape)).eval()
     _fill(network, observed, row, positions, norm, model, tail)
     inputs = example_inputs(shape, CHECKED_SAMPLES)
@@ -315,9 +315,11 @@ def _needed(
 
 
 def _require_weights(
-    info: Mapping[str, Iterable[Any]], needed: set[str], shape: PretrainedConfig, choice: Choice
+    info: Mapping[str, Iterable[Any]], needed: set[str], groups: tuple[str, ...], choice: Choice
 ) -> None:
     """Check that the checkpoint had all weights and, of the layers, no others.
+
+    Of a class of its own it may have no others at all. Else heads for other tasks and other towers are left over.
 
     Raises:
         PretrainedError: It did not.
@@ -330,14 +332,20 @@ def _require_weights(
             f"the checkpoint of {choice.architecture} lacks {missing[0]}{_more(missing)} of {choice.model_class}, "
             f"expected all weights for {choice.task}; name the task that it was trained for, or save it again"
         )
-    group = shape.layers[0].rpartition(".")[0]
     own = choice.architecture == choice.model_class
-    extra = sorted(str(name) for name in info.get("unexpected_keys", ()) if own or f".{group}." in f".{name}")
+    extra = sorted(str(name) for name in info.get("unexpected_keys", ()) if own or str(name).startswith(groups))
     if extra:
         raise PretrainedError(
             f"the checkpoint of {choice.architecture} has {extra[0]}{_more(extra)}, which {choice.model_class} does "
             "not read, expected no weights beyond the model's; merge or remove them and save it again"
         )
+
+
+def _layer_groups(model: Any, shape: PretrainedConfig) -> tuple[str, ...]:
+    """What the names of layers' weights begin with in checkpoints of this model, with a head or without."""
+    group = shape.layers[0].rpartition(".")[0]
+    prefixes = {"", shape.base, getattr(model, "base_model_prefix", "")}
+    return tuple(f"{prefix}.{group}.".lstrip(".") for prefix in prefixes)
 
 
 def _more(names: list[str]) -> str:

@@ -29,7 +29,7 @@ _WITHOUT_HEAD = ("feature-extraction", "embedding")
 
 CORRECTED = {
     "CLIPModel": ("feature-extraction", "CLIPVisionModel"),
-    "CLIPVisionModelWithProjection": ("embedding", "CLIPVisionModelWithProjection"),
+    "CLIPVisionModelWithProjection": ("feature-extraction", "CLIPVisionModel"),
     "CLIPTextModelWithProjection": ("feature-extraction", "CLIPTextModel"),
     "SiglipModel": ("feature-extraction", "SiglipVisionModel"),
     "SiglipTextModel": ("feature-extraction", "SiglipTextModel"),
@@ -74,8 +74,8 @@ def choose(folder: Path, task: str | None, model_class: str | None) -> Choice:
     saved_as = _architecture(folder)
     if task is not None and task not in TASK_NAMES:
         raise PretrainedError(f"got task {task!r}, expected one of {', '.join(TASK_NAMES)}")
-    if task is None and (folder / "modules.json").is_file():
-        task = "sentence-similarity"
+    if task is None and ((folder / "modules.json").is_file() or saved_as == "CLIPVisionModelWithProjection"):
+        task = "embedding"
     corrected, usual = CORRECTED.get(saved_as, ("", saved_as))
     wanted = task or corrected or _inferred(model_class or saved_as)
     if wanted not in TASK_NAMES or (saved_as.endswith("ForConditionalGeneration") and task is None):

@@ -121,6 +121,11 @@ def test_the_vector_of_clip_with_a_projection_is_its_image_embedding(architectur
     kind = getattr(transformers, architecture)
     torch.manual_seed(2)
     kind(kind.config_class(**sizes)).save_pretrained(tmp_path)
+    tower = read_pretrained(tmp_path, task="feature-extraction").network
+    assert tower.config.model_class == "CLIPVisionModel" and tower.config.modality == "image"
+    if architecture == "CLIPModel":
+        words = read_pretrained(tmp_path, task="feature-extraction", model_class="CLIPTextModel").network
+        assert words.config.modality == "text" and words.config.causal
     found = read_pretrained(tmp_path, task="embedding")
     model = transformers.CLIPVisionModelWithProjection.from_pretrained(tmp_path).eval()
     images = found.network.example_inputs(2)

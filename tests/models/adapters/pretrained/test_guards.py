@@ -161,6 +161,13 @@ def test_weights_beyond_the_models_are_named(tmp_path: Path) -> None:
     one_line(caught)
 
 
+def test_layers_beyond_the_models_are_named_beside_a_head_that_is_left_over(tmp_path: Path) -> None:
+    folder, _ = saved(tmp_path, "bert", "BertForSequenceClassification")
+    rewritten(folder, num_hidden_layers=1)
+    with refused(r"has \S*encoder.layer.1\S* and 15 more, which BertModel does not read"):
+        load_pretrained(folder, task="feature-extraction")
+
+
 def test_a_head_for_another_task_may_be_left_over(tmp_path: Path) -> None:
     folder, _ = saved(tmp_path, "bert", "BertForSequenceClassification")
     assert load_pretrained(folder, task="feature-extraction").model.task.name == "feature-extraction"
