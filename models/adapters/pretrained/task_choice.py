@@ -78,7 +78,8 @@ def choose(folder: Path, task: str | None, model_class: str | None) -> Choice:
         task = "embedding"
     corrected, usual = CORRECTED.get(saved_as, ("", saved_as))
     wanted = task or corrected or _inferred(model_class or saved_as)
-    if wanted not in TASK_NAMES or (saved_as.endswith("ForConditionalGeneration") and task is None):
+    writes = wanted == "automatic-speech-recognition" and saved_as.endswith("ForConditionalGeneration")
+    if wanted not in TASK_NAMES or writes:
         raise PretrainedError(
             f"got {saved_as}, which is for {wanted}, expected one of {', '.join(TASK_NAMES)}; name the task "
             "'feature-extraction' to use its encoder alone"

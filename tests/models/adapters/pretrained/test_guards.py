@@ -228,10 +228,18 @@ def test_image_sizes_that_are_not_possible_are_refused(family: str, size: int, m
     one_line(caught)
 
 
+def test_transcripts_with_another_blank_are_refused(tmp_path: Path) -> None:
+    folder, _ = saved(tmp_path, "wav2vec2", "Wav2Vec2ForCTC", pad_token_id=3)
+    with refused("got 3 as the blank among the symbols, expected 0") as caught:
+        load_pretrained(folder, length=400)
+    one_line(caught)
+
+
 def test_an_encoder_of_a_model_that_writes_is_asked_for(tmp_path: Path) -> None:
     folder, _ = saved(tmp_path, "whisper", "WhisperForConditionalGeneration")
-    with refused("which is for automatic-speech-recognition.*name the task 'feature-extraction'"):
-        load_pretrained(folder)
+    for task in (None, "automatic-speech-recognition"):
+        with refused("which is for automatic-speech-recognition.*name the task 'feature-extraction'"):
+            load_pretrained(folder, task=task)
     assert read_pretrained(folder, task="feature-extraction").network.config.encoder_only
 
 
