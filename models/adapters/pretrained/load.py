@@ -137,7 +137,7 @@ def build_network(
     facts = input_facts(model, layer_config(model, path), length, sentence, at)
     sketch = PretrainedConfig(
         task=choice.task,
-        made_of=json.loads(model.config.to_json_string(use_diff=False)),
+        made_of=_made_of(model, at),
         model_class=choice.model_class,
         encoder_only=encoder_only,
         base=base,
@@ -203,6 +203,13 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def _made_of(model: Any, folder: Path | None) -> dict[str, Any]:
+    """A model's configuration with the name of its folder: where that lies is nobody's business."""
+    content: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
+    content["_name_or_path"] = "" if folder is None else folder.resolve().name
+    return content
 
 
 def _observed(
