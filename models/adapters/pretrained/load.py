@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from adaptrt.models.adapters.pretrained.adapter import PretrainedAdapter, example_inputs
 from adaptrt.models.adapters.pretrained.check import Difference, compare, require_same
 from adaptrt.models.adapters.pretrained.config import PretrainedConfig
-from adaptrt.models.adapters.pretrained.image_size import resized
+from adaptrt.models.adapters.pretrained.image_size import processor_size, resized
 from adaptrt.models.adapters.pretrained.measure import measured_embedding, measured_head
 from adaptrt.models.adapters.pretrained.observed import Observed, Positions, observe, read_positions
 from adaptrt.models.adapters.pretrained.rows import PretrainedError, Row, find_layers
@@ -68,7 +68,8 @@ def load_pretrained(
         task: As Optimum names it; None: what the checkpoint is for.
         length: Most tokens of a text, or samples of a sound; None: what the folder says, at most 512 tokens, or ten
             seconds at 16 kHz. Shares of work are of a text of this length.
-        image_size: Height and width of images; None: what the checkpoint was trained with.
+        image_size: Height and width of images; None: what the checkpoint's processor gives, or the size that it was
+            trained with.
         model_class: Class of transformers to load it as, such as ``CLIPTextModel`` of a model with two towers.
 
     Raises:
@@ -95,6 +96,8 @@ def read_pretrained(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, info, encoder_only = _loaded(folder, choice)
+        if image_size is None and getattr(model, "main_input_name", "") == "pixel_values":
+            image_size = processor_size(folder)
         if image_size is not None:
             model = resized(model, image_size)
             model.set_attn_implementation("eager")

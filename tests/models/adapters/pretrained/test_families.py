@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,22 @@ def test_images_of_another_size_have_interpolated_positions(family: str, tmp_pat
         wanted = model(**images, **asked)[0]
         given = network.run(images, {}).outputs["last_hidden_state"]
     torch.testing.assert_close(given, wanted, atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({"crop_size": {"height": 24, "width": 24}, "size": {"shortest_edge": 32}}, 24),
+        ({"size": {"height": 20, "width": 20}}, 20),
+        ({"size": {"shortest_edge": 32}, "do_center_crop": False, "crop_size": 24}, 16),
+        ({}, 16),
+    ],
+)
+def test_images_are_of_the_size_that_the_processor_gives(settings: dict[str, Any], size: int, tmp_path: Path) -> None:
+    folder, _ = saved(tmp_path, "dinov2")
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    assert read_pretrained(folder, task="feature-extraction").network.config.input_size == (3, size, size)
+    assert read_pretrained(folder, task="embedding", image_size=8).network.config.input_size == (3, 8, 8)
 
 
 def test_the_vector_of_clip_is_its_pooled_output(tmp_path: Path) -> None:
