@@ -22,7 +22,7 @@ adaptrt adapt my-classifier --data reviews.csv --text-column text --label-column
 
 
 @click.command(cls=Verb, examples=_EXAMPLES)
-@click.argument("model", type=PATH)
+@click.argument("model")
 @click.option("--data", type=PATH, required=True, help="Texts, pictures, recordings; see below.")
 @click.option("--output", type=PATH, help="Folder of the network; default: build/models/NAME.")
 @click.option("--work", type=PATH, help="Folder for checkpoints and activations; default: build/adapt/NAME.")
@@ -47,7 +47,7 @@ adaptrt adapt my-classifier --data reviews.csv --text-column text --label-column
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="All randomness.")
 @json_option
 def adapt(
-    model: Path,
+    model: str,
     data: Path,
     output: Path | None,
     work: Path | None,
@@ -68,7 +68,7 @@ def adapt(
 ) -> None:
     """Make a pretrained MODEL adaptive; no labels needed.
 
-    MODEL is a folder as transformers writes it.
+    MODEL is a folder as transformers writes it, or a name on the hub where there is a network.
 
     DATA is a .txt file with a text a line; a .csv, .jsonl or .parquet table; a folder of pictures or of wav files; a
     folder that the package datasets saved; or an .npz file with an array for each input. The network learns to give the
@@ -78,7 +78,7 @@ def adapt(
     """
     from adaptrt.models.training.precision import choose_precision, keep_choice
 
-    name = model.resolve().name
+    name = Path(model).resolve().name
     output, work = output or Path("build/models") / name, work or Path("build/adapt") / name
     if hours is not None and not 0 < hours < 10_000:
         raise click.UsageError(f"got --hours {hours:g}, expected a number above 0")
@@ -87,10 +87,14 @@ def adapt(
     from adaptrt.cli.output import note, show, show_json
     from adaptrt.cli.progress import steps_shown, training_shown
     from adaptrt.export.pretrained.adapt_folder import AdaptRequest, adapt_folder
+    from adaptrt.models.adapters.pretrained.hub import checkpoint_folder
 
     wanted = None if families is None else tuple(part.strip() for part in families.split(",") if part.strip())
     if wanted == ():
         raise click.UsageError("got --families without a name, expected some of acm,exits,tokens")
+    if not data.exists():
+        raise CommandError(f"got data {str(data)!r}, expected a file or folder that is there; look for a typing error")
+    checkpoint_folder(model)  # before anything is written for it
     keep_on_interrupt(f"checkpoints are kept in {work}; the same command goes on from there")
     try:
         work.mkdir(parents=True, exist_ok=True)

@@ -120,8 +120,8 @@ def _read_config(path: Path) -> tuple[str, AnyConfig, str | None]:
         content = json.loads(path.read_text())
         if "architecture" not in content and "architectures" in content:
             raise ModelFolderError(
-                f"got a checkpoint of transformers in {path.parent}, expected an adaptive model; read it with "
-                "adaptrt.models.load_pretrained, adapt it and save it"
+                f"got a checkpoint of transformers in {path.parent}, expected an adaptive model; make it one with "
+                "`adaptrt adapt`, which takes some data and no labels"
             )
         architecture = content["architecture"]
         if architecture not in architectures():

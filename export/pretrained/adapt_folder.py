@@ -19,6 +19,7 @@ from adaptrt.export.description import input_specs
 from adaptrt.export.errors import ExportError
 from adaptrt.export.preprocessing.folder import Preprocessing, read_preprocessing
 from adaptrt.export.pretrained.samples import Prepared, make_samples
+from adaptrt.models.adapters.pretrained.hub import checkpoint_folder
 from adaptrt.models.adapters.pretrained.load import load_pretrained
 from adaptrt.models.adapters.pretrained.preprocessing_files import copy_preprocessing
 from adaptrt.models.data.files import RawData, classes_of, read_files
@@ -51,7 +52,7 @@ class AdaptRequest:
     """What is asked for.
 
     Attributes:
-        model: Folder of the checkpoint.
+        model: Folder of the checkpoint, or its name on the hub.
         data: File or folder of samples.
         output: Folder of the adaptive network.
         work: For checkpoints, activations and memory maps.
@@ -65,7 +66,7 @@ class AdaptRequest:
         settings: Of the training; its families are not read.
     """
 
-    model: Path
+    model: str
     data: Path
     output: Path
     work: Path
@@ -116,20 +117,20 @@ def adapt_folder(request: AdaptRequest, report: Report, tell: Tell = lambda _wha
         AdaptrtError: The checkpoint, the data, or the families do not fit, or something cannot be written.
     """
     _check_output(request.output)
-    if not request.model.is_dir():
-        raise ExportError(
-            f"got model {str(request.model)!r}, expected a folder with config.json and weights; download it where "
-            "there is a network, and name its folder"
+    if not request.data.exists():
+        raise DataError(
+            f"got data {str(request.data)!r}, expected a file or folder that is there; look for a typing error"
         )
+    model = checkpoint_folder(request.model)
     tell("loading the model", 0.0)
-    source = load_pretrained(request.model, task=request.task, length=request.length)
+    source = load_pretrained(model, task=request.task, length=request.length)
     dense = source.model
     assert isinstance(dense, Network)
     families = chosen_families(dense, request.families, request.learners)
     settings = AdaptSettings(**{**request.settings, **families})
     request.work.mkdir(parents=True, exist_ok=True)
     files = request.work / PREPROCESSING
-    copy_preprocessing(request.model, files)
+    copy_preprocessing(model, files)
     tell("reading the data", 0.0)
     raw = read_files(request.data, text_column=request.text_column, label_column=request.label_column)
     recipes = Preprocessing() if raw.arrays is not None else _recipes(dense, files)
@@ -297,7 +298,7 @@ def _write(
         log = request.work / "losses.json"
         if log.is_file():
             shutil.copyfile(log, partial / "losses.json")
-        about = {"made_of": request.model.resolve().name, "data": request.data.name, "follows_dense": follows_dense}
+        about = {"made_of": Path(request.model).name, "data": request.data.name, "follows_dense": follows_dense}
         write_atomically(partial / "adapted.json", (json.dumps(about, indent=2) + "\n").encode())
         if output.exists():
             shutil.rmtree(output)

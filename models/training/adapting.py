@@ -15,7 +15,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -41,6 +43,8 @@ _LAYERS_SHARE = 0.12
 _QUANTILES = 512
 _CALIBRATION = 256
 """Samples from which contributions of hidden units are taken."""
+_COMPARED = 8
+"""Samples that tell one run's data from another's."""
 _TIMED_STEPS = 3
 LEAST_JOINT_STEPS = 20
 
@@ -147,34 +151,48 @@ def adapt_network(dense: Network, samples: Samples, settings: AdaptSettings, fol
     if len(samples) < settings.batch:
         raise ValueError(f"got {len(samples)} samples, expected at least one batch of {settings.batch}; give more")
     started = time.monotonic()
-    _claim(folder, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _described(dense, samples, settings)
+    _refuse_others(folder, run)
     dense = dense.eval()
     dense.requires_grad_(False)
     torch.manual_seed(settings.seed)
     calibration = samples.batch(samples.order(min(_CALIBRATION, len(samples)), settings.seed, 0)[0])
     adaptive = adapt(dense, calibration, acm=settings.acm, pruning=settings.pruning, exits=settings.exits)
     adaptive.requires_grad_(True)
+    plan = _plan(dense, adaptive, samples, settings, folder, started)
+    write_atomically(folder / SETTINGS_FILE, run)
     log: dict[str, list[tuple[int, float]]] = {}
     if settings.acm is not None:
         _by_layer(dense, adaptive, samples, settings, folder, report, log)
-    plan = _plan(dense, adaptive, samples, settings, folder, started)
     joint = joint_phase(dense, adaptive, samples, settings, plan.joint_steps)
     log["joint"] = run_steps(joint, seed=settings.seed, checkpoint=folder / "joint.pt", report=report)
     write_atomically(folder / LOG_FILE, (json.dumps(log) + "\n").encode())
     return adaptive.eval()
 
 
-def _claim(folder: Path, settings: AdaptSettings) -> None:
-    """Record the settings beside the checkpoints, and refuse those of another run."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _described(dense: Network, samples: Samples, settings: AdaptSettings) -> bytes:
+    """What tells one run from another: its settings, and of the network and the samples a sum over some of them."""
+    weights = list(dense.parameters())
+    parts = [weights[0], weights[-1], *samples.batch(np.arange(min(_COMPARED, len(samples)))).values()]
+    summed = [crc32(np.ascontiguousarray(part.detach().numpy()).tobytes()) for part in parts]
+    return json.dumps(
+        {**dataclasses.asdict(settings), "samples": len(samples), "content": summed}, indent=2, sort_keys=True
+    ).encode()
+
+
+def _refuse_others(folder: Path, run: bytes) -> None:
+    """Refuse a folder with the checkpoints of another run.
+
+    Raises:
+        CheckpointError: It is one.
+    """
     path = folder / SETTINGS_FILE
-    own = json.dumps(dataclasses.asdict(settings), indent=2, sort_keys=True).encode()
-    if path.exists() and path.read_bytes() != own:
+    if path.exists() and path.read_bytes() != run:
         raise CheckpointError(
-            f"{folder} holds checkpoints of a run with other settings; remove it, or name another --work folder, to "
-            "start afresh"
+            f"{folder} holds checkpoints of a run with other settings, another model or other data; remove it, or name "
+            "another --work folder, to start afresh"
         )
-    write_atomically(path, own)
 
 
 def _by_layer(
@@ -303,10 +321,11 @@ def _plan(
         plan = Plan(settings.joint_steps)
     else:
         seconds = _seconds(joint_phase(dense, adaptive, samples, settings, 1), adaptive)
+        part = 1.0 if settings.acm is None else 1 - _LAYERS_SHARE
         spent = time.monotonic() - started
-        steps = int((3600 * settings.hours - spent) / seconds)
+        steps = int((3600 * settings.hours * part - spent) / seconds)
         if steps < LEAST_JOINT_STEPS:
-            needed = (spent + 1.1 * LEAST_JOINT_STEPS * seconds) / 3600
+            needed = (spent + 1.1 * LEAST_JOINT_STEPS * seconds) / part / 3600
             raise TrainingError(
                 f"got {settings.hours:g} hours, expected at least {needed:.2g} for this network on this machine; give "
                 "more time"

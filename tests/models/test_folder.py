@@ -159,7 +159,7 @@ def test_an_unusable_configuration_is_named(folder: Path, change: dict[str, obje
 
 def test_a_checkpoint_of_transformers_is_told_how_to_become_a_model(folder: Path) -> None:
     (folder / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}')
-    with pytest.raises(ModelFolderError, match=r"got a checkpoint of transformers in .*load_pretrained") as caught:
+    with pytest.raises(ModelFolderError, match=r"got a checkpoint of transformers in .*`adaptrt adapt`") as caught:
         load_model(str(folder))
     assert "\n" not in str(caught.value)
 

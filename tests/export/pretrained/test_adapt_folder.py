@@ -85,7 +85,7 @@ def texts(count: int = 80) -> list[str]:
 
 
 def adapted(model: Path, data: Path, folder: Path, **more: Any) -> AdaptReport:
-    request = AdaptRequest(model, data, folder / "out", folder / "work", settings=SETTINGS, **more)
+    request = AdaptRequest(str(model), data, folder / "out", folder / "work", settings=SETTINGS, **more)
     return adapt_folder(request, quiet)
 
 
@@ -198,7 +198,7 @@ def _no_tokenizer(folder: Path, model: Path) -> tuple[Path, Path]:
     ("make", "said"),
     [
         (_lines(6), "got 6 samples, expected at least"),
-        (lambda folder, _: (Path("some/hub-id"), folder), "expected a folder with config.json and weights"),
+        (lambda folder, _: (Path("no-such-folder"), folder), "expected a folder with config.json and weights"),
         (lambda folder, model: (model, folder / "none.txt"), "expected a file or folder that is there"),
         (_pictures, "got data of kind image, expected text"),
         (_no_tokenizer, "got data of kind text, expected"),
