@@ -37,7 +37,6 @@ from adaptrt.export.staging import check_replaceable, staged_folder, write_file
 from adaptrt.models.data.split import DataSplits
 from adaptrt.models.folder import LoadedModel
 from adaptrt.models.staged_network import StagedNetwork
-from adaptrt.models.tasks.following import following
 from adaptrt.runtime.bundle.bundle_file import (
     BUNDLE_FILE,
     CurvePoint,
@@ -130,7 +129,7 @@ def export_bundle(
                 evaluations=evaluations,
                 progress=tell,
                 journal=journal,
-                task=following(source.model.task) if calibration.follows_dense else source.model.task,
+                task=source.model.task,
                 rule=source.model.exit_rule,
             )
         write_file(folder / BUNDLE_FILE, encode_bundle(bundle))

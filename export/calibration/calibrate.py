@@ -27,6 +27,7 @@ from adaptrt.export.calibration.stage_records import (
 from adaptrt.export.errors import CalibrationError
 from adaptrt.export.staging import write_file
 from adaptrt.models.tasks import Task
+from adaptrt.models.tasks.following import following
 from adaptrt.runtime import load
 from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, CurvePoint, Knob, encode_bundle
 from adaptrt.runtime.bundle.schema import PRICE_KNOB
@@ -125,6 +126,8 @@ def calibrate_loaded(
     if points < 2:
         raise CalibrationError(f"got {points} points, expected at least 2")
     task = task or bundle_task(model.bundle)
+    if data.follows_dense:
+        task = following(task)
     about = describe(data)
     if not has_combinations(model.bundle):
         curve = sweep(model, data, points=points, progress=progress, task=task)
