@@ -155,9 +155,7 @@ def _write_bundle(
         assert source.dense is not None
         progress("tracing the dense model", 0.0)
         saved = save_graph(trace_dense(source.dense), folder / DENSE_FILE)
-        dense = msgspec.structs.replace(
-            dense, file=saved.file, sha256=saved.sha256, external_data=saved.external_data
-        )
+        dense = msgspec.structs.replace(dense, file=saved.file, sha256=saved.sha256, external_data=saved.external_data)
     adapted = LoadedModel(source.name, network, source.dense, None)
     bundle = describe_bundle(adapted, stages, save_stages(stages, folder), ops, dense)
     write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
