@@ -95,7 +95,9 @@ def estimate_model(
             for number, batch in enumerate(batches):
                 end = monotonic() + (begin + seconds - monotonic()) / (len(batches) - number)
                 measured[batch] = measurement.run(batch, end, progress)
-            engines = {name: (process.engine, BACKENDS[process.backend].target or None) for name, process in rivals.items()}
+            engines = {
+                name: (process.engine, BACKENDS[process.backend].target or None) for name, process in rivals.items()
+            }
     made = tuple(_rival(name, *engine, measured) for name, engine in engines.items())
     rows = tuple(_rows(candidates, measured, INT8 in rivals))
     return Estimate(
@@ -226,9 +228,7 @@ def _repeated(candidate: Candidate, index: int) -> bool:
     return index > 0 and candidate.settings[index].knobs == candidate.settings[index - 1].knobs
 
 
-def _rival(
-    name: str, engine: str, target: str | None, measured: Mapping[int, Mapping[str, list[float]]]
-) -> Rival:
+def _rival(name: str, engine: str, target: str | None, measured: Mapping[int, Mapping[str, list[float]]]) -> Rival:
     return Rival(
         name,
         engine,

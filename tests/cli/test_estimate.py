@@ -134,9 +134,7 @@ def test_a_static_model_beats_everything():
 
 def test_one_family_is_beaten_and_another_is_not():
     static = [DENSE, rival(INT8, b1=0.4)]
-    said = advise(
-        static, [*rows("acm", SHARES, b1=(1.0, 0.9, 0.7, 0.5)), *rows("exits", SHARES, b1=(0.3,) * 4)], [1]
-    )
+    said = advise(static, [*rows("acm", SHARES, b1=(1.0, 0.9, 0.7, 0.5)), *rows("exits", SHARES, b1=(0.3,) * 4)], [1])
     assert "faster than every budget of acm." in said[0]
     assert "slower than every budget of exits" in said[1]
 
