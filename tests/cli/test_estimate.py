@@ -16,7 +16,7 @@ QUICK = ["--batch", 2, "--seconds", 1, "--length", 12]
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
-    saved(folder, "bert", "BertForSequenceClassification", num_hidden_layers=3)
+    saved(folder, "bert", "BertForSequenceClassification", num_hidden_layers=2)
     return folder
 
 

@@ -21,11 +21,13 @@ from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.runtime import load
 from tests.models.adapters.pretrained.tiny_models import saved
 
-DEEPER = {"num_hidden_layers": 3}
+SIZES = {"num_hidden_layers": 3, "intermediate_size": 256}
 
 
-def dense_of(folder: Path, family: str = "bert", length: int | None = None, **changes: Any) -> Any:
-    saved(folder, family, **{**DEEPER, **changes})
+def dense_of(
+    folder: Path, architecture: str = "BertForSequenceClassification", length: int | None = None, **changes: Any
+) -> Any:
+    saved(folder, "bert", architecture, **{**SIZES, **changes})
     return load_dense(folder, length)
 
 
@@ -117,7 +119,7 @@ def test_lengths_that_a_model_does_not_take(tmp_path: Path, length: int) -> None
 def test_no_such_family_or_model(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="expected a folder"):
         load_dense(tmp_path / "missing")
-    source = dense_of(tmp_path / "model", architecture="BertForTokenClassification")
+    source = dense_of(tmp_path / "model", "BertForTokenClassification")
     inputs = full_inputs(source.dense, 2)
     with pytest.raises(ExportError, match="every token needs an answer"):
         make_candidates(source, inputs, tmp_path / "work", families=("tokens",))
