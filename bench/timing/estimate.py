@@ -39,6 +39,7 @@ SAMPLES = 16
 Progress = Callable[[str, float], None]
 
 _FEWEST, _MOST = 3, 25  # rounds
+_LEAST_PART = 0.4  # of the seconds, for measuring, however long tracing took
 _LONG_SECONDS = 0.3  # a run this long hardly notices that another process had the caches
 
 
@@ -64,7 +65,7 @@ def estimate_model(
         batches: Batch sizes.
         threads: Threads that one operator may use.
         length: Tokens of a text; None: 128, or fewer if the model takes no more.
-        seconds: To spend, about; each is measured three times at least.
+        seconds: To spend, about; two fifths of them are for measuring, however long everything before it takes.
         shares: Budgets, as shares of the dense work.
         progress: Told how far it is.
 
@@ -92,8 +93,9 @@ def estimate_model(
             arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
             measurement = _Measurement(rivals, candidates, arrays, threads, stack)
             measured: dict[int, dict[str, list[float]]] = {}
+            last = max(begin + seconds, monotonic() + _LEAST_PART * seconds)
             for number, batch in enumerate(batches):
-                end = monotonic() + (begin + seconds - monotonic()) / (len(batches) - number)
+                end = monotonic() + (last - monotonic()) / (len(batches) - number)
                 measured[batch] = measurement.run(batch, end, progress)
             engines = {
                 name: (process.engine, BACKENDS[process.backend].target or None) for name, process in rivals.items()
@@ -189,20 +191,30 @@ class _Measurement:
                 self._runs.append((_case(candidate, index), process, fed))
 
     def run(self, batch: int, end: float, progress: Progress) -> dict[str, list[float]]:
-        """Seconds of one call, round by round, until a time of the monotonic clock; three rounds at least."""
+        """Seconds of one call, round by round, until a time of the monotonic clock; three rounds at least.
+
+        All times are relative to the dense model's, so that it has a turn before every other process.
+        """
         feeds = self._load(batch)
         cases = [Case(name, process, [{**f, **knobs} for f in feeds]) for name, process, knobs in self._runs]
-        once = cases[0].process.time(cases[0].feeds[:1], warm=1, runs=1)[0][0]
-        warm = int(once < _LONG_SECONDS)
+        dense = cases[0]
+        once = dense.process.time(dense.feeds[:1], warm=1, runs=1)[0][0]
+        warm, runs = int(once < _LONG_SECONDS), 3 if once * len(feeds) < _LONG_SECONDS else 1
+        order = [dense]
+        for case in cases[1:]:
+            order += [case] if case.process is order[-1].process else [dense, case]
         times: dict[str, list[float]] = {case.name: [] for case in cases}
         start = monotonic()
         for turn in range(_MOST):
-            for number, case in enumerate(cases if turn % 2 == 0 else list(reversed(cases))):
-                seconds = case.process.time(case.feeds, warm=warm, runs=1)
-                times[case.name].append(statistics.fmean(own[0] for own in seconds))
+            taken: dict[str, list[float]] = {case.name: [] for case in cases}
+            for number, case in enumerate(order if turn % 2 == 0 else list(reversed(order))):
+                seconds = case.process.time(case.feeds, warm=warm, runs=runs)
+                taken[case.name].append(statistics.fmean(statistics.median(own) for own in seconds))
                 by_time = (monotonic() - start) / max(end - start, 1e-9)
-                by_round = (turn + (number + 1) / len(cases)) / _FEWEST
+                by_round = (turn + (number + 1) / len(order)) / _FEWEST
                 progress(f"measuring batch {batch}", min(by_time, by_round, 1.0))
+            for name, of_round in taken.items():
+                times[name].append(statistics.median(of_round))
             if turn + 1 >= _FEWEST and monotonic() > end:
                 break
         return times
