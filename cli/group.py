@@ -15,7 +15,7 @@ from adaptrt.cli.interrupts import interrupted, interrupts_noted
 from adaptrt.cli.output import warnings_noted
 from adaptrt.cli.verb import kept_on_interrupt
 
-VERBS = ("train", "adapt", "export", "calibrate", "build", "verify", "inspect", "run", "bench", "profile")
+VERBS = ("train", "adapt", "estimate", "export", "calibrate", "build", "verify", "inspect", "run", "bench", "profile")
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
