@@ -17,6 +17,8 @@ _EXAMPLES = """
 adaptrt adapt all-MiniLM-L6-v2 --data texts.txt --output models/minilm
 adaptrt adapt all-MiniLM-L6-v2 --data texts.jsonl --text-column body --hours 2
 adaptrt adapt vit-base --data pictures --families acm,exits --skip-broken
+adaptrt adapt all-MiniLM-L6-v2 --data texts.txt --workers 4
+adaptrt adapt vit-base --data pictures --ray 192.168.0.10:6379
 adaptrt adapt my-classifier --data reviews.csv --text-column text --label-column stars --steps 500
 """
 
@@ -32,6 +34,8 @@ adaptrt adapt my-classifier --data reviews.csv --text-column text --label-column
 @click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Of the joint phase.")
 @click.option("--batch", type=click.IntRange(4), default=32, show_default=True, help="Samples per step.")
 @click.option("--tokens", type=click.IntRange(1), help="Activations kept of each layer; default: 200000.")
+@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that distil layers.")
+@click.option("--ray", metavar="HOST:PORT", help="Ray cluster that distils layers instead.")
 @click.option("--task", help="What for, as Optimum names it; default: what the checkpoint says.")
 @click.option("--length", type=click.IntRange(2), help="Most tokens of a text; default: as its folder says.")
 @click.option("--text-column", help="Of tables; default: text or a like name.")
@@ -57,6 +61,8 @@ def adapt(
     steps: int,
     batch: int,
     tokens: int | None,
+    workers: int,
+    ray: str | None,
     task: str | None,
     length: int | None,
     text_column: str | None,
@@ -73,6 +79,10 @@ def adapt(
     dense one's answers with less work. A tenth of the data, at most 1,024 samples, calibrates, and as much tests;
     labels, of classifiers, are for these. Ctrl-C keeps the checkpoints, and the same command goes on from there.
     Next: adaptrt export FOLDER.
+
+    Before everything is trained together, the layers of ACMs are distilled each by itself: by --workers processes with
+    equal shares of the threads, or by all machines of a running --ray cluster that this machine is part of (needs
+    adaptrt[ray] on all of them; they need no common disk). The network is the same, up to rounding.
     """
     from adaptrt.models.training.precision import choose_precision, keep_choice
 
@@ -112,6 +122,8 @@ def adapt(
         text_column=text_column,
         label_column=label_column,
         skip_broken=skip_broken,
+        workers=workers,
+        ray=ray,
         settings=settings,
     )
     with steps_shown() as tell, training_shown() as report:

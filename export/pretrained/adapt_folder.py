@@ -30,6 +30,8 @@ from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.folder import ADAPTIVE, CONFIG, PREPROCESSING, SAMPLES, save_model
 from adaptrt.models.network import Network
 from adaptrt.models.training.adapting import AdaptSettings, adapt_network
+from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor
+from adaptrt.models.training.layer_processes import Processes
 from adaptrt.models.training.phase import Report
 from adaptrt.runtime.bundle.bundle_file import Axis
 
@@ -62,6 +64,8 @@ class AdaptRequest:
         text_column: Of tables.
         label_column: Of tables.
         skip_broken: Leave out what cannot be read.
+        workers: Processes that distil layers.
+        ray: HOST:PORT of a Ray cluster whose machines distil layers; None: this machine does.
         settings: Of the training; its families are not read.
     """
 
@@ -76,6 +80,8 @@ class AdaptRequest:
     text_column: str | None = None
     label_column: str | None = None
     skip_broken: bool = False
+    workers: int = 1
+    ray: str | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -121,6 +127,8 @@ def adapt_folder(request: AdaptRequest, report: Report, tell: Tell = lambda _wha
             f"got model {str(request.model)!r}, expected a folder with config.json and weights; download it where "
             "there is a network, and name its folder"
         )
+    executor = _executor(request)
+    executor.check()
     tell("loading the model", 0.0)
     source = load_pretrained(request.model, task=request.task, length=request.length)
     dense = source.model
@@ -144,7 +152,8 @@ def adapt_folder(request: AdaptRequest, report: Report, tell: Tell = lambda _wha
     parts = split_samples(dense, prepared, settings.batch, settings.seed)
     tell("answers of the dense model", 0.0)
     held_out = {name: _with_labels(dense, parts, name, raw, prepared) for name in ("calibration", "test")}
-    adaptive = adapt_network(dense, _taken(prepared.samples, parts["train"]), settings, request.work, report)
+    taken = _taken(prepared.samples, parts["train"])
+    adaptive = adapt_network(dense, taken, settings, request.work, report, executor)
     tell("writing the folder", 0.0)
     labelled = raw.labels is not None and dense.task.name == "classification"
     _write(request, dense, adaptive, files, held_out, follows_dense=not labelled)
@@ -158,6 +167,22 @@ def adapt_folder(request: AdaptRequest, report: Report, tell: Tell = lambda _wha
         labelled,
         tuple(family.name for family in adaptive.families),
     )
+
+
+def _executor(request: AdaptRequest) -> LayerExecutor:
+    """What distils layers.
+
+    Raises:
+        ExportError: Processes and machines are asked for together.
+        LayerJobError: The address of Ray is none.
+    """
+    if request.ray is not None and request.workers != 1:
+        raise ExportError("got --workers and --ray, expected one of them: Ray starts its own processes; leave one out")
+    if request.ray is not None:
+        from adaptrt.models.training.layer_ray import RayNodes
+
+        return RayNodes(request.ray)
+    return InProcess() if request.workers == 1 else Processes(request.workers)
 
 
 def chosen_families(

@@ -210,7 +210,8 @@ class CommonProgress:
         done, steps = sum(self._steps.values()), self._each * len(self._steps)
         speed = max(done - self._resumed, 1) / max(time.monotonic() - self._begun, 1e-3)
         loss = sum(self._losses.values()) / len(self._losses) if self._losses else math.nan
-        self._report(Progress(f"{self._kind} {len(self._steps)} layers", done, steps, loss, None, (steps - done) / speed))
+        name = f"{self._kind} {len(self._steps)} layers"
+        self._report(Progress(name, done, steps, loss, None, (steps - done) / speed))
 
 
 def unpacked(content: bytes) -> LayerJob:

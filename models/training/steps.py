@@ -110,7 +110,7 @@ def run_steps(phase: StepPhase, *, seed: int, checkpoint: Path, report: Report) 
 
 
 def is_over(phase: StepPhase, checkpoint: Path) -> bool:
-    """Whether a checkpoint is of the phase's end; a damaged one is not, and ``run_steps`` says what is wrong with it."""
+    """Whether a checkpoint is of the phase's end; a damaged one is not, ``run_steps`` says what is wrong with it."""
     try:
         state = torch.load(checkpoint, weights_only=True)
         return bool(state["done"] == state["steps"] == phase.steps)
