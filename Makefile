@@ -8,7 +8,7 @@ NAME := $(notdir $(patsubst %/,%,$(MODEL)))
 
 # The weights of digits ship with the repository; those of fashion are trained before the first export.
 TRAINED := build/models/fashion
-SOURCE := $(if $(filter fashion,$(MODEL)),$(TRAINED),$(MODEL))
+SOURCE := $(if $(filter fashion,$(MODEL)),$(TRAINED),$(if $(DATA),build/models/$(NAME),$(MODEL)))
 WEIGHTS := $(if $(filter digits,$(MODEL)),models/weights/digits,build/models/$(NAME))
 FASHION_MNIST := $(or $(ADAPTRT_FASHION_MNIST),/usr/share/datasets/fashion-mnist)/train-images-idx3-ubyte.gz
 
@@ -29,7 +29,8 @@ $(BIN)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	touch $@
 
-export: $(BIN)/.installed $(if $(filter fashion,$(MODEL)),$(TRAINED)/model.safetensors) ## Export MODEL (default digits), prove parity, calibrate, measure, plot into build/MODEL
+export: $(BIN)/.installed $(if $(filter fashion,$(MODEL)),$(TRAINED)/model.safetensors) ## Export MODEL (default digits; with DATA a checkpoint, adapted first), prove parity, calibrate, measure, plot into build/MODEL
+	$(if $(DATA),$(BIN)/adaptrt adapt $(MODEL) --data $(DATA) --output $(SOURCE) $(if $(HOURS),--hours $(HOURS)))
 	$(BIN)/adaptrt export $(SOURCE) --output build/$(NAME) $(if $(filter fashion,$(MODEL)),--points 9 --evaluations 40)
 	$(BIN)/adaptrt bench build/$(NAME)
 

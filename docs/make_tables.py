@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptrt.models.adapters import ADAPTERS
+from adaptrt.models.adapters.pretrained.rows import ROWS, Row
 from adaptrt.models.encoder_config import FAMILIES
 from adaptrt.models.tasks import TASKS
 from adaptrt.ops import RECORDS
@@ -87,6 +88,21 @@ _ADAPTERS: Columns = {
     "configuration": lambda row: f"`{row[0].__name__}`",
     "what it is": lambda row: _summary(row[1]),
 }
+
+
+def _order(row: Row) -> str:
+    if row.post_norm is None:
+        return f"before with `{row.pre_norm_flag}`, else after"
+    return "after" if row.post_norm else "before"
+
+
+_PRETRAINED: Columns = {
+    "families": lambda row: row.families,
+    "queries and output in a layer": lambda row: _code((row.projections[0], row.out)),
+    "normalises each half": _order,
+    "feed-forward network": lambda row: "gated" if row.gate else "plain",
+    "scales": lambda row: "yes" if row.scales else "",
+}
 _OPS: Columns = {
     "op": lambda record: f"`{record.name}`",
     "what it computes": lambda record: record.summary.replace("|", "\\|"),
@@ -102,6 +118,7 @@ TABLES: dict[str, tuple[Columns, Callable[[], Iterable[Any]]]] = {
     "tasks": (_TASKS, TASKS.values),
     "families": (_FAMILIES, FAMILIES.values),
     "adapters": (_ADAPTERS, ADAPTERS.items),
+    "pretrained": (_PRETRAINED, lambda: ROWS),
     "ops": (_OPS, RECORDS.values),
 }
 """The columns of each table, and what gives its records."""

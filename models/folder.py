@@ -118,6 +118,11 @@ def load_folder(folder: Path, name: str) -> LoadedModel:
 def _read_config(path: Path) -> tuple[str, AnyConfig, str | None]:
     try:
         content = json.loads(path.read_text())
+        if "architecture" not in content and "architectures" in content:
+            raise ModelFolderError(
+                f"got a checkpoint of transformers in {path.parent}, expected an adaptive model; read it with "
+                "adaptrt.models.load_pretrained, adapt it and save it"
+            )
         architecture = content["architecture"]
         if architecture not in architectures():
             raise ValueError(f"architecture {architecture!r}, expected {' or '.join(map(repr, architectures()))}")

@@ -23,6 +23,8 @@ from tests.docs.shell_lines import LineError, UnknownProgramError, check_command
 
 NOT_RUN: dict[tuple[str, str], int] = {
     ("docs/engines.md", "needs TensorRT and a GPU"): 1,
+    ("docs/pretrained.md", "downloads 80 MB and trains for two hours"): 1,
+    ("docs/pretrained.md", "needs the bundle of the block above"): 1,
     ("docs/jetson.md", "needs TensorRT"): 3,
     ("docs/jetson.md", "needs TensorRT's headers"): 1,
     ("docs/jetson.md", "needs a Jetson"): 1,

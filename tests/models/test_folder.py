@@ -140,6 +140,7 @@ def test_truncated_weights_are_named(folder: Path) -> None:
         ({"vit": {"depth": "two"}}, "Expected `int`, got `str`"),
         ({"vit": {"heads": 0}}, "expected sizes of at least 1"),
         ({"data": 5}, "cannot use"),
+        ({"architecture": None, "architectures": ["BertModel"]}, "expected 'vit' or"),
         ({"vit": {"acm": {"gate": "coin"}}}, "got gate 'coin'"),
         ({"vit": {"exits": {"after": [2, 1]}}}, "expected ascending numbers"),
         (
@@ -152,6 +153,13 @@ def test_an_unusable_configuration_is_named(folder: Path, change: dict[str, obje
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(ModelFolderError, match=message) as caught:
+        load_model(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_transformers_is_told_how_to_become_a_model(folder: Path) -> None:
+    (folder / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}')
+    with pytest.raises(ModelFolderError, match=r"got a checkpoint of transformers in .*load_pretrained") as caught:
         load_model(str(folder))
     assert "\n" not in str(caught.value)
 

@@ -12,7 +12,7 @@ from adaptrt.models.adapters.adapter import Adapter
 from adaptrt.models.adapters.pretrained.config import PretrainedConfig
 from adaptrt.models.adapters.pretrained.heads import PretrainedHead
 from adaptrt.models.adapters.pretrained.splice import EmbeddingStage, build_model
-from adaptrt.models.adapters.pretrained.tail import Tail
+from adaptrt.models.adapters.pretrained.tail import Tail, projection_of
 from adaptrt.models.staged_network import NamedTensor
 from adaptrt.models.tokens import Tokens
 from adaptrt.models.work import WorkCount
@@ -34,13 +34,13 @@ class PretrainedAdapter(Adapter[PretrainedConfig]):
 
     def __init__(self, shape: PretrainedConfig) -> None:
         super().__init__(shape)
-        self._parts: tuple[EmbeddingStage, Tail | None] | None = None
+        self._parts: tuple[EmbeddingStage, nn.Module | None] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PretrainedAdapter:
         """Itself: it describes, and nobody changes it."""
         return self
 
-    def parts(self) -> tuple[EmbeddingStage, Tail | None]:
+    def parts(self) -> tuple[EmbeddingStage, nn.Module | None]:
         """The embedding and what of the model stands behind its layers, built once; users copy them.
 
         Raises:
@@ -153,9 +153,13 @@ def example_inputs(shape: PretrainedConfig, batch: int, *, padded: bool = True) 
     return inputs
 
 
-def _split_model(model: nn.Module, shape: PretrainedConfig) -> tuple[EmbeddingStage, Tail | None]:
+def _split_model(model: nn.Module, shape: PretrainedConfig) -> tuple[EmbeddingStage, nn.Module | None]:
     """The two ends of a model, which are taken out of it."""
-    tail = Tail.of(model, shape.base, INPUT_NAMES[shape.modality]) if shape.base else None
+    tail: nn.Module | None = None
+    if shape.base and shape.task == "embedding":
+        tail = projection_of(model)
+    elif shape.base:
+        tail = Tail.of(model, shape.base, INPUT_NAMES[shape.modality])
     base: nn.Module = getattr(model, shape.base) if shape.base else model
     stage = EmbeddingStage(base, shape.layers, shape.returns_tuple)
     stage.strip(shape.unused)

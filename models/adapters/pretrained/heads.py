@@ -16,9 +16,9 @@ from adaptrt.models.work import WorkCount
 
 
 class PretrainedHead(nn.Module):
-    """A head with the methods of ``SampleHead``; ``tail`` is transformers' code, None for hidden states or a vector."""
+    """A head with the methods of ``SampleHead``; ``tail`` is transformers' code, or a vector's projection, if any."""
 
-    def __init__(self, shape: PretrainedConfig, tail: Tail | None) -> None:
+    def __init__(self, shape: PretrainedConfig, tail: nn.Module | None) -> None:
         super().__init__()
         self.tail, self.width, self.macs = tail, shape.width, shape.head_macs
         self.outputs, self.reads, self.prefix = TASKS[shape.task].outputs, shape.reads, shape.prefix
@@ -58,12 +58,12 @@ class PretrainedHead(nn.Module):
 
     def answer(self, read: Tensor) -> dict[str, Tensor]:
         """The task's outputs."""
-        if self.tail is not None:
+        if isinstance(self.tail, Tail):
             given: dict[str, Tensor] = self.tail(read, self.outputs)
             return given
         if self.reads == "tokens":
             return {self.outputs[0]: read}
-        vector = read[:, 0]
+        vector = read[:, 0] if self.tail is None else self.tail(read[:, 0])
         return {self.outputs[0]: functional.normalize(vector, dim=1) if self.normalised else vector}
 
     def confidence(self, outputs: dict[str, Tensor], weight: Tensor | None) -> Tensor:

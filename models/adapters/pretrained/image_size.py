@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from adaptrt.models.adapters.pretrained.rows import PretrainedError
 from adaptrt.models.adapters.pretrained.splice import first_line
+from adaptrt.models.adapters.pretrained.task_choice import read_json
 
 
 @torch.no_grad()
@@ -28,6 +30,8 @@ def resized(model: Any, size: int) -> Any:
         )
     if size < patch or size % patch:
         raise PretrainedError(f"got the image size {size}, expected a multiple of the patches' {patch} pixels")
+    if size == tower.image_size:
+        return model
     before, tower.image_size = tower.image_size, size
     weights = dict(model.state_dict())
     try:
@@ -43,10 +47,26 @@ def resized(model: Any, size: int) -> Any:
         other.load_state_dict(weights)
     except Exception as error:  # models refuse sizes in many ways
         raise PretrainedError(
-            f"{type(model).__name__} cannot be resized from {before} to {size} pixels: {first_line(error)}; leave the "
-            "image size out"
+            f"{type(model).__name__} cannot be resized from {before} to {size} pixels: {first_line(error)}; give "
+            f"image_size={before}"
         ) from error
     return other.eval()
+
+
+def processor_size(folder: Path) -> int | None:
+    """Height and width of the images that a checkpoint's processor gives; None: it does not say.
+
+    DINOv2 was trained on other sizes than it is used with.
+    """
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return None
+    settings = read_json(path)
+    crops = settings.get("do_center_crop", "crop_size" in settings)
+    size = settings.get("crop_size") if crops else settings.get("size")
+    if isinstance(size, dict):
+        size = size.get("height") if size.get("height") == size.get("width") else None
+    return size if isinstance(size, int) else None
 
 
 def _table_name(module: nn.Module) -> str:

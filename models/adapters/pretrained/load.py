@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from adaptrt.models.adapters.pretrained.adapter import PretrainedAdapter, example_inputs
 from adaptrt.models.adapters.pretrained.check import Difference, compare, require_same
 from adaptrt.models.adapters.pretrained.config import PretrainedConfig
-from adaptrt.models.adapters.pretrained.image_size import resized
+from adaptrt.models.adapters.pretrained.image_size import processor_size, resized
 from adaptrt.models.adapters.pretrained.measure import measured_embedding, measured_head
 from adaptrt.models.adapters.pretrained.observed import Observed, Positions, observe, read_positions
 from adaptrt.models.adapters.pretrained.rows import PretrainedError, Row, find_layers
 from adaptrt.models.adapters.pretrained.sentence import SentenceSettings, sentence_settings
 from adaptrt.models.adapters.pretrained.sizes import input_facts
-from adaptrt.models.adapters.pretrained.splice import encoder_of, first_line, transformers
-from adaptrt.models.adapters.pretrained.tail import Tail, weighted_mean
+from adaptrt.models.adapters.pretrained.splice import encoder_of, first_line, model_kind, transformers
+from adaptrt.models.adapters.pretrained.tail import Tail, projection_of, weighted_mean
 from adaptrt.models.adapters.pretrained.task_choice import Choice, choose
 from adaptrt.models.adapters.pretrained.weights import fill_block, fill_norm, layer_config, shape_options
 from adaptrt.models.block import Block
@@ -68,7 +68,8 @@ def load_pretrained(
         task: As Optimum names it; None: what the checkpoint is for.
         length: Most tokens of a text, or samples of a sound; None: what the folder says, at most 512 tokens, or ten
             seconds at 16 kHz. Shares of work are of a text of this length.
-        image_size: Height and width of images; None: what the checkpoint was trained with.
+        image_size: Height and width of images; None: what the checkpoint's processor gives, or the size that it was
+            trained with.
         model_class: Class of transformers to load it as, such as ``CLIPTextModel`` of a model with two towers.
 
     Raises:
@@ -95,6 +96,8 @@ def read_pretrained(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, info, encoder_only = _loaded(folder, choice)
+        if image_size is None and getattr(model, "main_input_name", "") == "pixel_values":
+            image_size = processor_size(folder)
         if image_size is not None:
             model = resized(model, image_size)
             model.set_attn_implementation("eager")
@@ -132,11 +135,12 @@ def build_network(
 
     row, layers = find_layers(model)
     path = next(iter(layers))
-    base = "" if choice.task in ("feature-extraction", "embedding") else path.partition(".")[0]
+    headless = choice.task in ("feature-extraction", "embedding") and projection_of(model) is None
+    base = "" if headless else path.partition(".")[0]
     facts = input_facts(model, layer_config(model, path), length, sentence, at)
     sketch = PretrainedConfig(
         task=choice.task,
-        made_of=json.loads(model.config.to_json_string(use_diff=False)),
+        made_of=_made_of(model, at),
         model_class=choice.model_class,
         encoder_only=encoder_only,
         base=base,
@@ -155,7 +159,7 @@ def build_network(
     shape = dataclasses.replace(sketch, **options, **positions.options)
     shape = measured_embedding(shape, model, whole)
     shape, tail = measured_head(shape, model, _normed(norm, observed), observed.outputs)
-    _require_weights(info, _needed(model, shape, layers, norm, tail), shape, choice)
+    _require_weights(info, _needed(model, shape, layers, norm, tail), _layer_groups(model, shape), choice)
     network = Network(PretrainedAdapter(shape)).eval()
     _fill(network, observed, row, positions, norm, model, tail)
     inputs = example_inputs(shape, CHECKED_SAMPLES)
@@ -172,7 +176,7 @@ def _loaded(folder: Path, choice: Choice) -> tuple[Any, Mapping[str, Iterable[An
     Raises:
         PretrainedError: It cannot be read.
     """
-    kind = getattr(transformers(), choice.model_class)
+    kind = model_kind(choice.model_class)
     try:
         with _quiet():
             model, info = kind.from_pretrained(
@@ -204,6 +208,13 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _made_of(model: Any, folder: Path | None) -> dict[str, Any]:
+    """A model's configuration with the name of its folder: where that lies is nobody's business."""
+    content: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
+    content["_name_or_path"] = "" if folder is None else folder.resolve().name
+    return content
+
+
 def _observed(
     model: nn.Module, base: str, layers: Mapping[str, nn.Module], row: Row, inputs: Mapping[str, Tensor]
 ) -> Observed:
@@ -220,7 +231,8 @@ def _observed(
 
 def _final_norm(model: nn.Module, observed: Observed, task: str) -> nn.Module | None:
     """What normalises tokens before a head; CLIP normalises the one that stands for the image only."""
-    pooled_only = getattr(model, "post_layernorm", None) if task == "embedding" else None
+    modules = dict(model.named_modules()) if task == "embedding" else {}
+    pooled_only = next((modules[path] for path in modules if path.endswith("post_layernorm")), None)
     return observed.final_norm or pooled_only
 
 
@@ -248,6 +260,8 @@ def _wanted(
         return {names[0]: observed.outputs[0]}
     if shape.task != "embedding":
         return {name: observed.outputs[name] for name in names}
+    if shape.base:
+        return {names[0]: observed.outputs["image_embeds"]}
     hidden, mask = _normed(norm, observed), inputs.get("attention_mask")
     if shape.pooling == "first":
         vector = hidden[:, 0]
@@ -266,7 +280,7 @@ def _fill(
     positions: Positions,
     norm: nn.Module | None,
     model: nn.Module,
-    tail: Tail | None,
+    tail: nn.Module | None,
 ) -> None:
     """Give a network the weights of a model."""
     for number, (block, call) in enumerate(zip(network.blocks, observed.calls, strict=True)):
@@ -295,24 +309,27 @@ def _needed(
     shape: PretrainedConfig,
     layers: Mapping[str, nn.Module],
     norm: nn.Module | None,
-    tail: Tail | None,
+    tail: nn.Module | None,
 ) -> set[str]:
     """Names of the model's parameters that the network is made of."""
     base = f"{shape.base}." if shape.base else ""
     left_out = tuple(f"{base}{path}." for path in shape.unused)
     needed = {name for name, _ in model.named_parameters() if name.startswith(base) and not name.startswith(left_out)}
     needed |= {f"{path}.{name}" for path, layer in layers.items() for name, _ in layer.named_parameters()}
-    needed |= set() if tail is None else {name for name, _ in tail.model.named_parameters()}
-    if norm is not None:
-        own = {id(parameter) for parameter in norm.parameters()}
+    if isinstance(tail, Tail):
+        needed |= {name for name, _ in tail.model.named_parameters()}
+    for module in (norm, tail):
+        own = set() if module is None else {id(parameter) for parameter in module.parameters()}
         needed |= {name for name, parameter in model.named_parameters() if id(parameter) in own}
     return needed
 
 
 def _require_weights(
-    info: Mapping[str, Iterable[Any]], needed: set[str], shape: PretrainedConfig, choice: Choice
+    info: Mapping[str, Iterable[Any]], needed: set[str], groups: tuple[str, ...], choice: Choice
 ) -> None:
     """Check that the checkpoint had all weights and, of the layers, no others.
+
+    Of a class of its own it may have no others at all. Else heads for other tasks and other towers are left over.
 
     Raises:
         PretrainedError: It did not.
@@ -325,14 +342,20 @@ def _require_weights(
             f"the checkpoint of {choice.architecture} lacks {missing[0]}{_more(missing)} of {choice.model_class}, "
             f"expected all weights for {choice.task}; name the task that it was trained for, or save it again"
         )
-    group = shape.layers[0].rpartition(".")[0]
     own = choice.architecture == choice.model_class
-    extra = sorted(str(name) for name in info.get("unexpected_keys", ()) if own or f".{group}." in f".{name}")
+    extra = sorted(str(name) for name in info.get("unexpected_keys", ()) if own or str(name).startswith(groups))
     if extra:
         raise PretrainedError(
             f"the checkpoint of {choice.architecture} has {extra[0]}{_more(extra)}, which {choice.model_class} does "
             "not read, expected no weights beyond the model's; merge or remove them and save it again"
         )
+
+
+def _layer_groups(model: Any, shape: PretrainedConfig) -> tuple[str, ...]:
+    """What the names of layers' weights begin with in checkpoints of this model, with a head or without."""
+    group = shape.layers[0].rpartition(".")[0]
+    prefixes = {"", shape.base, getattr(model, "base_model_prefix", "")}
+    return tuple(f"{prefix}.{group}.".lstrip(".") for prefix in prefixes)
 
 
 def _more(names: list[str]) -> str:

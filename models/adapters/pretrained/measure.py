@@ -15,8 +15,9 @@ from adaptrt.models.adapters.pretrained.check import TOLERANCE, relative
 from adaptrt.models.adapters.pretrained.config import PretrainedConfig
 from adaptrt.models.adapters.pretrained.rows import PretrainedError
 from adaptrt.models.adapters.pretrained.splice import EmbeddingStage, replace_module
-from adaptrt.models.adapters.pretrained.tail import Tail, reduced
-from adaptrt.models.tasks import TASKS
+from adaptrt.models.adapters.pretrained.tail import Tail, projection_of, reduced
+from adaptrt.models.tasks import CTC, TASKS
+from adaptrt.models.tasks.ctc import BLANK
 
 
 def measured_embedding(shape: PretrainedConfig, model: nn.Module, inputs: Mapping[str, Tensor]) -> PretrainedConfig:
@@ -38,7 +39,7 @@ def measured_embedding(shape: PretrainedConfig, model: nn.Module, inputs: Mappin
 @torch.no_grad()
 def measured_head(
     shape: PretrainedConfig, model: Any, hidden: Tensor, outputs: Any
-) -> tuple[PretrainedConfig, Tail | None]:
+) -> tuple[PretrainedConfig, nn.Module | None]:
     """The shape with what the head reads and costs, and the head.
 
     Args:
@@ -52,7 +53,12 @@ def measured_head(
     """
     task = TASKS[shape.task]
     if shape.task in ("feature-extraction", "embedding"):
-        return dataclasses.replace(shape, reads="tokens" if task.per_token else "pooled", head_macs=0), None
+        projection = projection_of(model) if shape.task == "embedding" else None
+        macs = 0 if projection is None else projection.weight.numel()
+        return dataclasses.replace(shape, reads="tokens" if task.per_token else "pooled", head_macs=macs), projection
+    blank = getattr(model.config, "pad_token_id", BLANK)
+    if shape.task == CTC.name and blank != BLANK:
+        raise PretrainedError(f"got {blank} as the blank among the symbols, expected {BLANK}; use another model")
     tail = Tail.of(model, shape.base, INPUT_NAMES[shape.modality])
     behind = 1 + int(getattr(getattr(model, shape.base).config, "num_register_tokens", 0) or 0)
     pooled = [("first", 1), ("mean", 1), ("first and mean", 1), ("first and mean", behind), ("first two", 1)]

@@ -151,19 +151,29 @@ def build_model(config: PretrainedConfig) -> nn.Module:
     Raises:
         PretrainedError: This version of transformers does not know it, or its configuration is damaged.
     """
-    package = transformers()
-    kind = getattr(package, config.model_class, None)
-    if kind is None:
-        raise PretrainedError(
-            f"got model class {config.model_class!r}, expected one of transformers {package.__version__}; install the "
-            f"version that the model was made with ({config.made_of.get('transformers_version', 'not known')})"
-        )
+    kind = model_kind(config.model_class)
     try:
         model: Any = kind(kind.config_class.from_dict(dict(config.made_of)))
     except Exception as error:  # configurations are checked in many ways
         raise PretrainedError(f"transformers cannot build {config.model_class}: {first_line(error)}") from error
     built: nn.Module = encoder_of(model, config.encoder_only).eval()
     return built
+
+
+def model_kind(name: str) -> Any:
+    """The class of transformers of that name.
+
+    Raises:
+        PretrainedError: There is none, or it is no model.
+    """
+    package = transformers()
+    kind = getattr(package, name, None)
+    if not isinstance(kind, type) or not issubclass(kind, package.PreTrainedModel):
+        raise PretrainedError(
+            f"got model class {name!r}, expected a model of transformers {package.__version__}; install the version "
+            "that the model was made with"
+        )
+    return kind
 
 
 def encoder_of(model: Any, encoder_only: bool) -> Any:

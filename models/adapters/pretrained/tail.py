@@ -68,6 +68,12 @@ class Tail(nn.Module):
         return {name: given[name] for name in names}
 
 
+def projection_of(model: nn.Module) -> nn.Linear | None:
+    """What a tower's pooled vector goes through in a model of two towers; None: there is no such."""
+    projection = getattr(model, "visual_projection", None)
+    return projection if isinstance(projection, nn.Linear) else None
+
+
 def reduced(
     hidden: Tensor, reads: str, weight: Tensor | None = None, prefix: int = 1, place: Tensor | None = None
 ) -> Tensor:

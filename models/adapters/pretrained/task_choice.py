@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptrt.models.adapters.pretrained.rows import PretrainedError
-from adaptrt.models.adapters.pretrained.splice import transformers
+from adaptrt.models.adapters.pretrained.splice import model_kind, transformers
 
 TASK_NAMES = {
     "text-classification": "classification",
@@ -41,6 +41,10 @@ CORRECTED = {
 the one that sees."""
 
 
+_PROJECTED = dict.fromkeys(("CLIPModel", "CLIPVisionModelWithProjection"), "CLIPVisionModelWithProjection")
+"""Of which class an embedding is what the checkpoint was trained to give."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """How a checkpoint is read.
@@ -70,25 +74,24 @@ def choose(folder: Path, task: str | None, model_class: str | None) -> Choice:
     saved_as = _architecture(folder)
     if task is not None and task not in TASK_NAMES:
         raise PretrainedError(f"got task {task!r}, expected one of {', '.join(TASK_NAMES)}")
-    if task is None and (folder / "modules.json").is_file():
-        task = "sentence-similarity"
+    if task is None and ((folder / "modules.json").is_file() or saved_as == "CLIPVisionModelWithProjection"):
+        task = "embedding"
     corrected, usual = CORRECTED.get(saved_as, ("", saved_as))
     wanted = task or corrected or _inferred(model_class or saved_as)
-    if wanted not in TASK_NAMES or (saved_as.endswith("ForConditionalGeneration") and task is None):
+    writes = wanted == "automatic-speech-recognition" and saved_as.endswith("ForConditionalGeneration")
+    if wanted not in TASK_NAMES or writes:
         raise PretrainedError(
             f"got {saved_as}, which is for {wanted}, expected one of {', '.join(TASK_NAMES)}; name the task "
             "'feature-extraction' to use its encoder alone"
         )
+    if model_class is None and TASK_NAMES[wanted] == "embedding":
+        model_class = _PROJECTED.get(saved_as)
     if model_class is None and corrected:
         headless = {TASK_NAMES[corrected], TASK_NAMES[wanted]} <= set(_WITHOUT_HEAD)
         model_class = usual if headless or TASK_NAMES[corrected] == TASK_NAMES[wanted] else None
     if model_class is None:
         model_class = saved_as if task is None else _class_for(folder, wanted, saved_as)
-    if getattr(transformers(), model_class, None) is None:
-        raise PretrainedError(
-            f"got model class {model_class!r}, expected a class of transformers {transformers().__version__}; install "
-            "the version that the model was made with"
-        )
+    model_kind(model_class)
     return Choice(TASK_NAMES[wanted], model_class, saved_as)
 
 
@@ -128,12 +131,7 @@ def _tasks_manager() -> Any:
 
 def _inferred(name: str) -> str:
     """Optimum's task of a class."""
-    kind = getattr(transformers(), name, None)
-    if kind is None:
-        raise PretrainedError(
-            f"got architecture {name!r}, expected a class of transformers {transformers().__version__}; install the "
-            "version that the model was made with"
-        )
+    kind = model_kind(name)
     try:
         return str(_tasks_manager().infer_task_from_model(kind, library_name="transformers"))
     except ValueError as error:

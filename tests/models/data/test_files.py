@@ -57,7 +57,8 @@ def test_tables(tmp_path: Path, suffix: str) -> None:
     if suffix == "csv":
         table.to_csv(str(path), index=False)
     elif suffix == "jsonl":
-        path.write_text("".join(json.dumps(dict(zip(rows, each, strict=True))) + "\n" for each in zip(*rows.values())))
+        each = zip(*rows.values(), strict=True)
+        path.write_text("".join(json.dumps(dict(zip(rows, row, strict=True))) + "\n" for row in each))
     elif suffix == "parquet":
         table.to_parquet(str(path))
     else:

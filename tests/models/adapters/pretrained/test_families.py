@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,14 +14,16 @@ from adaptrt.models import load_folder, save_model
 from adaptrt.models.adaptation import adapt
 from adaptrt.models.adapters.pretrained.check import TOLERANCE
 from adaptrt.models.adapters.pretrained.load import load_pretrained, read_pretrained
+from adaptrt.models.adapters.pretrained.tail import reduced
 from adaptrt.models.families.acm import ACMConfig
+from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.network import Network
 from tests.models.adapters.pretrained.tiny_models import FAMILIES, HEADS, length_of, saved, towers
 
 POSITIONS = {
     "mpnet": "relative",
     "beit": "pair",
-    **dict.fromkeys(("modernbert", "nomic_bert", "eurobert", "dinov3"), "table"),
+    **dict.fromkeys(("modernbert", "nomic_bert", "eurobert", "dinov3", "dinov3_gated"), "table"),
 }
 
 
@@ -97,6 +101,71 @@ def test_images_of_another_size_have_interpolated_positions(family: str, tmp_pat
     torch.testing.assert_close(given, wanted, atol=5e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({"crop_size": {"height": 24, "width": 24}, "size": {"shortest_edge": 32}}, 24),
+        ({"size": {"height": 20, "width": 20}}, 20),
+        ({"size": {"shortest_edge": 32}, "do_center_crop": False, "crop_size": 24}, 16),
+        ({}, 16),
+    ],
+)
+def test_images_are_of_the_size_that_the_processor_gives(settings: dict[str, Any], size: int, tmp_path: Path) -> None:
+    folder, _ = saved(tmp_path, "dinov2")
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    assert read_pretrained(folder, task="feature-extraction").network.config.input_size == (3, size, size)
+    assert read_pretrained(folder, task="embedding", image_size=8).network.config.input_size == (3, 8, 8)
+
+
+def test_the_vector_of_clip_is_its_pooled_output(tmp_path: Path) -> None:
+    folder, model = saved(tmp_path, "clip_vision")
+    network = read_pretrained(folder, task="embedding").network
+    images = network.example_inputs(2)
+    with torch.no_grad():
+        given = network.run(images, {}).outputs["sentence_embedding"]
+        torch.testing.assert_close(given, model(**images).pooler_output, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["CLIPVisionModelWithProjection", "CLIPModel"])
+def test_the_vector_of_clip_with_a_projection_is_its_image_embedding(architecture: str, tmp_path: Path) -> None:
+    import transformers
+
+    sizes: dict[str, Any] = {"projection_dim": 12}
+    if architecture == "CLIPModel":
+        sizes |= {"vision_config": {**FAMILIES["clip_vision"][1], **sizes}, "text_config": FAMILIES["clip_text"][1]}
+    else:
+        sizes |= FAMILIES["clip_vision"][1]
+    kind = getattr(transformers, architecture)
+    torch.manual_seed(2)
+    kind(kind.config_class(**sizes)).save_pretrained(tmp_path)
+    tower = read_pretrained(tmp_path, task="feature-extraction").network
+    assert tower.config.model_class == "CLIPVisionModel" and tower.config.modality == "image"
+    if architecture == "CLIPModel":
+        words = read_pretrained(tmp_path, task="feature-extraction", model_class="CLIPTextModel").network
+        assert words.config.modality == "text" and words.config.causal
+    found = read_pretrained(tmp_path, task="embedding")
+    model = transformers.CLIPVisionModelWithProjection.from_pretrained(tmp_path).eval()
+    images = found.network.example_inputs(2)
+    adaptive = adapt(found.network, images, acm=ACMConfig(2), exits=ExitConfig((1,), "certainty"))
+    with torch.no_grad():
+        given = found.network.run(images, {}).outputs["sentence_embedding"]
+        assert given.shape == (2, 12)
+        torch.testing.assert_close(given, model(**images).image_embeds, atol=1e-5, rtol=1e-4)
+    assert torch.equal(adaptive.exit_heads[0].tail.weight, model.visual_projection.weight)  # type: ignore[union-attr, operator]
+
+
+def test_means_leave_out_the_prefix_and_what_is_gone() -> None:
+    hidden = torch.arange(24.0).reshape(1, 6, 4)
+    place, valid = torch.tensor([[0, 2, 3, 5, 0, 0]]), torch.tensor([[True, True, True, True, False, False]])
+    first, second = hidden[0, 0], hidden[0, 1]
+    cut = reduced(hidden, "first and mean", valid, 3, place)[0]
+    assert torch.equal(cut[0], first) and len(cut) == 4
+    torch.testing.assert_close(cut[3], hidden[0, 2:4].mean(0))  # places 3 and 5; 2 is of the prefix, the rest padding
+    torch.testing.assert_close(reduced(hidden, "first and mean", None, 2)[0, 2], hidden[0, 2:].mean(0))
+    torch.testing.assert_close(reduced(hidden, "mean", valid)[0, 0], hidden[0, :4].mean(0))
+    assert torch.equal(reduced(hidden, "first two")[0], torch.stack([first, second]))
+
+
 def test_turned_positions_need_no_interpolation(tmp_path: Path) -> None:
     folder, model = saved(tmp_path, "dinov3")
     network = read_pretrained(folder, task="feature-extraction", image_size=32).network
@@ -127,7 +196,8 @@ def test_an_adapted_network_comes_back_from_a_folder(family: str, tmp_path: Path
         assert torch.equal(loaded.dense.run(inputs, {}).outputs["sentence_embedding"], vector)
         everything = adaptive.run(inputs, {"price": torch.zeros(1)}).outputs["sentence_embedding"]
     torch.testing.assert_close(everything, vector, atol=2e-5, rtol=1e-4)
-    assert loaded.model.config.made_of["model_type"] == dense.config.made_of["model_type"] != ""
+    assert loaded.model.config.made_of["_name_or_path"] == "checkpoint"
+    assert str(tmp_path) not in (tmp_path / "saved" / "config.json").read_text()
 
 
 @pytest.mark.parametrize(("family", "architecture"), [("bert", "BertForSequenceClassification"), ("wav2vec2", None)])

@@ -161,6 +161,13 @@ def test_weights_beyond_the_models_are_named(tmp_path: Path) -> None:
     one_line(caught)
 
 
+def test_layers_beyond_the_models_are_named_beside_a_head_that_is_left_over(tmp_path: Path) -> None:
+    folder, _ = saved(tmp_path, "bert", "BertForSequenceClassification")
+    rewritten(folder, num_hidden_layers=1)
+    with refused(r"has \S*encoder.layer.1\S* and 15 more, which BertModel does not read"):
+        load_pretrained(folder, task="feature-extraction")
+
+
 def test_a_head_for_another_task_may_be_left_over(tmp_path: Path) -> None:
     folder, _ = saved(tmp_path, "bert", "BertForSequenceClassification")
     assert load_pretrained(folder, task="feature-extraction").model.task.name == "feature-extraction"
@@ -170,10 +177,11 @@ def test_a_head_for_another_task_may_be_left_over(tmp_path: Path) -> None:
     ("changes", "options", "message"),
     [
         ({"architectures": None}, {}, "names no architecture"),
-        ({"architectures": ["BertForTheFuture"]}, {}, "got architecture 'BertForTheFuture', expected a class of"),
+        ({"architectures": ["BertForTheFuture"]}, {}, "got model class 'BertForTheFuture', expected a model of"),
+        ({"architectures": ["pipeline"]}, {}, "got model class 'pipeline', expected a model of transformers"),
         ({}, {"task": "translation"}, "got task 'translation', expected one of text-classification"),
         ({}, {"length": 41}, "got texts of 41 tokens, expected 2 to 40"),
-        ({}, {"model_class": "BertForTheFuture"}, "got architecture 'BertForTheFuture', expected a class"),
+        ({}, {"model_class": "BertForTheFuture"}, "got model class 'BertForTheFuture'"),
         ({"hidden_act": "mish"}, {}, "got the activation 'mish', expected one of gelu"),
         ({"architectures": ["BertForMaskedLM"]}, {}, "got BertForMaskedLM, which is for fill-mask"),
     ],
@@ -220,10 +228,18 @@ def test_image_sizes_that_are_not_possible_are_refused(family: str, size: int, m
     one_line(caught)
 
 
+def test_transcripts_with_another_blank_are_refused(tmp_path: Path) -> None:
+    folder, _ = saved(tmp_path, "wav2vec2", "Wav2Vec2ForCTC", pad_token_id=3)
+    with refused("got 3 as the blank among the symbols, expected 0") as caught:
+        load_pretrained(folder, length=400)
+    one_line(caught)
+
+
 def test_an_encoder_of_a_model_that_writes_is_asked_for(tmp_path: Path) -> None:
     folder, _ = saved(tmp_path, "whisper", "WhisperForConditionalGeneration")
-    with refused("which is for automatic-speech-recognition.*name the task 'feature-extraction'"):
-        load_pretrained(folder)
+    for task in (None, "automatic-speech-recognition"):
+        with refused("which is for automatic-speech-recognition.*name the task 'feature-extraction'"):
+            load_pretrained(folder, task=task)
     assert read_pretrained(folder, task="feature-extraction").network.config.encoder_only
 
 

@@ -71,6 +71,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {**VISION, "mlp_ratio": 2, "layerscale_value": 0.5, "num_register_tokens": 3},
     ),
     "dinov3": ("DINOv3ViTModel", {**VISION, "layerscale_value": 0.5, "num_register_tokens": 3}),
+    "dinov3_gated": (
+        "DINOv3ViTModel",
+        {**VISION, "layerscale_value": 0.5, "num_register_tokens": 2, "use_gated_mlp": True, "hidden_act": "silu"},
+    ),
     "clip_vision": ("CLIPVisionModel", VISION),
     "clip_text": ("CLIPTextModel", {**POSITIONS, "eos_token_id": 2}),
     "siglip_vision": ("SiglipVisionModel", VISION),
