@@ -34,7 +34,7 @@ adaptrt adapt my-classifier --data reviews.csv --text-column text --label-column
 @click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Of the joint phase.")
 @click.option("--batch", type=click.IntRange(4), default=32, show_default=True, help="Samples per step.")
 @click.option("--tokens", type=click.IntRange(1), help="Activations kept of each layer; default: 200000.")
-@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that distil layers.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes that distil layers; default: this one.")
 @click.option("--ray", metavar="HOST:PORT", help="Ray cluster that distils layers instead.")
 @click.option("--task", help="What for, as Optimum names it; default: what the checkpoint says.")
 @click.option("--length", type=click.IntRange(2), help="Most tokens of a text; default: as its folder says.")
@@ -61,7 +61,7 @@ def adapt(
     steps: int,
     batch: int,
     tokens: int | None,
-    workers: int,
+    workers: int | None,
     ray: str | None,
     task: str | None,
     length: int | None,
@@ -84,21 +84,25 @@ def adapt(
     equal shares of the threads, or by all machines of a running --ray cluster that this machine is part of (needs
     adaptrt[ray] on all of them; they need no common disk). The network is the same, up to rounding.
     """
-    from adaptrt.models.training.precision import choose_precision, keep_choice
-
     name = model.resolve().name
     output, work = output or Path("build/models") / name, work or Path("build/adapt") / name
     if hours is not None and not 0 < hours < 10_000:
         raise click.UsageError(f"got --hours {hours:g}, expected a number above 0")
     if batch % 4:
         raise click.UsageError(f"got --batch {batch}, expected a multiple of 4: each batch runs at four prices")
+    if ray is not None and workers is not None:
+        raise click.UsageError("got --workers and --ray, expected one of them; leave one out")
     from adaptrt.cli.output import note, show, show_json
     from adaptrt.cli.progress import steps_shown, training_shown
     from adaptrt.export.pretrained.adapt_folder import AdaptRequest, adapt_folder
+    from adaptrt.models.training.layer_executors import executor_for
+    from adaptrt.models.training.precision import choose_precision, keep_choice
 
     wanted = None if families is None else tuple(part.strip() for part in families.split(",") if part.strip())
     if wanted == ():
         raise click.UsageError("got --families without a name, expected some of acm,exits,tokens")
+    executor = executor_for(workers, ray)
+    executor.check()
     keep_on_interrupt(f"checkpoints are kept in {work}; the same command goes on from there")
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -122,8 +126,7 @@ def adapt(
         text_column=text_column,
         label_column=label_column,
         skip_broken=skip_broken,
-        workers=workers,
-        ray=ray,
+        executor=executor,
         settings=settings,
     )
     with steps_shown() as tell, training_shown() as report:

@@ -31,7 +31,6 @@ from adaptrt.models.folder import ADAPTIVE, CONFIG, PREPROCESSING, SAMPLES, save
 from adaptrt.models.network import Network
 from adaptrt.models.training.adapting import AdaptSettings, adapt_network
 from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor
-from adaptrt.models.training.layer_processes import Processes
 from adaptrt.models.training.phase import Report
 from adaptrt.runtime.bundle.bundle_file import Axis
 
@@ -64,8 +63,7 @@ class AdaptRequest:
         text_column: Of tables.
         label_column: Of tables.
         skip_broken: Leave out what cannot be read.
-        workers: Processes that distil layers.
-        ray: HOST:PORT of a Ray cluster whose machines distil layers; None: this machine does.
+        executor: Where layers are distilled.
         settings: Of the training; its families are not read.
     """
 
@@ -80,8 +78,7 @@ class AdaptRequest:
     text_column: str | None = None
     label_column: str | None = None
     skip_broken: bool = False
-    workers: int = 1
-    ray: str | None = None
+    executor: LayerExecutor = dataclasses.field(default_factory=InProcess)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -127,8 +124,6 @@ def adapt_folder(request: AdaptRequest, report: Report, tell: Tell = lambda _wha
             f"got model {str(request.model)!r}, expected a folder with config.json and weights; download it where "
             "there is a network, and name its folder"
         )
-    executor = _executor(request)
-    executor.check()
     tell("loading the model", 0.0)
     source = load_pretrained(request.model, task=request.task, length=request.length)
     dense = source.model
@@ -153,7 +148,7 @@ def adapt_folder(request: AdaptRequest, report: Report, tell: Tell = lambda _wha
     tell("answers of the dense model", 0.0)
     held_out = {name: _with_labels(dense, parts, name, raw, prepared) for name in ("calibration", "test")}
     taken = _taken(prepared.samples, parts["train"])
-    adaptive = adapt_network(dense, taken, settings, request.work, report, executor)
+    adaptive = adapt_network(dense, taken, settings, request.work, report, request.executor)
     tell("writing the folder", 0.0)
     labelled = raw.labels is not None and dense.task.name == "classification"
     _write(request, dense, adaptive, files, held_out, follows_dense=not labelled)
@@ -167,22 +162,6 @@ def adapt_folder(request: AdaptRequest, report: Report, tell: Tell = lambda _wha
         labelled,
         tuple(family.name for family in adaptive.families),
     )
-
-
-def _executor(request: AdaptRequest) -> LayerExecutor:
-    """What distils layers.
-
-    Raises:
-        ExportError: Processes and machines are asked for together.
-        LayerJobError: The address of Ray is none.
-    """
-    if request.ray is not None and request.workers != 1:
-        raise ExportError("got --workers and --ray, expected one of them: Ray starts its own processes; leave one out")
-    if request.ray is not None:
-        from adaptrt.models.training.layer_ray import RayNodes
-
-        return RayNodes(request.ray)
-    return InProcess() if request.workers == 1 else Processes(request.workers)
 
 
 def chosen_families(
