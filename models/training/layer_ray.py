@@ -7,6 +7,7 @@ gives back the checkpoint of its phase's end. Ray itself begins the task of a lo
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import subprocess
 import sys
@@ -166,9 +167,10 @@ def _result(ray: Any, reference: Any, job: LayerJob) -> bytes:
         cause = error.cause
         if isinstance(cause, AdaptrtError):
             raise cause from error
-        if isinstance(cause, ModuleNotFoundError):
+        missing = re.search(r"No module named '([\w.]+)'", str(error))
+        if missing:
             raise LayerJobError(
-                f"a machine of the cluster has no {cause.name}, expected what this one has; install the same "
+                f"a machine of the cluster has no {missing[1]}, expected what this one has; install the same "
                 "adaptrt[ray] on all of them"
             ) from error
         raise
