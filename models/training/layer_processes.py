@@ -176,13 +176,13 @@ def _work(connection: Connection, activations: Path, folder: Path, threads: int)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             job = unpacked(connection.recv_bytes())
-            told = 0.0
+            last_news = 0.0
 
             def tell(progress: Progress) -> None:
-                nonlocal told
-                if time.monotonic() - told > _NEWS_SECONDS:
+                nonlocal last_news
+                if time.monotonic() - last_news > _NEWS_SECONDS:
                     connection.send(progress)
-                    told = time.monotonic()
+                    last_news = time.monotonic()
 
             try:
                 job.run(Activations.of(activations, [job.number]), checkpoint_of(job, folder), tell)

@@ -100,13 +100,13 @@ class RayNodes(LayerExecutor):
             self.threads = _threads(ray, len(kept.arrays))
         remote = ray.remote(num_cpus=self.threads, max_retries=_RETRIES)(_run_far)
         common, waiting, running = CommonProgress(jobs, report), deque(jobs), dict[Any, LayerJob]()
-        seen = time.monotonic()
+        last_room = time.monotonic()
         try:
             while waiting or running:
                 cpus = float(ray.cluster_resources().get("CPU", 0))
                 if cpus >= self.threads:
-                    seen = time.monotonic()
-                elif time.monotonic() - seen > _EMPTY_SECONDS:
+                    last_room = time.monotonic()
+                elif time.monotonic() - last_room > _EMPTY_SECONDS:
                     raise LayerJobError(
                         f"Ray at {self.address} has {cpus:g} CPUs left, expected {self.threads} for each layer; add "
                         "machines and run the command again, finished layers are kept"
