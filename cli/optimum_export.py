@@ -51,7 +51,8 @@ def commands_for(model: Path, output: Path, options: Mapping[str, object]) -> li
         if options:
             given = ", ".join(f"--{name}" for name in options)
             raise CommandError(f"got {given} with a network that is adapted already, expected none; leave them out")
-        return [["export", str(model), "--output", str(output)]]
+        # A path as a whole is never taken for the name of a ready model.
+        return [["export", str(model.resolve()), "--output", str(output)]]
     if "data" not in options:
         raise CommandError(
             f"got model {str(model)!r}, which is not adaptive yet, and no --data, expected texts, pictures or "
@@ -62,7 +63,7 @@ def commands_for(model: Path, output: Path, options: Mapping[str, object]) -> li
 
         check_replaceable(output)  # before hours of training
     work = Path(str(options.get("work", output.with_name(f"{output.name}.adapt"))))
-    adapted = work / "network"
+    adapted = work / "network" / model.resolve().name  # which names the bundle
     others = {name: value for name, value in options.items() if name != "work"}
     words = [word for name, value in others.items() for word in (f"--{name}", str(value))]
     adapting = ["adapt", str(model), *words, "--work", str(work), "--output", str(adapted)]

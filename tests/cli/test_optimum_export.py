@@ -26,7 +26,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_an_adapted_folder_is_exported(model_folder: Path, tmp_path: Path) -> None:
-    wanted = ["export", str(model_folder), "--output", str(tmp_path / "bundle")]
+    wanted = ["export", str(model_folder.resolve()), "--output", str(tmp_path / "bundle")]
     assert commands_for(model_folder, tmp_path / "bundle", {}) == [wanted]
 
 
@@ -34,10 +34,11 @@ def test_a_checkpoint_is_adapted_first(checkpoint: Path, tmp_path: Path) -> None
     output, work = tmp_path / "bundle", tmp_path / "bundle.adapt"
     adapt, export = commands_for(checkpoint, output, {"data": Path("texts.txt"), "hours": "2", "families": "acm"})
     given = ["--data", "texts.txt", "--hours", "2", "--families", "acm"]
-    assert adapt == ["adapt", str(checkpoint), *given, "--work", str(work), "--output", str(work / "network")]
-    assert export == ["export", str(work / "network"), "--output", str(output)]
+    adapted = str(work / "network" / "checkpoint")
+    assert adapt == ["adapt", str(checkpoint), *given, "--work", str(work), "--output", adapted]
+    assert export == ["export", adapted, "--output", str(output)]
     adapt, export = commands_for(checkpoint, output, {"data": "x.txt", "work": tmp_path / "work"})
-    assert export[1] == adapt[-1] == str(tmp_path / "work" / "network")
+    assert export[1] == adapt[-1] == str(tmp_path / "work" / "network" / "checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_the_class_that_optimum_finds(model_folder: Path, monkeypatch: pytest.Mo
     ran: list[object] = []
     monkeypatch.setattr(optimum_export, "run_commands", ran.extend)
     AdaptiveExport(None, args, from_defaults_factory=True, parser=parser).run()
-    assert ran == [["export", str(model_folder), "--output", "bundle"]]
+    assert ran == [["export", str(model_folder.resolve()), "--output", "bundle"]]
 
 
 def test_a_verb_that_fails_ends_it(python: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
