@@ -72,7 +72,9 @@ def adapt(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Make MODEL, a folder as transformers writes it, adaptive; no labels are needed.
+    """Make a pretrained MODEL adaptive; no labels needed.
+
+    MODEL is a folder as transformers writes it.
 
     DATA is a .txt file with a text a line; a .csv, .jsonl or .parquet table; a folder of pictures or of wav files; a
     folder that the package datasets saved; or an .npz file with an array for each input. The network learns to give the

@@ -73,12 +73,18 @@ class EmbeddingHead(nn.Module):
         super().__init__()
         del classes
         self.width = width
+        self.projection: nn.Linear | None = None
         self.certainty = nn.Linear(width, 1) if criterion == "certainty" else None
+
+    def stand_early(self) -> None:
+        """Get a linear map of its own: blocks should not have to make their states look like the last one's."""
+        self.projection = identity_map(self.width)
 
     def read(self, tokens: Tokens, norm: nn.Module, class_token: bool, carried: dict[str, Tensor]) -> HeadOutput:
         """Answer for ``[B * K, D]``: a vector ``[B, D]``."""
         del carried
         vector = norm(pooled(tokens, class_token))
+        vector = vector if self.projection is None else self.projection(vector)
         outputs = {"sentence_embedding": vector}
         if self.certainty is None:
             return HeadOutput(outputs, torch.zeros_like(vector[:, 0]), {}, None)
@@ -88,6 +94,8 @@ class EmbeddingHead(nn.Module):
     def count(self, work: WorkCount, tokens: Tokens, *, last: bool) -> None:
         """Count one run."""
         del tokens
+        if self.projection is not None:
+            work.constant(self.width**2)
         if self.certainty is not None and not last:
             work.constant(self.width)
 
@@ -159,6 +167,15 @@ class FeatureHead(nn.Module):
         """None: the dense network's answer is there already."""
         del tokens
         return 0
+
+
+def identity_map(width: int) -> nn.Linear:
+    """A linear map that changes nothing until it is trained."""
+    layer = nn.Linear(width, width)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(width))
+        layer.bias.zero_()
+    return layer
 
 
 def make_head(config: EncoderConfig) -> Any:

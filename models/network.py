@@ -76,6 +76,9 @@ class Network(StagedNetwork):
         early = () if c.exits is None else c.exits.after
         self.exit_norms = nn.ModuleList(make_final_norm(c) for _ in early)
         self.exit_heads = nn.ModuleList(adapter.head(c) for _ in early)
+        for head in self.exit_heads:
+            if hasattr(head, "stand_early"):
+                head.stand_early()  # type: ignore[operator]
         self.price_scales = nn.ModuleDict()
 
     @classmethod

@@ -87,7 +87,7 @@ class AdaptSettings:
     joint_rate: float = 1e-4
     layer_rate: float = 5e-4
     hidden_weight: float = 0.5
-    exit_weight: float = 0.5
+    exit_weight: float = 0.2
     budget_weight: float = 2.0
     entropy_weight: float = 0.01
     diversity_weight: float = 0.02
@@ -314,7 +314,8 @@ def joint_phase(dense: Network, adaptive: Network, samples: Samples, settings: A
             total = total + selection_losses(settings, adaptive, out, kept)
         return total
 
-    groups = parameter_groups(adaptive, settings.joint_rate, gate_rate=10 * settings.joint_rate)
+    heads = [] if settings.exits is None else adaptive.exit_modules()
+    groups = parameter_groups(adaptive, settings.joint_rate, gate_rate=10 * settings.joint_rate, new=heads)
     return StepPhase("joint", adaptive, groups, steps, loss, settings.weight_decay)
 
 

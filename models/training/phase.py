@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
@@ -81,11 +81,21 @@ class Phase:
     warmup: float = 0.05
 
 
-def parameter_groups(module: nn.Module, rate: float, *, gate_rate: float) -> list[dict[str, object]]:
-    """Parameter groups: matrices with weight decay, the rest without, gates at their own rate."""
+def parameter_groups(
+    module: nn.Module, rate: float, *, gate_rate: float, new: Sequence[nn.Module] = ()
+) -> list[dict[str, object]]:
+    """Parameter groups: matrices with weight decay, the rest without, gates at their own rate.
+
+    Args:
+        module: What is trained.
+        rate: Its largest learning rate.
+        gate_rate: That of gates and selectors.
+        new: Modules that begin from nothing, too: they learn at the gates' rate.
+    """
+    young = {id(parameter) for part in new for parameter in part.parameters()}
     matrices, others, gates = [], [], []
     for name, parameter in module.named_parameters():
-        if "gate." in name or "selector." in name:
+        if "gate." in name or "selector." in name or id(parameter) in young:
             gates.append(parameter)
         elif parameter.ndim > 1 and "position" not in name:
             matrices.append(parameter)
