@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import multiprocessing.resource_tracker
+import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -33,6 +33,7 @@ from adaptrt.models.training.phase import Progress, Report
 _TRIES = 2
 """Of a job whose process dies: what killed it may have been meant for another one."""
 _NEWS_SECONDS = 0.2
+_WORK = "from adaptrt.models.training.layer_processes import work; work()"
 _ENDING_SECONDS = 5.0
 
 
@@ -40,7 +41,7 @@ _ENDING_SECONDS = 5.0
 class _Worker:
     """A process, and the job that it has."""
 
-    process: BaseProcess
+    process: subprocess.Popen[bytes]
     connection: Connection
     job: LayerJob | None = None
 
@@ -64,7 +65,7 @@ class Processes(LayerExecutor):
 
     def pids(self) -> list[int]:
         """The processes that run now."""
-        return [worker.process.pid for worker in self._running if worker.process.pid is not None]
+        return [worker.process.pid for worker in self._running]
 
     def run(self, jobs: Sequence[LayerJob], kept: Activations, folder: Path, report: Report) -> None:
         """Run them; see the base class."""
@@ -116,15 +117,15 @@ class Processes(LayerExecutor):
         Raises:
             LayerJobError: It has.
         """
-        worker.process.join(_ENDING_SECONDS)
-        worker.connection.close()
+        worker.connection.close()  # one that lives without it ends now
+        _end(worker.process, _ENDING_SECONDS)
         self._running.remove(worker)
         job = worker.job
         if job is None:
             return
         if tries[job.number] >= _TRIES:
-            code = worker.process.exitcode
-            how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+            code = worker.process.returncode
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
             raise LayerJobError(
                 f"the process that had block {job.number} died {_TRIES} times (the last by {how}), expected it to "
                 "finish; free some memory or use fewer --workers, finished blocks are kept"
@@ -137,41 +138,44 @@ class Processes(LayerExecutor):
             worker.process.terminate()
         ending = time.monotonic() + _ENDING_SECONDS
         for worker in self._running:
-            worker.process.join(max(0.0, ending - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            _end(worker.process, ending - time.monotonic())
             worker.connection.close()
         self._running.clear()
 
 
 def _start(activations: Path, folder: Path, threads: int) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_work, args=(there, activations, folder, threads), daemon=True)
-    with _interrupts_held():
-        process.start()
+    """Start a process.
+
+    A plain interpreter, as those of multiprocessing would run the caller's script first. In a session of its own, where
+    a terminal's Ctrl-C does not reach it: who started it ends it.
+    """
+    here, there = multiprocessing.Pipe()
+    command = [sys.executable, "-c", _WORK, str(there.fileno()), str(activations), str(folder), str(threads)]
+    process = subprocess.Popen(
+        command,
+        pass_fds=[there.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        start_new_session=True,
+    )
     there.close()  # this process's copy: the connection ends when the other process does
     return _Worker(process, here)
 
 
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Processes that are started within never get Ctrl-C, which a terminal sends to all: who started them ends them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    multiprocessing.resource_tracker.ensure_running()  # begun by the first start, it would let Ctrl-C through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Wait for the end of a process, and kill it if it takes too long."""
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        process.wait(max(0.0, seconds))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
-def _work(connection: Connection, activations: Path, folder: Path, threads: int) -> None:
+def work() -> None:
     """A process's life: job after job, until it is told to end or who started it is gone."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # half-written files are removed on the way
+    connection, activations, folder, threads = Connection(int(sys.argv[1])), *map(Path, sys.argv[2:4]), int(sys.argv[4])
     torch.set_num_threads(threads)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
