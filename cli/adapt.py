@@ -17,6 +17,8 @@ _EXAMPLES = """
 adaptrt adapt all-MiniLM-L6-v2 --data texts.txt --output models/minilm
 adaptrt adapt all-MiniLM-L6-v2 --data texts.jsonl --text-column body --hours 2
 adaptrt adapt vit-base --data pictures --families acm,exits --skip-broken
+adaptrt adapt all-MiniLM-L6-v2 --data texts.txt --workers 4
+adaptrt adapt vit-base --data pictures --ray 192.168.0.10:6379
 adaptrt adapt my-classifier --data reviews.csv --text-column text --label-column stars --steps 500
 """
 
@@ -32,6 +34,8 @@ adaptrt adapt my-classifier --data reviews.csv --text-column text --label-column
 @click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Of the joint phase.")
 @click.option("--batch", type=click.IntRange(4), default=32, show_default=True, help="Samples per step.")
 @click.option("--tokens", type=click.IntRange(1), help="Activations kept of each layer; default: 200000.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes that distil layers; default: this one.")
+@click.option("--ray", metavar="HOST:PORT", help="Ray cluster that distils layers instead.")
 @click.option("--task", help="What for, as Optimum names it; default: what the checkpoint says.")
 @click.option("--length", type=click.IntRange(2), help="Most tokens of a text; default: as its folder says.")
 @click.option("--text-column", help="Of tables; default: text or a like name.")
@@ -57,6 +61,8 @@ def adapt(
     steps: int,
     batch: int,
     tokens: int | None,
+    workers: int | None,
+    ray: str | None,
     task: str | None,
     length: int | None,
     text_column: str | None,
@@ -75,19 +81,25 @@ def adapt(
     dense one's answers with less work. A tenth of the data, at most 1,024 samples, calibrates, and as much tests;
     labels, of classifiers, are for these. Ctrl-C keeps the checkpoints, and the same command goes on from there.
     Next: adaptrt export FOLDER.
-    """
-    from adaptrt.models.training.precision import choose_precision, keep_choice
 
+    Before everything is trained together, the layers of ACMs are distilled each by itself: by --workers processes with
+    equal shares of the threads, or by all machines of a running --ray cluster that this machine is part of (needs
+    adaptrt[ray] on all of them; they need no common disk). The network is the same, up to rounding.
+    """
     name = Path(model).resolve().name
     output, work = output or Path("build/models") / name, work or Path("build/adapt") / name
     if hours is not None and not 0 < hours < 10_000:
         raise click.UsageError(f"got --hours {hours:g}, expected a number above 0")
     if batch % 4:
         raise click.UsageError(f"got --batch {batch}, expected a multiple of 4: each batch runs at four prices")
+    if ray is not None and workers is not None:
+        raise click.UsageError("got --workers and --ray, expected one of them; leave one out")
     from adaptrt.cli.output import note, show, show_json
     from adaptrt.cli.progress import steps_shown, training_shown
     from adaptrt.export.pretrained.adapt_folder import AdaptRequest, adapt_folder
     from adaptrt.models.adapters.pretrained.hub import checkpoint_folder
+    from adaptrt.models.training.layer_executors import executor_for
+    from adaptrt.models.training.precision import choose_precision, keep_choice
 
     wanted = None if families is None else tuple(part.strip() for part in families.split(",") if part.strip())
     if wanted == ():
@@ -95,6 +107,8 @@ def adapt(
     if not data.exists():
         raise CommandError(f"got data {str(data)!r}, expected a file or folder that is there; look for a typing error")
     checkpoint_folder(model)  # before anything is written for it
+    executor = executor_for(workers, ray)
+    executor.check()
     keep_on_interrupt(f"checkpoints are kept in {work}; the same command goes on from there")
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -118,6 +132,7 @@ def adapt(
         text_column=text_column,
         label_column=label_column,
         skip_broken=skip_broken,
+        executor=executor,
         settings=settings,
     )
     with steps_shown() as tell, training_shown() as report:

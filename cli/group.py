@@ -25,6 +25,7 @@ _EXTRAS = {
     **dict.fromkeys(("rich", "PIL", "onnx"), "cli"),
     **dict.fromkeys(("torch", "onnxscript", "safetensors", "sklearn", "matplotlib"), "export"),
     **dict.fromkeys(("transformers", "optimum", "datasets"), "pretrained"),
+    "ray": "ray",
 }
 """The extra that brings a module; for an engine's module its record says it."""
 

@@ -47,6 +47,10 @@ class Activation:
     glu: str = ""
     constants: str = ""
 
+    def __reduce__(self) -> tuple[Callable[[str], Activation], tuple[str]]:
+        """Packed for another process by its name: the functions of a row cannot be packed."""
+        return activation_named, (self.name,)
+
 
 GELU = Activation(
     name="gelu",

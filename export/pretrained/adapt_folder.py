@@ -31,6 +31,7 @@ from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.folder import ADAPTIVE, CONFIG, PREPROCESSING, SAMPLES, save_model
 from adaptrt.models.network import Network
 from adaptrt.models.training.adapting import AdaptSettings, adapt_network
+from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor
 from adaptrt.models.training.phase import Report
 from adaptrt.runtime.bundle.bundle_file import Axis
 
@@ -63,6 +64,7 @@ class AdaptRequest:
         text_column: Of tables.
         label_column: Of tables.
         skip_broken: Leave out what cannot be read.
+        executor: Where layers are distilled.
         settings: Of the training; its families are not read.
     """
 
@@ -77,6 +79,7 @@ class AdaptRequest:
     text_column: str | None = None
     label_column: str | None = None
     skip_broken: bool = False
+    executor: LayerExecutor = dataclasses.field(default_factory=InProcess)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -145,7 +148,8 @@ def adapt_folder(request: AdaptRequest, report: Report, tell: Tell = lambda _wha
     parts = split_samples(dense, prepared, settings.batch, settings.seed)
     tell("answers of the dense model", 0.0)
     held_out = {name: _with_labels(dense, parts, name, raw, prepared) for name in ("calibration", "test")}
-    adaptive = adapt_network(dense, _taken(prepared.samples, parts["train"]), settings, request.work, report)
+    taken = _taken(prepared.samples, parts["train"])
+    adaptive = adapt_network(dense, taken, settings, request.work, report, request.executor)
     tell("writing the folder", 0.0)
     labelled = raw.labels is not None and dense.task.name == "classification"
     _write(request, dense, adaptive, files, held_out, follows_dense=not labelled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,20 +31,25 @@ class Activations:
     """The inputs of every block's FFN, float16 ``[tokens, width]``; targets are computed anew from them.
 
     Args:
-        folder: Where ``record`` put them.
-        blocks: Number of blocks.
+        arrays: By the block's number, as many tokens of each.
+        folder: Where ``record`` put them; None: they are in memory.
     """
 
-    def __init__(self, folder: Path, blocks: int) -> None:
-        self._arrays: list[npt.NDArray[np.float16]] = [np.load(_file(folder, i), mmap_mode="r") for i in range(blocks)]
+    def __init__(self, arrays: Mapping[int, npt.NDArray[np.float16]], folder: Path | None = None) -> None:
+        self.arrays, self.folder = dict(arrays), folder
+
+    @classmethod
+    def of(cls, folder: Path, blocks: Iterable[int]) -> Activations:
+        """Those of some blocks, from the folder that ``record`` put them in."""
+        return cls({block: np.load(_file(folder, block), mmap_mode="r") for block in blocks}, folder)
 
     def __len__(self) -> int:
-        return len(self._arrays[0])
+        return len(next(iter(self.arrays.values())))
 
     def draw(self, block: int, tokens: int, generator: torch.Generator) -> Tensor:
         """Random tokens of one block, float32 ``[tokens, width]``, in order of place: disks like that."""
         rows = torch.randint(len(self), (tokens,), generator=generator).sort().values.numpy()
-        return torch.from_numpy(self._arrays[block][rows].astype(np.float32))
+        return torch.from_numpy(self.arrays[block][rows].astype(np.float32))
 
 
 def record(
@@ -74,7 +79,7 @@ def record(
     blocks, width = len(dense.blocks), int(dense.config.width)
     done = folder / _DONE
     if done.exists() and json.loads(done.read_text()) == {"tokens": tokens, "seed": seed, "samples": len(samples)}:
-        return Activations(folder, blocks)
+        return Activations.of(folder, range(blocks))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     needed, free = 2 * tokens * width * blocks, shutil.disk_usage(folder).free
@@ -114,7 +119,7 @@ def record(
             ) from error
         raise
     progress(1.0)
-    return Activations(folder, blocks)
+    return Activations.of(folder, range(blocks))
 
 
 def _file(folder: Path, block: int) -> Path:

@@ -24,15 +24,15 @@ from torch.nn import functional
 
 from adaptrt import write_atomically
 from adaptrt.models.adaptation import adapt
-from adaptrt.models.block import Block
 from adaptrt.models.data.samples import Samples
 from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN
 from adaptrt.models.families.exit_head import ExitConfig
-from adaptrt.models.families.gate import PriceGate
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.network import Network, NetworkOutput
-from adaptrt.models.training import activations, losses, teacher
+from adaptrt.models.training import activations, teacher
 from adaptrt.models.training.activations import Activations
+from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor, LayerJob, run_jobs
+from adaptrt.models.training.layer_phases import adaptive_of, distil_phase, ffn_of, gain_quantiles
 from adaptrt.models.training.phase import CheckpointError, Progress, Report, TrainingError, parameter_groups
 from adaptrt.models.training.priced_losses import draw_shares, learner_losses, price_knobs, selection_losses
 from adaptrt.models.training.steps import StepPhase, run_steps
@@ -40,7 +40,6 @@ from adaptrt.models.training.steps import StepPhase, run_steps
 SETTINGS_FILE, LAYERS_FILE, PLAN_FILE, LOG_FILE = "settings.json", "layers.json", "plan.json", "losses.json"
 _LAYERS_SHARE = 0.12
 """Of the time, for the phases by layer; the joint phase gains more from it."""
-_QUANTILES = 512
 _CALIBRATION = 256
 """Samples from which contributions of hidden units are taken."""
 _COMPARED = 8
@@ -129,7 +128,14 @@ class Plan:
     step_seconds: float | None = None
 
 
-def adapt_network(dense: Network, samples: Samples, settings: AdaptSettings, folder: Path, report: Report) -> Network:
+def adapt_network(
+    dense: Network,
+    samples: Samples,
+    settings: AdaptSettings,
+    folder: Path,
+    report: Report,
+    executor: LayerExecutor | None = None,
+) -> Network:
     """Adapt a dense network; an interrupted call goes on where it was if it is made again with the same arguments.
 
     Args:
@@ -138,6 +144,7 @@ def adapt_network(dense: Network, samples: Samples, settings: AdaptSettings, fol
         settings: What to do.
         folder: For checkpoints and activations; made if missing.
         report: Called after every step.
+        executor: Where layers are distilled; None: in this process.
 
     Returns:
         The adaptive network, in evaluation mode.
@@ -147,6 +154,7 @@ def adapt_network(dense: Network, samples: Samples, settings: AdaptSettings, fol
         CheckpointError: The folder's checkpoints are damaged or another run's.
         ActivationError: The disk has no room for activations.
         TrainingError: A loss is not finite, or the time is too short.
+        LayerJobError: Other processes or machines do not distil.
     """
     if len(samples) < settings.batch:
         raise ValueError(f"got {len(samples)} samples, expected at least one batch of {settings.batch}; give more")
@@ -164,7 +172,7 @@ def adapt_network(dense: Network, samples: Samples, settings: AdaptSettings, fol
     write_atomically(folder / SETTINGS_FILE, run)
     log: dict[str, list[tuple[int, float]]] = {}
     if settings.acm is not None:
-        _by_layer(dense, adaptive, samples, settings, folder, report, log)
+        log.update(_by_layer(dense, adaptive, samples, settings, folder, report, executor or InProcess()))
     joint = joint_phase(dense, adaptive, samples, settings, plan.joint_steps)
     log["joint"] = run_steps(joint, seed=settings.seed, checkpoint=folder / "joint.pt", report=report)
     write_atomically(folder / LOG_FILE, (json.dumps(log) + "\n").encode())
@@ -202,28 +210,26 @@ def _by_layer(
     settings: AdaptSettings,
     folder: Path,
     report: Report,
-    log: dict[str, list[tuple[int, float]]],
-) -> None:
-    """Distil every FFN's learners, then teach the gates; each block by itself."""
+    executor: LayerExecutor,
+) -> dict[str, list[tuple[int, float]]]:
+    """Distil every FFN's learners, then teach the gates; each block by itself. Gives the losses by phase."""
     begun = time.monotonic()
 
     def recorded(share: float) -> None:
         left = (time.monotonic() - begun) * (1 - share) / max(share, 1e-3)
         report(Progress("activations", round(1000 * share), 1000, math.nan, None, left))
 
-    def run(phase: StepPhase) -> None:
-        log[phase.name] = run_steps(phase, seed=settings.seed, checkpoint=folder / f"{phase.name}.pt", report=report)
-
     kept = activations.record(
         folder / "activations", dense, samples, tokens=settings.tokens, seed=settings.seed, progress=recorded
     )
-    pairs = list(zip(dense.blocks, adaptive.blocks, strict=True))
-    settings = _fitted(settings, kept, _ffn(pairs[0][0]), _adaptive(pairs[0][1]), len(pairs), folder)
-    for number, (source, block) in enumerate(pairs):
-        run(distil_phase(number, _ffn(source), _adaptive(block), kept, settings))
-    quantiles = gain_quantiles([(_ffn(source), _adaptive(block)) for source, block in pairs], kept, settings)
-    for number, (source, block) in enumerate(pairs):
-        run(gate_phase(number, _ffn(source), _adaptive(block), kept, quantiles, settings))
+    pairs = [(ffn_of(old), adaptive_of(new)) for old, new in zip(dense.blocks, adaptive.blocks, strict=True)]
+    settings = _fitted(settings, kept, *pairs[0], len(pairs), folder)
+    with executor:
+        jobs = [LayerJob(number, *pair, settings) for number, pair in enumerate(pairs)]
+        log = run_jobs(jobs, kept, folder, executor, report)
+        quantiles = gain_quantiles(pairs, kept, settings)
+        jobs = [LayerJob(number, *pair, settings, quantiles) for number, pair in enumerate(pairs)]
+        return {**log, **run_jobs(jobs, kept, folder, executor, report)}
 
 
 def _fitted(
@@ -240,69 +246,6 @@ def _fitted(
         steps = [max(1, min(wanted, int(most))) for wanted in (settings.distil_steps, settings.gate_steps)]
         write_atomically(path, json.dumps({"distil_steps": steps[0], "gate_steps": steps[1]}).encode())
     return dataclasses.replace(settings, **json.loads(path.read_text()))
-
-
-def _ffn(block: nn.Module) -> nn.Module:
-    assert isinstance(block, Block)
-    return block.ffn
-
-
-def _adaptive(block: nn.Module) -> AdaptiveFFN:
-    assert isinstance(block, Block) and isinstance(block.ffn, AdaptiveFFN)
-    return block.ffn
-
-
-def _error(source: nn.Module, ffn: AdaptiveFFN, x: Tensor, settings: AdaptSettings) -> tuple[Tensor, Tensor]:
-    """Loss, and error of k = 0..N learners per token, relative to the variance of the layer's output."""
-    with settings.autocast():
-        target = source(x).detach().float()
-        contributions = ffn.learners.contributions(x).float()
-    loss, error = losses.distillation(contributions, ffn.learners.b2, target)
-    scale = target.var().clamp_min(1e-6)
-    return loss / scale, error / scale
-
-
-def distil_phase(
-    number: int, source: nn.Module, ffn: AdaptiveFFN, kept: Activations, settings: AdaptSettings
-) -> StepPhase:
-    """One block's learners against the FFN that they replace, every number of them; see ``losses.distillation``."""
-
-    def loss(step: int, generator: torch.Generator) -> Tensor:
-        del step
-        return _error(source, ffn, kept.draw(number, settings.layer_batch, generator), settings)[0]
-
-    groups = parameter_groups(ffn.learners, settings.layer_rate, gate_rate=settings.layer_rate)
-    return StepPhase(f"distil{number}", ffn.learners, groups, settings.distil_steps, loss)
-
-
-@torch.no_grad()
-def gain_quantiles(pairs: list[tuple[nn.Module, AdaptiveFFN]], kept: Activations, settings: AdaptSettings) -> Tensor:
-    """What learners gain over all blocks, in ascending order, ``[512]``: the scale of prices."""
-    gains = []
-    for number, (source, ffn) in enumerate(pairs):
-        generator = torch.Generator().manual_seed(settings.seed)
-        error = _error(source, ffn, kept.draw(number, settings.layer_batch, generator), settings)[1]
-        gains.append((error[:-1] - error[1:]).cummin(0).values.flatten())
-    ordered = torch.cat(gains).sort().values
-    return ordered[(torch.linspace(0, 1, _QUANTILES) * (len(ordered) - 1)).long()]
-
-
-def gate_phase(
-    number: int, source: nn.Module, ffn: AdaptiveFFN, kept: Activations, quantiles: Tensor, settings: AdaptSettings
-) -> StepPhase:
-    """One block's gate against what each further learner gains; see ``losses.gain_targets``."""
-    gate = ffn.gate
-    assert isinstance(gate, PriceGate)
-
-    def loss(step: int, generator: torch.Generator) -> Tensor:
-        del step
-        x = kept.draw(number, settings.layer_batch, generator)
-        with torch.no_grad():
-            wanted = losses.gain_targets(_error(source, ffn, x, settings)[1], quantiles)
-        return functional.binary_cross_entropy_with_logits(gate.logits(x), wanted)
-
-    groups = parameter_groups(gate, settings.layer_rate, gate_rate=settings.layer_rate)
-    return StepPhase(f"gate{number}", gate, groups, settings.gate_steps, loss)
 
 
 def _plan(

@@ -109,6 +109,15 @@ def run_steps(phase: StepPhase, *, seed: int, checkpoint: Path, report: Report) 
     return losses.kept
 
 
+def is_over(phase: StepPhase, checkpoint: Path) -> bool:
+    """Whether a checkpoint is of the phase's end; a damaged one is not, ``run_steps`` says what is wrong with it."""
+    try:
+        state = torch.load(checkpoint, weights_only=True)
+        return bool(state["done"] == state["steps"] == phase.steps)
+    except Exception:
+        return False
+
+
 def _save(phase: StepPhase, optimizer: torch.optim.Optimizer, checkpoint: Path, done: int, losses: _Losses) -> None:
     buffer = io.BytesIO()
     state = {

@@ -25,6 +25,8 @@ NOT_RUN: dict[tuple[str, str], int] = {
     ("docs/engines.md", "needs TensorRT and a GPU"): 1,
     ("docs/pretrained.md", "downloads 80 MB and trains for two hours"): 1,
     ("docs/pretrained.md", "needs the bundle of the block above"): 1,
+    ("docs/pretrained.md", "needs a checkpoint, and a cluster"): 1,
+    ("docs/pretrained.md", "trains for two hours"): 1,
     ("docs/jetson.md", "needs TensorRT"): 3,
     ("docs/jetson.md", "needs TensorRT's headers"): 1,
     ("docs/jetson.md", "needs a Jetson"): 1,

@@ -20,6 +20,10 @@ LEFT_OUT = {
 """Files of the rooms that are for those who work on the project, and why."""
 
 
+OPTIMUM = "optimum/commands/register/register_adaptrt.py"
+"""What registers a subcommand of ``optimum-cli``; no folder on the way has an ``__init__.py``, or it hides Optimum."""
+
+
 def package_files(distributions: Distributions) -> dict[str, Path]:
     """The files of the checkout that make up the package, by their place in it."""
     names = [name for name in distributions.files if name.partition("/")[0] in ROOMS]
@@ -34,7 +38,7 @@ def read_wheel(wheel: Path) -> dict[str, bytes]:
 
 
 def test_every_file_of_the_rooms_is_in_the_wheel_and_no_other(distributions: Distributions) -> None:
-    wanted = {f"adaptrt/{name}" for name in package_files(distributions)}
+    wanted = {OPTIMUM, *(f"adaptrt/{name}" for name in package_files(distributions))}
     assert len(wanted) > 200
     found = {name for name in read_wheel(distributions.wheel) if ".dist-info/" not in name}
     assert found == wanted, f"missing {sorted(wanted - found)}, not expected {sorted(found - wanted)}"
@@ -62,12 +66,13 @@ def test_the_wheel_has_files_not_links(distributions: Distributions) -> None:
     content = read_wheel(distributions.wheel)
     for name, path in package_files(distributions).items():
         assert content[f"adaptrt/{name}"] == path.read_bytes(), name
+    assert content[OPTIMUM] == (distributions.checkout / "src" / OPTIMUM).read_bytes()
 
 
 def test_the_wheel_says_what_it_is(distributions: Distributions) -> None:
     content = read_wheel(distributions.wheel)
     information = f"adaptrt-{adaptrt.__version__}.dist-info"
-    assert {name.partition("/")[0] for name in content} == {"adaptrt", information}
+    assert {name.partition("/")[0] for name in content} == {"adaptrt", "optimum", information}
     metadata = email.message_from_bytes(content[f"{information}/METADATA"])
     assert (metadata["Name"], metadata["Version"]) == ("adaptrt", adaptrt.__version__)
     assert distributions.wheel.name == f"adaptrt-{adaptrt.__version__}-py3-none-any.whl"
@@ -86,7 +91,7 @@ def test_the_sdist_has_what_the_wheel_is_built_of_and_no_tests(distributions: Di
     assert distributions.sdist.name == f"{base}.tar.gz"
     assert all(member.isreg() or member.isdir() for member in members)
     names = {member.name.removeprefix(f"{base}/") for member in members if member.isreg()}
-    assert {f"src/adaptrt/{name}" for name in package_files(distributions)} <= names
+    assert {f"src/{OPTIMUM}", *(f"src/adaptrt/{name}" for name in package_files(distributions))} <= names
     assert {name.partition("/")[0] for name in names} == {
         *("LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "pyproject.toml", "setup.cfg", "src"),
     }
@@ -94,5 +99,5 @@ def test_the_sdist_has_what_the_wheel_is_built_of_and_no_tests(distributions: Di
 
 def test_what_is_installed_is_what_the_wheel_has(distributions: Distributions, installed: Installed) -> None:
     for name, content in read_wheel(distributions.wheel).items():
-        if name.startswith("adaptrt/"):
+        if name.startswith(("adaptrt/", "optimum/")):
             assert (installed.packages / name).read_bytes() == content, name
