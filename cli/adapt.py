@@ -104,11 +104,11 @@ def adapt(
     wanted = None if families is None else tuple(part.strip() for part in families.split(",") if part.strip())
     if wanted == ():
         raise click.UsageError("got --families without a name, expected some of acm,exits,tokens")
+    executor = executor_for(workers, ray)
+    executor.check()
     if not data.exists():
         raise CommandError(f"got data {str(data)!r}, expected a file or folder that is there; look for a typing error")
     checkpoint_folder(model)  # before anything is written for it
-    executor = executor_for(workers, ray)
-    executor.check()
     keep_on_interrupt(f"checkpoints are kept in {work}; the same command goes on from there")
     try:
         work.mkdir(parents=True, exist_ok=True)
