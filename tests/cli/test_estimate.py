@@ -29,7 +29,7 @@ def scratch(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.slow("traces two adaptive networks and the dense one, starts processes")
+@pytest.mark.slow("traces an adaptive network and the dense one, starts processes")
 def test_json(cli, tiny, scratch, tmp_path):
     pytest.importorskip("matplotlib")
     picture = tmp_path / "p.svg"
