@@ -27,6 +27,8 @@ def plot_estimate(result: Estimate, path: Path) -> None:
     figure.suptitle(f"{result.model}: what adapting would give", fontsize=13, fontweight="bold")
     for axes, batch in zip(figure.subplots(1, len(result.batches), squeeze=False)[0], result.batches, strict=True):
         _draw(axes, result, batch)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=2 * len(result.batches))
     save_picture(figure, path)
 
 
@@ -45,7 +47,7 @@ def _draw(axes: Axes, result: Estimate, batch: int) -> None:
         color, dash = _RIVALS[number % len(_RIVALS)]
         axes.axhline(rival.latency_ms[batch].median, color=color, linestyle=dash, linewidth=1.2, label=rival.name)
     dense = result.rivals[0].latency_ms[batch].median
-    axes.plot((0, 1), (0, dense), color=GREY, linewidth=1, linestyle=":", label="time proportional to work")
+    axes.plot((0, 1), (0, dense), color="#bbbbbb", linewidth=1, label="time proportional to work")
     axes.set_xlim(0, 1.08)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -53,7 +55,6 @@ def _draw(axes: Axes, result: Estimate, batch: int) -> None:
     axes.set_ylabel("latency (ms)")
     axes.set_title(f"batch {batch}, {result.threads} thread{'s' * (result.threads > 1)}", fontsize=9, color=GREY)
     style_axes(axes)
-    axes.legend(fontsize=8, loc="lower right", framealpha=0.95)
 
 
 def _shares(rows: list[EstimateRow]) -> list[float]:

@@ -123,7 +123,7 @@ def advise(rivals: Sequence[Rival], rows: Sequence[EstimateRow], batches: Sequen
 
 
 def _against(best: Rival, ratio: float, batch: int, families: dict[str, list[EstimateRow]]) -> list[str]:
-    """What the fastest static model beats, one sentence for all families that it beats alike."""
+    """What the fastest static model beats, in one sentence for all families."""
     wins = {name: share_at(rows, batch, ratio) for name, rows in families.items()}
     beaten = [name for name, share in wins.items() if share is None]
     begin = f"At batch {batch} {_worded(best)} ({ratio:.2f} of the time of float32)"
@@ -133,15 +133,19 @@ def _against(best: Rival, ratio: float, batch: int, families: dict[str, list[Est
     if len(beaten) == len(families):
         instead = "compare there" if there else "use it, adapting would not pay"
         return [f"{begin} is faster than every budget of every family here: {instead}.{there}"]
-    sentences = []
-    if beaten:
-        sentences.append(f"{begin} is faster than every budget of {_listed(beaten)}.")
+    parts: list[str] = []
+    slower: list[str] = []
     for name, share in wins.items():
-        if share is not None and share < max(row.share for row in families[name]):
-            sentences.append(f"{begin} is faster than every budget of {name} above {share:.0%}.")
-        elif share is not None:
-            sentences.append(f"{begin} is slower than every budget of {name}.")
-    return [*sentences[:-1], sentences[-1] + there]
+        if share is None:
+            parts.append(f"of {name}")
+        elif share < max(row.share for row in families[name]):
+            parts.append(f"of {name} above {share:.0%}")
+        else:
+            slower.append(name)
+    faster = f"{begin} is faster than every budget {_listed(parts)}" if parts else begin
+    if not slower:
+        return [f"{faster}.{there}"]
+    return [f"{faster}{', and' if parts else ' is'} slower than every budget of {_listed(slower)}.{there}"]
 
 
 def _of_family(name: str, rows: Sequence[EstimateRow], batch: int, batches: Sequence[int]) -> list[str]:

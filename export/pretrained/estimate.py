@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from adaptrt.export.graph.trace import trace_dense
 from adaptrt.export.pretrained.adapt_folder import chosen_families
 from adaptrt.export.pretrained.random_decisions import with_random_decisions
 from adaptrt.export.staging import write_file
+from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.folder import LoadedModel
 from adaptrt.models.network import Network
 from adaptrt.runtime import AdaptiveModel
@@ -173,7 +174,7 @@ class _Search:
         self._exits, self._families = "exits" in families, len(families)
         knobs = {knob.name: knob for knob in model.bundle.knobs}
         priced = [name for name in ("acm", "tokens") if name in families]
-        names = [PRICE_KNOB, "token_price"][: len(priced)]
+        names = [PRICE_KNOB, PruningConfig.own_price][: len(priced)]
         self._off: Knobs = dict.fromkeys(names, 0.0)
         self._curves = [
             PriceCurve(functools.partial(self._work_at, name), float(knobs[name].maximum or 1.0)) for name in names
@@ -229,7 +230,7 @@ class PriceCurve:
         maximum: The highest price.
     """
 
-    def __init__(self, work_at: Any, maximum: float) -> None:
+    def __init__(self, work_at: Callable[[float], float], maximum: float) -> None:
         self._work_at = work_at
         self._maximum = maximum
         self._points: list[tuple[float, float]] = []
