@@ -98,7 +98,8 @@ class RayNodes(LayerExecutor):
             self._joined = True
         if self.threads is None:
             self.threads = _threads(ray, len(kept.arrays))
-        remote = ray.remote(num_cpus=self.threads, max_retries=_RETRIES)(_run_far)
+        # Ray's own choice fills half of this machine first.
+        remote = ray.remote(num_cpus=self.threads, max_retries=_RETRIES, scheduling_strategy="SPREAD")(_run_far)
         common, waiting, running = CommonProgress(jobs, report), deque(jobs), dict[Any, LayerJob]()
         last_room = time.monotonic()
         try:
