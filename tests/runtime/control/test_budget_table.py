@@ -162,6 +162,35 @@ def test_lines_that_cross():
     same_everywhere(bundle([*slow, *fast]), [0.55, 0.54, 0.56])
 
 
+def test_chains_that_end_equally_good():
+    """A calibrated curve three of whose chains end alike: the last bits of a share decide between them, to and fro."""
+    content = json.loads(Path(__file__).with_name("tied_chains.json").read_text())
+    knobs = msgspec.convert([{**knob, **_limits(knob)} for knob in content["knobs"]], list[Knob])
+    curve = [_point(point) for point in content["curve"]]
+    tied = msgspec.structs.replace(bundle(curve), knobs=knobs)
+    tied = msgspec.structs.replace(tied, budget_table=budget_table(tied))
+    check_table(tied)
+    assert tied.budget_table is not None
+    first = tied.budget_table.soft[0]
+    wrong = [msgspec.structs.replace(first, quality=0.1), *tied.budget_table.soft[1:]]
+    with pytest.raises(BundleError, match="a soft budget of"):
+        check_table(msgspec.structs.replace(tied, budget_table=BudgetTable(wrong, [], tied.budget_table.full)))
+
+
+def _limits(knob):
+    """Infinity is null in JSON."""
+    ends = {"minimum": -math.inf, "maximum": math.inf, "default": math.inf}
+    return {name: value for name, value in ends.items() if knob[name] is None}
+
+
+def _point(point):
+    knobs = {
+        name: [math.inf if number is None else number for number in value] if isinstance(value, list) else value
+        for name, value in point["knobs"].items()
+    }
+    return msgspec.convert({**point, "knobs": knobs}, CurvePoint)
+
+
 @pytest.mark.parametrize("name", ["tiny", "exits", "tokens", "texts", "exported"])
 def test_fixtures_carry_the_table_of_their_curves(name):
     of = read_bundle(FIXTURES / name)
