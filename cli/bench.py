@@ -80,7 +80,7 @@ def bench(
     if source is not None:
         from adaptrt.cli.input_files import read_inputs
 
-        inputs = next(iter(read_inputs([source], content.inputs).values()))
+        inputs = read_inputs([source], content.inputs)
     with steps_shown() as progress:
         result = measure_bundle(
             bundle,

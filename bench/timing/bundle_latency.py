@@ -16,7 +16,7 @@ from adaptrt.bench.timing.chosen_points import Point, choose_points
 from adaptrt.bench.timing.engine_choice import EngineChoice
 from adaptrt.bench.timing.interleave import Case, Spread, Timing, interleave
 from adaptrt.bench.timing.machine import describe_machine, describe_source
-from adaptrt.bench.timing.samples import batches_of, find_samples
+from adaptrt.bench.timing.samples import batches_of, find_inputs
 from adaptrt.bench.timing.session_process import Array, BundleProcess, Feed, SessionProcess
 from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
 from adaptrt.runtime.bundle.bundle_file import Bundle, KnobValue, read_bundle
@@ -115,7 +115,7 @@ def measure_bundle(
     threads: int = 1,
     points: int = 11,
     rounds: int | None = None,
-    inputs: Array | None = None,
+    inputs: Array | Mapping[str, Array] | None = None,
     choice: EngineChoice = _USUAL,
     progress: Progress | None = None,
 ) -> BundleLatency:
@@ -128,12 +128,12 @@ def measure_bundle(
     else: there they are 64, and a round's time is the mean over them of the median of three runs of each.
 
     Args:
-        folder: A calibrated bundle of one input.
+        folder: A calibrated bundle.
         batches: Batch sizes.
         threads: Threads that one operator may use.
         points: Operating points, at least 2; see ``choose_points``.
         rounds: None takes as many as fit into half a minute per batch size, 3 to 25.
-        inputs: Samples to feed, ``[samples, ...]`` as the bundle's input; spread over all of them. None
+        inputs: Samples to feed, ``[samples, ...]`` as the bundle's input, or by name; spread over all of them. None
             takes the samples in the bundle's ``golden.npz``, or noise, whose work is not typical.
         choice: The engine. TensorRT's have no engine of the dense model: there is nothing beside them.
         progress: Told how far it is.
@@ -148,10 +148,8 @@ def measure_bundle(
     folder, bundle = Path(folder), read_bundle(folder)
     if not batches or min(batches) < 1 or len(set(batches)) < len(batches):
         raise BenchError(f"got batches {list(batches)}, expected different sizes of at least 1")
-    if len(bundle.inputs) != 1:
-        raise BenchError(f"bundle {bundle.name!r} has {len(bundle.inputs)} inputs, expected 1; measure another")
     chosen = choose_points(bundle, points)
-    samples, origin = find_samples(folder, bundle, inputs)
+    samples, origin = find_inputs(folder, bundle, inputs)
     machine = describe_machine()
     tell("loading the graphs", 0.0)
     with ExitStack() as stack:
@@ -225,11 +223,11 @@ class _Measurement:
         self,
         bundle: Bundle,
         chosen: Sequence[Point],
-        samples: Array,
+        samples: Mapping[str, Array],
         adaptive: SessionProcess,
         dense: SessionProcess | None,
     ) -> None:
-        self._input, self._samples = bundle.inputs[0].name, samples
+        self._samples = samples
         self._exits = len(bundle.stages) > 1
         self._adaptive, self._dense = adaptive, dense
         self._knob_feeds: list[dict[str, str]] = []
@@ -244,7 +242,10 @@ class _Measurement:
         points = [[{**feed, **knobs} for feed in feeds] for knobs in self._knob_feeds]
         cases = [Case(str(index), self._adaptive, own) for index, own in enumerate(points)]
         if self._dense is not None:
-            cases.append(Case(_DENSE, self._dense, feeds))
+            known = self._dense.inputs
+            cases.append(
+                Case(_DENSE, self._dense, [{n: key for n, key in feed.items() if n in known} for feed in feeds])
+            )
         shares = [float(np.mean([self._adaptive.output(MACS_OUTPUT, feed).mean() for feed in own])) for own in points]
         once = cases[-1].process.time(cases[-1].feeds[:1], warm=1, runs=1)[0][0]
         warm = int(once < _LONG_SECONDS)
@@ -266,12 +267,17 @@ class _Measurement:
 
     def _load(self, batch: int) -> list[Feed]:
         """Give both processes their inputs: one batch, or several small ones."""
-        parts = batches_of(self._samples, batch, _EXIT_SAMPLES if self._exits else _SAMPLES)
-        arrays = {f"input {index} of {batch}": part for index, part in enumerate(parts)}
-        for process in (self._adaptive, self._dense):
-            if process is not None:
-                process.load(arrays)
-        return [{self._input: name} for name in arrays]
+        most = _EXIT_SAMPLES if self._exits else _SAMPLES
+        feeds: list[dict[str, str]] = []
+        for name, samples in self._samples.items():
+            arrays = {f"{name} {index} of {batch}": part for index, part in enumerate(batches_of(samples, batch, most))}
+            for process in (self._adaptive, self._dense):
+                if process is not None:
+                    process.load(arrays)
+            feeds = feeds or [{} for _ in arrays]
+            for feed, key in zip(feeds, arrays, strict=True):
+                feed[name] = key
+        return [*feeds]
 
 
 def _silent(_what: str, _share: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from adaptrt.bench.timing.session_process import Array
 from adaptrt.export.parity.reference import GOLDEN_FILE, read_golden
 from adaptrt.runtime.bundle.bundle_file import Bundle, TensorSpec
 from adaptrt.runtime.bundle.stage_validation import batch_axis
+
+Inputs = dict[str, Array]
 
 _NOISE = 64  # samples
 
@@ -47,6 +50,40 @@ def find_samples(folder: Path, bundle: Bundle, inputs: Array | None) -> tuple[Ar
             f"cannot make noise for input {spec.name!r} ({spec.dtype} {spec.shape}) of {bundle.name!r}; give inputs"
         )
     return np.random.default_rng(0).random((_NOISE, *sizes)).astype(spec.dtype), "random"
+
+
+def find_inputs(folder: Path, bundle: Bundle, inputs: Array | Mapping[str, Array] | None) -> tuple[Inputs, str]:
+    """Samples to feed to a bundle of one or several inputs, by name; see ``find_samples``.
+
+    Args:
+        folder: The bundle's.
+        bundle: Its content.
+        inputs: Samples that were given, of several inputs by name; None takes those in ``golden.npz``, or noise.
+
+    Raises:
+        BenchError: As there; or an input is missing, or there are not as many samples of each.
+        ExportError: ``golden.npz`` is damaged.
+    """
+    specs = bundle.inputs
+    if len(specs) == 1:
+        single = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
+        samples, origin = find_samples(folder, bundle, single)
+        return {specs[0].name: samples}, origin
+    given, origin = inputs, "given"
+    if given is None and (folder / GOLDEN_FILE).is_file():
+        given, origin = read_golden(folder / GOLDEN_FILE)[0].inputs, "golden"
+    if given is None:
+        given, origin = draw_inputs(bundle, _NOISE), "random"
+    if not isinstance(given, Mapping) or not {spec.name for spec in specs} <= given.keys():
+        names = sorted(given) if isinstance(given, Mapping) else "one array"
+        raise BenchError(
+            f"got inputs {names}, expected {', '.join(spec.name for spec in specs)}; give an .npz file of them"
+        )
+    found = {spec.name: _checked(np.asarray(given[spec.name]), spec) for spec in specs}
+    if len({len(samples) for samples in found.values()}) > 1:
+        counts = ", ".join(f"{len(samples)} of {name}" for name, samples in found.items())
+        raise BenchError(f"got {counts}, expected as many samples of each input; give as many")
+    return found, origin
 
 
 def draw_inputs(bundle: Bundle, batch: int) -> dict[str, Array]:
