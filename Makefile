@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export train test test-fast test-runtime-310 test-package test-environments lint bench bench-control families early-exit kernels gpu-check clean
+.PHONY: help export train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control families early-exit kernels gpu-check clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -51,7 +51,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(BIN)/.installed ## Run the tests, the runtime's once more under Python 3.10 where that is found
-	$(PYTEST)
+	$(PYTEST) -m "not exhaustive"
 	@if [ -n "$(PYTHON310)" ]; then $(MAKE) --no-print-directory test-runtime-310; \
 	else echo "NOTE: no Python 3.10 found, the runtime's tests did not run under it (set PYTHON310)"; fi
 
@@ -62,7 +62,10 @@ $(VENV310)/.installed: pyproject.toml
 	touch $@
 
 test-fast: $(BIN)/.installed ## Run the tests that are not slow: the daily ones, in about a minute
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not exhaustive"
+
+test-exhaustive: $(BIN)/.installed ## Run what `make test` leaves out: every family of pretrained encoders through an export (2 minutes)
+	$(PYTEST) -m exhaustive tests/export
 
 test-runtime-310: $(VENV310)/.installed
 	$(VENV310)/bin/python -m pytest tests/runtime

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,13 @@ from tests.prepared_engines import prepare, require_openvino
 
 TOLERANCE = 1e-4
 """Relative to the largest value."""
+
+
+def first(families: Iterable[str], *usual: str) -> list[Any]:
+    """All families; those beyond the usual ones run in `make test-exhaustive`, as each takes ten seconds and more."""
+    return [name if name in usual else pytest.param(name, marks=pytest.mark.exhaustive) for name in families]
+
+
 DENSE = {
     "bert": "BertForSequenceClassification",
     "roberta": "RobertaForTokenClassification",
@@ -66,7 +74,7 @@ def close(given: np.ndarray, wanted: np.ndarray, inputs: dict[str, np.ndarray], 
 
 
 @pytest.mark.slow("traces fifteen families")
-@pytest.mark.parametrize("family", DENSE)
+@pytest.mark.parametrize("family", first(DENSE, "bert", "mpnet", "modernbert", "vit", "dinov3", "whisper", "wav2vec2"))
 def test_a_dense_graph_answers_as_transformers_does(family: str, tmp_path: Path) -> None:
     import onnxruntime
 
@@ -102,7 +110,7 @@ ADAPTIVE: dict[str, tuple[str | None, dict[str, Any]]] = {
 
 
 @pytest.mark.slow("traces stages with several families")
-@pytest.mark.parametrize("family", ADAPTIVE)
+@pytest.mark.parametrize("family", first(ADAPTIVE, "bert", "dinov3"))
 def test_an_adaptive_bundle_is_proved_and_answers_as_transformers_does(family: str, tmp_path: Path) -> None:
     architecture, families = ADAPTIVE[family]
     folder, model = saved(tmp_path / "checkpoint", family, architecture)
