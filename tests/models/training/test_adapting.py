@@ -25,6 +25,8 @@ from adaptrt.models.training.adapting import AdaptSettings, adapt_network, joint
 from adaptrt.models.training.phase import CheckpointError, TrainingError
 from adaptrt.models.training.steps import StepPhase, run_steps
 
+pytestmark = pytest.mark.slow("trains")
+
 TEXT = TextEncoderConfig(width=32, depth=3, heads=2, ffn_width=64, vocabulary=50, length=12, task="embedding")
 SETTINGS = AdaptSettings(
     acm=ACMConfig(learners=2),

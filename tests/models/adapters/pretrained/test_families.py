@@ -20,6 +20,8 @@ from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.network import Network
 from tests.models.adapters.pretrained.tiny_models import FAMILIES, HEADS, length_of, saved, towers
 
+pytestmark = pytest.mark.slow("builds models of transformers")
+
 POSITIONS = {
     "mpnet": "relative",
     "beit": "pair",

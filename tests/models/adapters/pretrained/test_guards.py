@@ -24,6 +24,8 @@ from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.network import Network
 from tests.models.adapters.pretrained.tiny_models import FAMILIES, POSITIONS, as_sentence_model, saved, tiny_model
 
+pytestmark = pytest.mark.slow("builds models of transformers")
+
 PLAIN = Choice("feature-extraction", "BertModel", "BertModel")
 
 
