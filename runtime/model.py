@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -23,13 +23,13 @@ from adaptrt.runtime.engines import Engines, Reload
 from adaptrt.runtime.errors import InputError, NotShareable
 from adaptrt.runtime.inputs import InputContract
 from adaptrt.runtime.plan import Plan, Planner
-from adaptrt.runtime.preprocessing.preprocessor import Preprocessor
 from adaptrt.runtime.result import Result
 from adaptrt.runtime.telemetry import Reading
 from adaptrt.runtime.warn_once import WarnOnce
 from adaptrt.runtime.work_check import SoftBudgetCheck
 
 if TYPE_CHECKING:
+    from adaptrt.runtime.preprocessing.preprocessor import Preprocessor
     from adaptrt.runtime.telemetry.prometheus import MetricsServer
 
 Array = np.ndarray[Any, Any]
@@ -68,7 +68,7 @@ class AdaptiveModel:
         self._warn = WarnOnce()
         self._device = ModelOnDevice(bundle, self._planner, self._engines, threads, self._warn)
         self._work = SoftBudgetCheck()
-        self._preprocess = Preprocessor(bundle, root)
+        self._root = root
 
     def _begin_in_child(self) -> None:
         """The process forked: locks may be held by threads that are gone."""
@@ -92,10 +92,12 @@ class AdaptiveModel:
         """What ``bundle.json`` says."""
         return self._bundle
 
-    @property
+    @cached_property
     def preprocess(self) -> Preprocessor:
         """What makes inputs of texts, pictures and recordings: ``model.run(model.preprocess.text(["..."]))``."""
-        return self._preprocess
+        from adaptrt.runtime.preprocessing.preprocessor import Preprocessor  # most models are fed arrays
+
+        return Preprocessor(self._bundle, self._root)
 
     @property
     def backend(self) -> Backend:
