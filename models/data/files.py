@@ -56,11 +56,10 @@ def read_files(path: Path, *, text_column: str | None = None, label_column: str 
     Raises:
         DataError: Nothing is there, it is of no known kind, empty or damaged, or a column is missing.
     """
+    require_there(path)
     if path.is_dir():
         saved = (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file()
         found = _table(path, None, text_column, label_column) if saved else _folder(path)
-    elif not path.is_file():
-        raise DataError(f"got data {str(path)!r}, expected a file or folder that is there; look for a typing error")
     elif path.suffix == ".txt":
         found = RawData(path.name, "text", _lines(path))
     elif path.suffix == ".npz":
@@ -80,6 +79,16 @@ def read_files(path: Path, *, text_column: str | None = None, label_column: str 
             "without labels"
         )
     return found
+
+
+def require_there(path: Path) -> None:
+    """Refuse a path with nothing there, before anything is done for it.
+
+    Raises:
+        DataError: There is neither a file nor a folder.
+    """
+    if not path.is_dir() and not path.is_file():
+        raise DataError(f"got data {str(path)!r}, expected a file or folder that is there; look for a typing error")
 
 
 def _lines(path: Path) -> list[str]:
@@ -141,13 +150,13 @@ def _table(path: Path, kind: str | None, text_column: str | None, label_column: 
                     raise DataError(f"got {wanted} {name!r}, expected one of {', '.join(names)} as {path} has them")
             if text is None:
                 raise DataError(f"got the columns {', '.join(names)} in {path}, expected --text-column; name one")
-            kept = [row for row in range(len(table)) if isinstance(table[row][text], str) and table[row][text].strip()]
-            table = table.select(kept)
-            labels = None if label is None else list(table[label])
-            named = getattr(features.get(label), "names", None) if label is not None else None
-            if labels is not None and named:
-                labels = [named[number] for number in labels]
-            return RawData(path.stem, "text", [str(each) for each in table[text]], labels)
+            texts = list(table[text])
+            kept = [row for row, each in enumerate(texts) if isinstance(each, str) and each.strip()]
+            labels = None
+            if label is not None:
+                column, named = list(table[label]), getattr(features.get(label), "names", None)
+                labels = [named[column[row]] if named else column[row] for row in kept]
+            return RawData(path.stem, "text", [texts[row] for row in kept], labels)
         except DataError:
             raise
         except Exception as error:  # pyarrow's and datasets' own errors share no base class

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from zlib import crc32
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from adaptrt.models.data.split import DataError, Split
+from adaptrt.models.data.split import DataError
 from adaptrt.models.staged_network import StagedNetwork
 
 Array = npt.NDArray[np.generic]
@@ -88,18 +88,3 @@ class Samples:
             rows = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
         batches = [rows[start : start + batch] for start in range(0, len(rows) - batch + 1, batch)]
         return [batches[index] for index in generator.permutation(len(batches))]
-
-    def in_turn(self, batch: int) -> Iterator[dict[str, Tensor]]:
-        """All samples in their order, in batches, the last of which may be smaller."""
-        for start in range(0, len(self), batch):
-            yield self.batch(np.arange(start, min(start + batch, len(self))))
-
-    def part(self, rows: slice) -> Samples:
-        """Some of them, in order."""
-        return Samples({name: array[rows] for name, array in self.arrays.items()}, self.mask)
-
-    def split(self, labels: npt.NDArray[np.generic]) -> Split:
-        """These samples with labels, for calibration."""
-        first, *others = self.arrays
-        arrays = {name: np.asarray(array) for name, array in self.arrays.items()}
-        return Split(arrays[first], labels, {name: arrays[name] for name in others}, first)

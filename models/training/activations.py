@@ -77,8 +77,8 @@ def record(
         ActivationError: The disk has no room for them.
     """
     blocks, width = len(dense.blocks), int(dense.config.width)
-    done = folder / _DONE
-    if done.exists() and json.loads(done.read_text()) == {"tokens": tokens, "seed": seed, "samples": len(samples)}:
+    done, asked = folder / _DONE, {"tokens": tokens, "seed": seed, "samples": len(samples)}
+    if done.exists() and json.loads(done.read_text()) == asked:
         return Activations.of(folder, range(blocks))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -109,7 +109,7 @@ def record(
         finally:
             for file in files:
                 file.close()
-        write_atomically(done, json.dumps({"tokens": tokens, "seed": seed, "samples": len(samples)}).encode())
+        write_atomically(done, json.dumps(asked).encode())
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):

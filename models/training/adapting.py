@@ -13,6 +13,7 @@ import json
 import math
 import time
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -35,6 +36,7 @@ from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor, LayerJo
 from adaptrt.models.training.layer_phases import adaptive_of, distil_phase, ffn_of, gain_quantiles
 from adaptrt.models.training.phase import CheckpointError, Progress, Report, TrainingError, parameter_groups
 from adaptrt.models.training.priced_losses import draw_shares, learner_losses, price_knobs, selection_losses
+from adaptrt.models.training.recipe import autocast
 from adaptrt.models.training.steps import StepPhase, run_steps
 
 SETTINGS_FILE, LAYERS_FILE, PLAN_FILE, LOG_FILE = "settings.json", "layers.json", "plan.json", "losses.json"
@@ -112,20 +114,7 @@ class AdaptSettings:
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The precision to compute in."""
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run will do, in steps; kept beside its checkpoints, so that it goes on as it began.
-
-    Attributes:
-        joint_steps: Of the joint phase.
-        step_seconds: What one of them took when it was measured; None: not measured.
-    """
-
-    joint_steps: int
-    step_seconds: float | None = None
+        return autocast(self.precision)
 
 
 def adapt_network(
@@ -168,12 +157,12 @@ def adapt_network(
     calibration = samples.batch(samples.order(min(_CALIBRATION, len(samples)), settings.seed, 0)[0])
     adaptive = adapt(dense, calibration, acm=settings.acm, pruning=settings.pruning, exits=settings.exits)
     adaptive.requires_grad_(True)
-    plan = _plan(dense, adaptive, samples, settings, folder, started)
+    steps = _joint_steps(dense, adaptive, samples, settings, folder, started)
     write_atomically(folder / SETTINGS_FILE, run)
     log: dict[str, list[tuple[int, float]]] = {}
     if settings.acm is not None:
         log.update(_by_layer(dense, adaptive, samples, settings, folder, report, executor or InProcess()))
-    joint = joint_phase(dense, adaptive, samples, settings, plan.joint_steps)
+    joint = joint_phase(dense, adaptive, samples, settings, steps)
     log["joint"] = run_steps(joint, seed=settings.seed, checkpoint=folder / "joint.pt", report=report)
     write_atomically(folder / LOG_FILE, (json.dumps(log) + "\n").encode())
     return adaptive.eval()
@@ -248,9 +237,9 @@ def _fitted(
     return dataclasses.replace(settings, **json.loads(path.read_text()))
 
 
-def _plan(
+def _joint_steps(
     dense: Network, adaptive: Network, samples: Samples, settings: AdaptSettings, folder: Path, started: float
-) -> Plan:
+) -> int:
     """How many joint steps fit into the time; measured once and kept.
 
     Raises:
@@ -258,11 +247,9 @@ def _plan(
     """
     path = folder / PLAN_FILE
     if path.exists():
-        content = json.loads(path.read_text())
-        return Plan(int(content["joint_steps"]), content["step_seconds"])
-    if settings.hours is None:
-        plan = Plan(settings.joint_steps)
-    else:
+        return int(json.loads(path.read_text())["joint_steps"])
+    steps = settings.joint_steps
+    if settings.hours is not None:
         seconds = _seconds(joint_phase(dense, adaptive, samples, settings, 1), adaptive)
         part = 1.0 if settings.acm is None else 1 - _LAYERS_SHARE
         spent = time.monotonic() - started
@@ -273,9 +260,8 @@ def _plan(
                 f"got {settings.hours:g} hours, expected at least {needed:.2g} for this network on this machine; give "
                 "more time"
             )
-        plan = Plan(steps, seconds)
-    write_atomically(path, json.dumps(dataclasses.asdict(plan)).encode())
-    return plan
+    write_atomically(path, json.dumps({"joint_steps": steps}).encode())
+    return steps
 
 
 def _seconds(phase: StepPhase, trained: nn.Module) -> float:
@@ -300,24 +286,18 @@ def joint_phase(dense: Network, adaptive: Network, samples: Samples, settings: A
         settings: Weights of the losses.
         steps: Number of steps.
     """
-    passes: dict[int, list[object]] = {}
-    per_pass = len(samples.order(settings.batch, settings.seed, 0))
-
-    def batch(step: int) -> dict[str, Tensor]:
-        number = step // per_pass
-        if number not in passes:
-            passes.clear()
-            passes[number] = [*samples.order(settings.batch, settings.seed, number)]
-        return samples.batch(passes[number][step % per_pass])  # type: ignore[arg-type]
+    order_of = lru_cache(maxsize=1)(
+        partial(samples.order, settings.batch, settings.seed)
+    )  # of one pass after the other
+    per_pass = len(order_of(0))
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        inputs = batch(step)
+        inputs = samples.batch(order_of(step // per_pass)[step % per_pass])
         share, kept = draw_shares(settings, adaptive, settings.batch, generator)
         # Samples of a price stand together; which these are is drawn, as texts of a batch are in order of length.
         order = torch.randperm(settings.batch, generator=generator)
         inputs = {name: value[order] for name, value in inputs.items()}
-        known = {spec.name for spec in adaptive.knob_specs()}
-        knobs = {name: value for name, value in price_knobs(settings, adaptive, share, kept).items() if name in known}
+        knobs = price_knobs(settings, adaptive, share, kept)  # stages read those that they have
         with settings.autocast():
             with torch.no_grad(), teacher.block_tokens(dense) as wanted_tokens:
                 wanted = dense.run(inputs, {})

@@ -19,8 +19,6 @@ from adaptrt.models.training import losses
 from adaptrt.models.training.phase import Phase, StepResult, parameter_groups
 from adaptrt.models.training.recipe import Recipe
 
-_GAIN_QUANTILES = 512
-
 
 class _Adapted(NamedTuple):
     """A gate, the learners it decides for, the dense layers they replace and what reaches those."""
@@ -74,9 +72,7 @@ def _errors(part: _Adapted, x: Tensor) -> list[tuple[Tensor, Tensor]]:
     found = []
     for own, source in zip(part.learners, part.sources, strict=True):
         target = source(x).detach().float()
-        loss, error = losses.distillation(own.contributions(x).float(), own.b2, target)
-        scale = target.var().clamp_min(1e-6)
-        found.append((loss / scale, error / scale))
+        found.append(losses.relative_distillation(own.contributions(x).float(), own.b2, target))
     return found
 
 
@@ -97,9 +93,7 @@ def gate_phase(recipe: Recipe, dense: Network, adaptive: Network, sample: Tensor
                 found.append((part.gate, x, error))
         return found
 
-    gains = torch.cat([(e[:-1] - e[1:]).cummin(0).values.flatten() for _, _, e in errors(sample)])
-    positions = torch.linspace(0, 1, _GAIN_QUANTILES)
-    quantiles = gains.sort().values[(positions * (len(gains) - 1)).long()]
+    quantiles = losses.gain_quantiles([error for _, _, error in errors(sample)])
 
     def step(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
         del labels

@@ -19,8 +19,6 @@ from adaptrt.models.training.steps import StepPhase
 if TYPE_CHECKING:
     from adaptrt.models.training.adapting import AdaptSettings
 
-_QUANTILES = 512
-
 
 def ffn_of(block: nn.Module) -> nn.Module:
     """The FFN of a block of the dense network."""
@@ -39,9 +37,7 @@ def _error(source: nn.Module, ffn: AdaptiveFFN, x: Tensor, settings: AdaptSettin
     with settings.autocast():
         target = source(x).detach().float()
         contributions = ffn.learners.contributions(x).float()
-    loss, error = losses.distillation(contributions, ffn.learners.b2, target)
-    scale = target.var().clamp_min(1e-6)
-    return loss / scale, error / scale
+    return losses.relative_distillation(contributions, ffn.learners.b2, target)
 
 
 def distil_phase(
@@ -60,13 +56,11 @@ def distil_phase(
 @torch.no_grad()
 def gain_quantiles(pairs: list[tuple[nn.Module, AdaptiveFFN]], kept: Activations, settings: AdaptSettings) -> Tensor:
     """What learners gain over all blocks, in ascending order, ``[512]``: the scale of prices."""
-    gains = []
+    errors = []
     for number, (source, ffn) in enumerate(pairs):
-        generator = torch.Generator().manual_seed(settings.seed)
-        error = _error(source, ffn, kept.draw(number, settings.layer_batch, generator), settings)[1]
-        gains.append((error[:-1] - error[1:]).cummin(0).values.flatten())
-    ordered = torch.cat(gains).sort().values
-    return ordered[(torch.linspace(0, 1, _QUANTILES) * (len(ordered) - 1)).long()]
+        x = kept.draw(number, settings.layer_batch, torch.Generator().manual_seed(settings.seed))
+        errors.append(_error(source, ffn, x, settings)[1])
+    return losses.gain_quantiles(errors)
 
 
 def gate_phase(

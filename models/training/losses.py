@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from adaptrt.models.families.gate import Decision
 from adaptrt.models.tokens import Selection
+
+_GAIN_QUANTILES = 512
 
 
 def distillation(contributions: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,6 +29,23 @@ def distillation(contributions: Tensor, bias: Tensor, target: Tensor) -> tuple[T
     partial = torch.cat([torch.zeros_like(contributions[:1]), contributions.cumsum(0)]) + bias
     error = (partial - target).square().mean(2)
     return error.mean(1)[1:].mean() + 0.1 * error[0].mean(), error.detach()
+
+
+def relative_distillation(contributions: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """``distillation`` relative to the variance of the replaced layer's output, so that layers can be compared."""
+    loss, error = distillation(contributions, bias, target)
+    scale = target.var().clamp_min(1e-6)
+    return loss / scale, error / scale
+
+
+def gain_quantiles(errors: Sequence[Tensor]) -> Tensor:
+    """The scale of prices for ``gain_targets``: quantiles of what learners gain in several modules, ``[Q]``.
+
+    Args:
+        errors: Of every module, ``[N + 1, T]`` from ``distillation``.
+    """
+    gains = torch.cat([(error[:-1] - error[1:]).cummin(0).values.flatten() for error in errors]).sort().values
+    return gains[(torch.linspace(0, 1, _GAIN_QUANTILES) * (len(gains) - 1)).long()]
 
 
 def gain_targets(error: Tensor, price_of_gain: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import torch
@@ -136,21 +138,11 @@ def run_phase(
         loss_sum, correct = 0.0, 0
         for index in range(steps_per_epoch):
             done = epoch * steps_per_epoch + index
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * learning_rate_factor(done / steps, phase.warmup)
+            set_rates(optimizer, rates, done / steps, phase.warmup)
             rows = order[index * batch : (index + 1) * batch]
             result = phase.step(inputs[rows], labels[rows], generator)
-            optimizer.zero_grad(set_to_none=True)
-            result.loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(phase.trained.parameters(), 1.0)
-            optimizer.step()
-            loss = float(result.loss.detach())
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"got a loss of {loss} in step {done + 1} of phase {phase.name}, expected a finite one; lower the "
-                    "learning rate, the checkpoint of the last epoch is kept"
-                )
-            loss_sum += loss
+            remedy = "lower the learning rate, the checkpoint of the last epoch is kept"
+            loss_sum += descend(result.loss, optimizer, phase.trained, f"step {done + 1} of phase {phase.name}", remedy)
             correct += result.correct or 0
             ran = done + 1 - first_epoch * steps_per_epoch
             report(
@@ -167,34 +159,78 @@ def run_phase(
         _save(phase, optimizer, checkpoint, epoch + 1)
 
 
-def learning_rate_factor(progress: float, warmup: float) -> float:
+def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float], progress: float, warmup: float) -> None:
+    """Set every group's learning rate from its largest, for a share of all steps."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * _rate_factor(progress, warmup)
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, trained: nn.Module, where: str, remedy: str) -> float:
+    """Take one step with clipped gradients; gives the loss. Where it is not finite no weight is changed.
+
+    Args:
+        loss: Of one batch.
+        optimizer: Of what is trained.
+        trained: Whose gradients are clipped together.
+        where: Which step it is, for the message.
+        remedy: What to do, for the message.
+
+    Raises:
+        TrainingError: The loss is NaN or infinite.
+    """
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise TrainingError(f"got a loss of {value} in {where}, expected a finite one; {remedy}")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+    optimizer.step()
+    return value
+
+
+def _rate_factor(progress: float, warmup: float) -> float:
     """Linear warm-up, then a half cosine to zero."""
     if progress < warmup:
         return progress / warmup
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
-def _save(phase: Phase, optimizer: torch.optim.Optimizer, checkpoint: Path, epochs_done: int) -> None:
+def write_checkpoint(checkpoint: Path, state: Mapping[str, object]) -> None:
+    """Write what a training goes on from, atomically."""
     buffer = io.BytesIO()
-    state = {
-        "weights": phase.trained.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "epochs": epochs_done,
-    }
     torch.save(state, buffer)
     write_atomically(checkpoint, buffer.getvalue())
 
 
-def _restore(phase: Phase, optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:
-    if not checkpoint.exists():
-        return 0
+@contextlib.contextmanager
+def reading_checkpoint(checkpoint: Path) -> Iterator[dict[str, Any]]:
+    """Give what was written; whatever goes wrong with it within is the checkpoint's fault.
+
+    Raises:
+        CheckpointError: It cannot be read, or does not fit.
+    """
     try:
-        state = torch.load(checkpoint, weights_only=True)
-        phase.trained.load_state_dict(state["weights"])
-        optimizer.load_state_dict(state["optimizer"])
-        return int(state["epochs"])
+        yield torch.load(checkpoint, weights_only=True)
     except Exception as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"cannot go on from {checkpoint} ({cause}); remove it, or the folder it is in, to start afresh"
         ) from error
+
+
+def _save(phase: Phase, optimizer: torch.optim.Optimizer, checkpoint: Path, epochs_done: int) -> None:
+    state = {
+        "weights": phase.trained.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "epochs": epochs_done,
+    }
+    write_checkpoint(checkpoint, state)
+
+
+def _restore(phase: Phase, optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:
+    if not checkpoint.exists():
+        return 0
+    with reading_checkpoint(checkpoint) as state:
+        phase.trained.load_state_dict(state["weights"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["epochs"])

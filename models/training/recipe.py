@@ -99,4 +99,9 @@ class Recipe:
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The precision to compute in."""
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16")
+        return autocast(self.precision)
+
+
+def autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Compute in a precision of ``PRECISIONS`` within."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")

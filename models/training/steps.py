@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable
@@ -13,8 +12,7 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
-from adaptrt import write_atomically
-from adaptrt.models.training.phase import CheckpointError, Progress, Report, TrainingError, learning_rate_factor
+from adaptrt.models.training.phase import Progress, Report, descend, reading_checkpoint, set_rates, write_checkpoint
 
 CHECKPOINT_SECONDS = 60.0
 """Between checkpoints: what an interruption costs at most."""
@@ -85,20 +83,10 @@ def run_steps(phase: StepPhase, *, seed: int, checkpoint: Path, report: Report) 
     for step in range(first, phase.steps):
         step_seed = crc32(f"{seed}/{phase.name}/{step}".encode())
         torch.manual_seed(step_seed)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * learning_rate_factor(step / phase.steps, phase.warmup)
+        set_rates(optimizer, rates, step / phase.steps, phase.warmup)
         total = phase.loss(step, torch.Generator().manual_seed(step_seed))
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(phase.trained.parameters(), 1.0)
-        loss = float(total.detach())
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"got a loss of {loss} in step {step + 1} of phase {phase.name}, expected a finite one; train in "
-                "float32, the last checkpoint is kept"
-            )
-        optimizer.step()
-        losses.add(step + 1, loss)
+        remedy = "train in float32, the last checkpoint is kept"
+        losses.add(step + 1, descend(total, optimizer, phase.trained, f"step {step + 1} of phase {phase.name}", remedy))
         now = time.monotonic()
         left = (now - started) / (step + 1 - first) * (phase.steps - step - 1)
         report(Progress(phase.name, step + 1, phase.steps, losses.mean, None, left))
@@ -119,7 +107,6 @@ def is_over(phase: StepPhase, checkpoint: Path) -> bool:
 
 
 def _save(phase: StepPhase, optimizer: torch.optim.Optimizer, checkpoint: Path, done: int, losses: _Losses) -> None:
-    buffer = io.BytesIO()
     state = {
         "weights": phase.trained.state_dict(),
         # A finished phase takes no further step.
@@ -129,15 +116,13 @@ def _save(phase: StepPhase, optimizer: torch.optim.Optimizer, checkpoint: Path, 
         "mean": losses.mean,
         "losses": losses.kept,
     }
-    torch.save(state, buffer)
-    write_atomically(checkpoint, buffer.getvalue())
+    write_checkpoint(checkpoint, state)
 
 
 def _restore(phase: StepPhase, optimizer: torch.optim.Optimizer, checkpoint: Path, losses: _Losses) -> int:
     if not checkpoint.exists():
         return 0
-    try:
-        state = torch.load(checkpoint, weights_only=True)
+    with reading_checkpoint(checkpoint) as state:
         done = int(state["done"])
         if int(state["steps"]) != phase.steps:
             raise ValueError(f"it is of {state['steps']} steps, not {phase.steps}")
@@ -145,9 +130,4 @@ def _restore(phase: StepPhase, optimizer: torch.optim.Optimizer, checkpoint: Pat
         if done < phase.steps:
             optimizer.load_state_dict(state["optimizer"])
         losses.mean, losses.kept = float(state["mean"]), [(int(s), float(v)) for s, v in state["losses"]]
-    except Exception as error:
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"cannot go on from {checkpoint} ({cause}); remove it, or the folder it is in, to start afresh"
-        ) from error
     return done
