@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adaptrt.cli.errors import CommandError
-from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
+from adaptrt.cli.verb import PATH, Verb, families_option, json_option, keep_on_interrupt
 
 if TYPE_CHECKING:
     from adaptrt.export.pretrained.adapt_folder import AdaptReport
@@ -28,7 +28,7 @@ adaptrt adapt my-classifier --data reviews.csv --text-column text --label-column
 @click.option("--data", type=PATH, required=True, help="Texts, pictures, recordings; see below.")
 @click.option("--output", type=PATH, help="Folder of the network; default: build/models/NAME.")
 @click.option("--work", type=PATH, help="Folder for checkpoints and activations; default: build/adapt/NAME.")
-@click.option("--families", metavar="LIST", help="Of acm,exits,tokens; default: all that the task can have.")
+@families_option
 @click.option("--learners", type=click.IntRange(1, 64), help="Of each ACM; default: 4, or 2 in narrow networks.")
 @click.option("--hours", type=float, help="Time for all of it; default: --steps decide.")
 @click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="Of the joint phase.")
@@ -55,7 +55,7 @@ def adapt(
     data: Path,
     output: Path | None,
     work: Path | None,
-    families: str | None,
+    families: tuple[str, ...] | None,
     learners: int | None,
     hours: float | None,
     steps: int,
@@ -98,17 +98,14 @@ def adapt(
     from adaptrt.cli.progress import steps_shown, training_shown
     from adaptrt.export.pretrained.adapt_folder import AdaptRequest, adapt_folder
     from adaptrt.models.adapters.pretrained.hub import checkpoint_folder
+    from adaptrt.models.data.files import require_there
     from adaptrt.models.training.layer_executors import executor_for
     from adaptrt.models.training.precision import choose_precision, keep_choice
 
-    wanted = None if families is None else tuple(part.strip() for part in families.split(",") if part.strip())
-    if wanted == ():
-        raise click.UsageError("got --families without a name, expected some of acm,exits,tokens")
     executor = executor_for(workers, ray)
     executor.check()
-    if not data.exists():
-        raise CommandError(f"got data {str(data)!r}, expected a file or folder that is there; look for a typing error")
-    checkpoint_folder(model)  # before anything is written for it
+    require_there(data)
+    folder = checkpoint_folder(model)  # before anything is written for it
     keep_on_interrupt(f"checkpoints are kept in {work}; the same command goes on from there")
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -121,11 +118,11 @@ def adapt(
     if tokens is not None:
         settings["tokens"] = tokens
     request = AdaptRequest(
-        model=model,
+        model=str(folder),
         data=data,
         output=output,
         work=work,
-        families=wanted,
+        families=families,
         learners=learners,
         task=task,
         length=length,
@@ -133,6 +130,7 @@ def adapt(
         label_column=label_column,
         skip_broken=skip_broken,
         executor=executor,
+        made_of=Path(model).name,
         settings=settings,
     )
     with steps_shown() as tell, training_shown() as report:

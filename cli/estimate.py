@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
+from adaptrt.cli.verb import PATH, Verb, families_option, json_option, keep_on_interrupt
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +25,7 @@ adaptrt estimate build/models/minilm --json
 
 @click.command(cls=Verb, examples=_EXAMPLES)
 @click.argument("model", type=PATH)
-@click.option("--families", metavar="LIST", help="Of acm,exits,tokens; default: all that the task can have.")
+@families_option
 @click.option(
     "--batch", "batches", type=click.IntRange(1, 65_536), multiple=True, default=(1, 16), help="Default: 1 and 16."
 )
@@ -36,7 +36,7 @@ adaptrt estimate build/models/minilm --json
 @json_option
 def estimate(
     model: Path,
-    families: str | None,
+    families: tuple[str, ...] | None,
     batches: tuple[int, ...],
     threads: int,
     length: int | None,
@@ -52,9 +52,6 @@ def estimate(
     """
     if not 0 < seconds < 1_000_000:
         raise click.UsageError(f"got --seconds {seconds:g}, expected a number above 0")
-    wanted = None if families is None else tuple(part.strip() for part in families.split(",") if part.strip())
-    if wanted == ():
-        raise click.UsageError("got --families without a name, expected some of acm,exits,tokens")
     from adaptrt.bench.timing.estimate import estimate_model
     from adaptrt.cli.output import check_output_file, plain, show, show_json
     from adaptrt.cli.progress import steps_shown
@@ -66,7 +63,7 @@ def estimate(
     with steps_shown() as progress:
         result = estimate_model(
             model,
-            families=None if wanted is None else tuple(dict.fromkeys(wanted)),
+            families=families,
             batches=sorted(set(batches)),
             threads=threads,
             length=length,

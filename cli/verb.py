@@ -79,6 +79,25 @@ PATH = _NamedPath(path_type=Path)
 PATH_OR_TEXT = _Words()
 """As it was written; a path loses what means nothing to it, such as a slash at the end."""
 
+
+def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """The names of a list, each once; None where none was given."""
+    del ctx, param
+    if value is None:
+        return None
+    names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+    if not names:
+        raise click.UsageError("got --families without a name, expected some of acm,exits,tokens")
+    return names
+
+
+families_option = click.option(
+    "--families",
+    metavar="LIST",
+    callback=_names,
+    help="Of acm,exits,tokens; default: all that the task can have.",
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of tables.")
 
 

@@ -22,7 +22,7 @@ from adaptrt.export.pretrained.samples import Prepared, make_samples
 from adaptrt.models.adapters.pretrained.hub import checkpoint_folder
 from adaptrt.models.adapters.pretrained.load import load_pretrained
 from adaptrt.models.adapters.pretrained.preprocessing_files import copy_preprocessing
-from adaptrt.models.data.files import RawData, classes_of, read_files
+from adaptrt.models.data.files import RawData, classes_of, read_files, require_there
 from adaptrt.models.data.samples import Samples
 from adaptrt.models.data.split import FOLLOWS_DENSE, DataError
 from adaptrt.models.families.acm import ACMConfig
@@ -35,7 +35,9 @@ from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor
 from adaptrt.models.training.phase import Report
 from adaptrt.runtime.bundle.bundle_file import Axis
 
-FAMILIES = ("acm", "exits", "tokens")
+FIELDS = {"acm": "acm", "exits": "exits", "tokens": "pruning"}
+"""Families as users name them, and their fields in a configuration."""
+FAMILIES = tuple(FIELDS)
 _HELD_OUT = 1024
 """Samples for calibration, and as many for the test, at most; a tenth each of fewer."""
 _LABEL_BYTES = 64_000_000
@@ -65,6 +67,7 @@ class AdaptRequest:
         label_column: Of tables.
         skip_broken: Leave out what cannot be read.
         executor: Where layers are distilled.
+        made_of: What the checkpoint is called; empty: as its folder.
         settings: Of the training; its families are not read.
     """
 
@@ -80,6 +83,7 @@ class AdaptRequest:
     label_column: str | None = None
     skip_broken: bool = False
     executor: LayerExecutor = dataclasses.field(default_factory=InProcess)
+    made_of: str = ""
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -120,10 +124,7 @@ def adapt_folder(request: AdaptRequest, report: Report, tell: Tell = lambda _wha
         AdaptrtError: The checkpoint, the data, or the families do not fit, or something cannot be written.
     """
     _check_output(request.output)
-    if not request.data.exists():
-        raise DataError(
-            f"got data {str(request.data)!r}, expected a file or folder that is there; look for a typing error"
-        )
+    require_there(request.data)
     model = checkpoint_folder(request.model)
     tell("loading the model", 0.0)
     source = load_pretrained(model, task=request.task, length=request.length)
@@ -190,8 +191,7 @@ def chosen_families(
         "exits": lambda: ExitConfig(after, criterion),
         "tokens": lambda: PruningConfig(blocks),
     }
-    names = {"acm": "acm", "exits": "exits", "tokens": "pruning"}
-    found: dict[str, ACMConfig | ExitConfig | PruningConfig | None] = dict.fromkeys(names.values())
+    found: dict[str, ACMConfig | ExitConfig | PruningConfig | None] = dict.fromkeys(FIELDS.values())
     for name in FAMILIES if wanted is None else wanted:
         try:
             family = candidates[name]()
@@ -200,7 +200,7 @@ def chosen_families(
             if wanted is not None:
                 raise ExportError(f"cannot use the family {name!r}: {error}") from error
             continue
-        found[names[name]] = family
+        found[FIELDS[name]] = family
     return found
 
 
@@ -302,7 +302,8 @@ def _write(
         log = request.work / "losses.json"
         if log.is_file():
             shutil.copyfile(log, partial / "losses.json")
-        about = {"made_of": Path(request.model).name, "data": request.data.name, "follows_dense": follows_dense}
+        made_of = request.made_of or Path(request.model).name
+        about = {"made_of": made_of, "data": request.data.name, "follows_dense": follows_dense}
         write_atomically(partial / "adapted.json", (json.dumps(about, indent=2) + "\n").encode())
         if output.exists():
             shutil.rmtree(output)

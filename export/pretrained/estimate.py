@@ -22,7 +22,7 @@ from adaptrt.export.exporter import DENSE_FILE
 from adaptrt.export.graph.saved_graph import save_graph
 from adaptrt.export.graph.stage_files import save_stages, trace_stages
 from adaptrt.export.graph.trace import trace_dense
-from adaptrt.export.pretrained.adapt_folder import chosen_families
+from adaptrt.export.pretrained.adapt_folder import FIELDS, chosen_families
 from adaptrt.export.pretrained.random_decisions import with_random_decisions
 from adaptrt.export.staging import write_file
 from adaptrt.models.families.token_pruning import PruningConfig
@@ -40,8 +40,7 @@ TOLERANCE = 0.05
 
 _CLOSE = 0.01  # where searches end
 _TRIES = 8
-_NAMES = {"acm": "acm", "exits": "exits", "pruning": "tokens"}
-"""As users name the families, by their fields in a configuration."""
+_NAMES = {field: name for name, field in FIELDS.items()}
 
 Array = npt.NDArray[Any]
 Knobs = dict[str, KnobValue]

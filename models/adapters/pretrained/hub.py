@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from adaptrt.models.adapters.pretrained.rows import PretrainedError
+from adaptrt.models.adapters.pretrained.splice import first_line
 
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*/config.json")
@@ -32,7 +33,7 @@ def checkpoint_folder(model: str) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=list(_FILES), etag_timeout=10))
     except Exception as error:  # the hub's, httpx's and the system's own errors share no base class
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        cause = first_line(error)[:200]
         raise PretrainedError(
             f"got model {model!r}, {wanted}: the hub does not give it ({cause}); download it where there is a network, "
             "and name its folder"

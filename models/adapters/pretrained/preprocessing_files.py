@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from adaptrt.models.adapters.pretrained.rows import PretrainedError
-from adaptrt.models.adapters.pretrained.splice import transformers
+from adaptrt.models.adapters.pretrained.splice import first_line, transformers
 
 _COPIED = ("preprocessor_config.json", "processor_config.json", "feature_extractor_config.json", "config.json")
 _SENTENCE = "sentence_bert_config.json"
@@ -40,7 +40,8 @@ def copy_preprocessing(folder: Path, into: Path) -> None:
         except PretrainedError:
             raise
         except Exception as error:  # the classes fail in many ways
-            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise PretrainedError(f"cannot read the tokenizer in {folder}: {cause}; save it again") from error
+            raise PretrainedError(
+                f"cannot read the tokenizer in {folder}: {first_line(error)}; save it again"
+            ) from error
         if (folder / _SENTENCE).is_file():
             shutil.copyfile(folder / _SENTENCE, into / _SENTENCE)
