@@ -78,8 +78,10 @@ plugins: ## Build the TensorRT plugin library from build/kernels (TENSORRT_ROOT 
 	@echo "built build/plugins/libadaptrt_trt.so"
 
 # What rounds, under other instruction sets; what meets the system, as a user whom it does not know.
-ROUNDING := tests/models tests/ops tests/export/parity/test_families.py tests/export/parity/test_parity.py \
-	tests/export/parity/test_own_confidence.py
+ROUNDING := tests/models tests/ops tests/export/parity/test_families.py \
+	tests/export/parity/test_parity.py tests/export/parity/test_own_confidence.py \
+	$(addprefix --ignore=tests/models/,adapters/pretrained data training/test_adapting.py training/test_layer_jobs.py \
+	training/test_layer_ray.py)
 SYSTEM := tests/runtime tests/cli tests/models/adapters/test_text_encoder.py
 
 test-environments: $(BIN)/.installed ## Run those tests that could differ under other instruction sets, threads, users, python -O (8 minutes)

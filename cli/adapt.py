@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +16,7 @@ from adaptrt.cli.verb import PATH, Verb, families_option, json_option, keep_on_i
 
 if TYPE_CHECKING:
     from adaptrt.export.pretrained.adapt_folder import AdaptReport
+    from adaptrt.models.training.precision import PrecisionChoice
 
 _EXAMPLES = """
 adaptrt adapt all-MiniLM-L6-v2 --data texts.txt --output models/minilm
@@ -19,6 +24,7 @@ adaptrt adapt all-MiniLM-L6-v2 --data texts.jsonl --text-column body --hours 2
 adaptrt adapt vit-base --data pictures --families acm,exits --skip-broken
 adaptrt adapt all-MiniLM-L6-v2 --data texts.txt --workers 4
 adaptrt adapt vit-base --data pictures --ray 192.168.0.10:6379
+adaptrt adapt all-MiniLM-L6-v2 --data texts.txt --workers 2 --processes 2
 adaptrt adapt my-classifier --data reviews.csv --text-column text --label-column stars --steps 500
 """
 
@@ -36,6 +42,9 @@ adaptrt adapt my-classifier --data reviews.csv --text-column text --label-column
 @click.option("--tokens", type=click.IntRange(1), help="Activations kept of each layer; default: 200000.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes that distil layers; default: this one.")
 @click.option("--ray", metavar="HOST:PORT", help="Ray cluster that distils layers instead.")
+@click.option(
+    "--processes", type=click.IntRange(1), help="Processes that train everything together; default: this one."
+)
 @click.option("--task", help="What for, as Optimum names it; default: what the checkpoint says.")
 @click.option("--length", type=click.IntRange(2), help="Most tokens of a text; default: as its folder says.")
 @click.option("--text-column", help="Of tables; default: text or a like name.")
@@ -63,6 +72,7 @@ def adapt(
     tokens: int | None,
     workers: int | None,
     ray: str | None,
+    processes: int | None,
     task: str | None,
     length: int | None,
     text_column: str | None,
@@ -84,7 +94,8 @@ def adapt(
 
     Before everything is trained together, the layers of ACMs are distilled each by itself: by --workers processes with
     equal shares of the threads, or by all machines of a running --ray cluster that this machine is part of (needs
-    adaptrt[ray] on all of them; they need no common disk). The network is the same, up to rounding.
+    adaptrt[ray] on all of them; they need no common disk). The training together is divided among --processes, at most
+    four, or among what torchrun starts, on this machine or several. The network is the same, up to rounding.
     """
     name = Path(model).resolve().name
     output, work = output or Path("build/models") / name, work or Path("build/adapt") / name
@@ -94,52 +105,73 @@ def adapt(
         raise click.UsageError(f"got --batch {batch}, expected a multiple of 4: each batch runs at four prices")
     if ray is not None and workers is not None:
         raise click.UsageError("got --workers and --ray, expected one of them; leave one out")
+    if processes is not None and processes > 4:
+        raise click.UsageError(
+            f"got --processes {processes}, expected at most 4: each takes some of a batch's four prices"
+        )
     from adaptrt.cli.output import note, show, show_json
     from adaptrt.cli.progress import steps_shown, training_shown
     from adaptrt.export.pretrained.adapt_folder import AdaptRequest, adapt_folder
     from adaptrt.models.adapters.pretrained.hub import checkpoint_folder
     from adaptrt.models.data.files import require_there
     from adaptrt.models.training.layer_executors import executor_for
-    from adaptrt.models.training.precision import choose_precision, keep_choice
+    from adaptrt.models.training.team import joined, with_processes
 
     executor = executor_for(workers, ray)
     executor.check()
     require_there(data)
     folder = checkpoint_folder(model)  # before anything is written for it
     keep_on_interrupt(f"checkpoints are kept in {work}; the same command goes on from there")
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        choice = choose_precision(precision, work)
-        keep_choice(choice, work)
-    except OSError as error:
-        raise CommandError(f"cannot write {work}: {error.strerror or error}; choose another --work") from error
-    note(f"training in {choice.precision}: {choice.reason}")
-    settings = {"hours": hours, "joint_steps": steps, "batch": batch, "seed": seed, "precision": choice.precision}
-    if tokens is not None:
-        settings["tokens"] = tokens
-    request = AdaptRequest(
-        model=str(folder),
-        data=data,
-        output=output,
-        work=work,
-        families=families,
-        learners=learners,
-        task=task,
-        length=length,
-        text_column=text_column,
-        label_column=label_column,
-        skip_broken=skip_broken,
-        executor=executor,
-        made_of=Path(model).name,
-        settings=settings,
-    )
-    with steps_shown() as tell, training_shown() as report:
-        found = adapt_folder(request, report, tell)
+    own: contextlib.AbstractContextManager[Mapping[str, str]] = contextlib.nullcontext(os.environ)
+    if processes not in (None, 1) and "WORLD_SIZE" not in os.environ:
+        assert processes is not None
+        own = with_processes(processes, ["-m", "adaptrt.cli", *sys.argv[1:]])
+    with own as environment, joined(environment) as team:
+        chosen = team.share(_chosen_precision(precision, work) if team.leads else None)
+        assert chosen is not None
+        settings = {"hours": hours, "joint_steps": steps, "batch": batch, "seed": seed, "precision": chosen.precision}
+        if tokens is not None:
+            settings["tokens"] = tokens
+        request = AdaptRequest(
+            model=str(folder),
+            data=data,
+            output=output,
+            work=work,
+            families=families,
+            learners=learners,
+            task=task,
+            length=length,
+            text_column=text_column,
+            label_column=label_column,
+            skip_broken=skip_broken,
+            executor=executor,
+            made_of=Path(model).name,
+            settings=settings,
+        )
+        if not team.leads:
+            adapt_folder(request, lambda _: None, team=team)
+            return
+        note(f"training in {chosen.precision}: {chosen.reason}")
+        with steps_shown() as tell, training_shown() as report:
+            found = adapt_folder(request, report, tell, team)
     if as_json:
         show_json(found)
         return
     for line in _lines(found):
         show(line)
+
+
+def _chosen_precision(asked: str, work: Path) -> PrecisionChoice:
+    """What to train in, written down for a run that goes on."""
+    from adaptrt.models.training.precision import choose_precision, keep_choice
+
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        choice = choose_precision(asked, work)
+        keep_choice(choice, work)
+    except OSError as error:
+        raise CommandError(f"cannot write {work}: {error.strerror or error}; choose another --work") from error
+    return choice
 
 
 def _lines(found: AdaptReport) -> list[str]:

@@ -7,9 +7,11 @@ import dataclasses
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from adaptrt.export.calibration.calibrate import POINTS, Progress, calibrate_loaded, untold
@@ -218,6 +220,18 @@ def _enable_hard_budgets(source: LoadedModel) -> None:
         raise ExportError(f"{source.name!r}: {error}") from error
 
 
+def _counted_sample(dense: StagedNetwork) -> dict[str, npt.NDArray[Any]]:
+    """A sample that the dense work is counted for: of texts all tokens are real."""
+    sample = {name: tensor.numpy() for name, tensor in dense.example_inputs(1).items()}
+    if dense.work_tokens is not None:
+        cut = {
+            spec.name: tuple(slice(dense.work_tokens if axis == dense.token_axis else None) for axis in spec.shape)
+            for spec in dense.input_specs()
+        }
+        sample = {name: array[cut[name]] for name, array in sample.items()}
+    return {name: np.ones_like(array) if is_mask(name, array) else array for name, array in sample.items()}
+
+
 def _write_dense(source: LoadedModel, folder: Path, tell: Progress) -> Dense:
     """Describe the dense model and, where its weights are there, write its graph for comparison."""
     macs, dense = source.model.dense_macs(), source.dense
@@ -225,10 +239,7 @@ def _write_dense(source: LoadedModel, folder: Path, tell: Progress) -> Dense:
         return Dense(macs=macs, parameters=source.model.dense_parameters())
     tell("tracing the dense model", 0.0)
     graph = trace_dense(dense)
-    # Texts of the full length, for which the dense work is counted, all of them real.
-    full = {name: tensor.numpy() for name, tensor in dense.example_inputs(1).items()}
-    full = {name: np.ones_like(array) if is_mask(name, array) else array for name, array in full.items()}
-    check_dense_macs(graph, full, macs)
+    check_dense_macs(graph, _counted_sample(dense), macs)
     stage = save_graph(graph, folder / DENSE_FILE)
     return Dense(
         macs=macs,

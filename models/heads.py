@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from adaptrt.models.encoder_config import EncoderConfig
 from adaptrt.models.families.exit_head import ExitHead, HeadOutput, sureness
@@ -73,18 +74,18 @@ class EmbeddingHead(nn.Module):
         super().__init__()
         del classes
         self.width = width
-        self.projection: nn.Linear | None = None
+        self.early: EarlyMap | None = None
         self.certainty = nn.Linear(width, 1) if criterion == "certainty" else None
 
     def stand_early(self) -> None:
-        """Get a linear map of its own: blocks should not have to make their states look like the last one's."""
-        self.projection = identity_map(self.width)
+        """Get a map of its own."""
+        self.early = EarlyMap(self.width)
 
     def read(self, tokens: Tokens, norm: nn.Module, class_token: bool, carried: dict[str, Tensor]) -> HeadOutput:
         """Answer for ``[B * K, D]``: a vector ``[B, D]``."""
         del carried
         vector = norm(pooled(tokens, class_token))
-        vector = vector if self.projection is None else self.projection(vector)
+        vector = vector if self.early is None else self.early(vector)
         outputs = {"sentence_embedding": vector}
         if self.certainty is None:
             return HeadOutput(outputs, torch.zeros_like(vector[:, 0]), {}, None)
@@ -94,8 +95,8 @@ class EmbeddingHead(nn.Module):
     def count(self, work: WorkCount, tokens: Tokens, *, last: bool) -> None:
         """Count one run."""
         del tokens
-        if self.projection is not None:
-            work.constant(self.width**2)
+        if self.early is not None:
+            work.constant(self.early.macs)
         if self.certainty is not None and not last:
             work.constant(self.width)
 
@@ -169,13 +170,29 @@ class FeatureHead(nn.Module):
         return 0
 
 
-def identity_map(width: int) -> nn.Linear:
-    """A linear map that changes nothing until it is trained."""
-    layer = nn.Linear(width, width)
-    with torch.no_grad():
-        layer.weight.copy_(torch.eye(width))
-        layer.bias.zero_()
-    return layer
+class EarlyMap(nn.Module):
+    """From the vector of an early block to that of the last: a linear map and a small network, nothing at first.
+
+    It runs once for each sample, where blocks run for each token: its cost hardly counts. Without it blocks would have
+    to make their states look like the last one's.
+    """
+
+    WIDER = 4
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, self.WIDER * width), nn.Linear(self.WIDER * width, width)
+        self.macs = (1 + 2 * self.WIDER) * width**2
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.eye(width))
+            for zero in (self.linear.bias, self.down.weight, self.down.bias):
+                zero.zero_()
+
+    def forward(self, vector: Tensor) -> Tensor:
+        """``[B, D] -> [B, D]``."""
+        mapped: Tensor = self.linear(vector) + self.down(functional.gelu(self.up(vector)))
+        return mapped
 
 
 def make_head(config: EncoderConfig) -> Any:

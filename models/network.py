@@ -129,8 +129,23 @@ class Network(StagedNetwork):
 
     @property
     def tokens(self) -> int:
-        """Tokens per sample that work is counted for, the class token included."""
+        """Tokens per sample, the class token included; where these differ, the most."""
         return self.adapter.tokens
+
+    @property
+    def work_tokens(self) -> int | None:
+        """The adapter's, where samples have different numbers of tokens; else None."""
+        return self.adapter.work_tokens if self.adapter.ragged else None
+
+    def count_work_for(self, tokens: int) -> None:
+        """Make all shares of work relative to the dense work of a sample of so many tokens.
+
+        Raises:
+            ValueError: Samples have one size, or never so many tokens.
+        """
+        self.adapter = self.adapter.counting_work_for(tokens)
+        shape = dataclasses.replace(self.adapter.shape, task=self.task.name)
+        self.config = with_families(shape, self.families)
 
     @property
     def token_axis(self) -> int | str:
@@ -352,16 +367,21 @@ class Network(StagedNetwork):
         given = {"price": price, "token_price": token_price, **positional}
         return self.run(inputs, {name: value for name, value in given.items() if value is not None})
 
-    def layers(self) -> list[Layer]:
-        """Multiply-accumulates of every layer for one sample, no token pruned; see ``adaptrt.models.macs``."""
+    def layers(self, tokens: int | None = None) -> list[Layer]:
+        """Multiply-accumulates of every layer for one sample, no token pruned; see ``adaptrt.models.macs``.
+
+        Args:
+            tokens: Of the blocks' and the head's; None: those of the sample that work is relative to.
+        """
+        tokens = self.adapter.work_tokens if tokens is None else tokens
         layers = [Layer("embed", self.adapter.embedding_macs(self))]
         for number, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            layers += block.layers(f"blocks.{number}", self.tokens)
-        return [*layers, Layer("head", int(self.head.dense_macs(self.tokens)))]
+            layers += block.layers(f"blocks.{number}", tokens)
+        return [*layers, Layer("head", int(self.head.dense_macs(tokens)))]
 
     def dense_macs(self) -> int:
-        """Multiply-accumulates of the dense model for one sample."""
+        """Multiply-accumulates of the dense model for the sample that work is relative to."""
         return sum(layer.dense for layer in self.layers())
 
     def with_families(self, families: Sequence[Family]) -> Network:

@@ -197,6 +197,11 @@ class StagedNetwork(nn.Module, abc.ABC):
     def dense_macs(self) -> int:
         """Multiply-accumulates of the dense network for one input."""
 
+    @property
+    def work_tokens(self) -> int | None:
+        """Tokens of the sample that work is relative to, where samples have different numbers; else None."""
+        return None
+
     def dense_macs_of(self, inputs: Mapping[str, npt.NDArray[Any]]) -> list[int]:
         """Multiply-accumulates of the dense network that each sample's work is a share of."""
         return [self.dense_macs()] * len(next(iter(inputs.values())))

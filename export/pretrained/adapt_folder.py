@@ -33,6 +33,7 @@ from adaptrt.models.network import Network
 from adaptrt.models.training.adapting import AdaptSettings, adapt_network
 from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor
 from adaptrt.models.training.phase import Report
+from adaptrt.models.training.team import ALONE, Team
 from adaptrt.runtime.bundle.bundle_file import Axis
 
 FIELDS = {"acm": "acm", "exits": "exits", "tokens": "pruning"}
@@ -112,17 +113,22 @@ class AdaptReport:
     families: tuple[str, ...]
 
 
-def adapt_folder(request: AdaptRequest, report: Report, tell: Tell = lambda _what, _share: None) -> AdaptReport:
+def adapt_folder(
+    request: AdaptRequest, report: Report, tell: Tell = lambda _what, _share: None, team: Team = ALONE
+) -> AdaptReport:
     """Adapt a checkpoint; an interrupted call goes on where it was if it is made again.
 
     Args:
         request: What is asked for.
         report: Told of every step of training.
         tell: Told of what comes before and after it.
+        team: Processes that all make this call; the first one writes the folder.
 
     Raises:
         AdaptrtError: The checkpoint, the data, or the families do not fit, or something cannot be written.
     """
+    if not team.leads:  # what one process keeps is not the others'
+        request = dataclasses.replace(request, work=request.work / f"process{team.rank}")
     _check_output(request.output)
     require_there(request.data)
     model = checkpoint_folder(request.model)
@@ -146,14 +152,18 @@ def adapt_folder(request: AdaptRequest, report: Report, tell: Tell = lambda _wha
         skip_broken=request.skip_broken,
         progress=lambda share: tell("making inputs", share),
     )
+    count_work_as_in(dense, prepared.samples)
     parts = split_samples(dense, prepared, settings.batch, settings.seed)
     tell("answers of the dense model", 0.0)
     held_out = {name: _with_labels(dense, parts, name, raw, prepared) for name in ("calibration", "test")}
     taken = _taken(prepared.samples, parts["train"])
-    adaptive = adapt_network(dense, taken, settings, request.work, report, request.executor)
-    tell("writing the folder", 0.0)
+    adaptive = adapt_network(dense, taken, settings, request.work, report, request.executor, team)
     labelled = raw.labels is not None and dense.task.name == "classification"
-    _write(request, dense, adaptive, files, held_out, follows_dense=not labelled)
+    if team.leads:
+        tell("writing the folder", 0.0)
+        _write(request, dense, adaptive, files, held_out, follows_dense=not labelled)
+    else:
+        shutil.rmtree(request.work, ignore_errors=True)
     return AdaptReport(
         request.output,
         dense.task.name,
@@ -202,6 +212,16 @@ def chosen_families(
             continue
         found[FIELDS[name]] = family
     return found
+
+
+def count_work_as_in(dense: Network, samples: Samples) -> None:
+    """Make work relative to what the dense network does for a text of the data, in the mean."""
+    if samples.lengths is None:
+        return
+    lengths, counts = np.unique(np.minimum(samples.lengths, dense.tokens), return_counts=True)
+    macs = [sum(layer.dense for layer in dense.layers(tokens)) for tokens in range(1, dense.tokens + 1)]
+    mean = np.average([macs[max(length, 1) - 1] for length in lengths], weights=counts)
+    dense.count_work_for(1 + int(np.searchsorted(macs, mean)))
 
 
 def split_samples(dense: Network, prepared: Prepared, batch: int, seed: int) -> dict[str, npt.NDArray[np.int64]]:

@@ -61,7 +61,20 @@ class Adapter(abc.ABC, Generic[Shape]):
     @property
     @abc.abstractmethod
     def tokens(self) -> int:
-        """Tokens per sample that the dense work is counted for, the class token included."""
+        """Tokens per sample, the class token included; where these differ, the most."""
+
+    @property
+    def work_tokens(self) -> int:
+        """Tokens of the sample whose dense work all shares of work are relative to."""
+        return self.tokens
+
+    def counting_work_for(self, tokens: int) -> Adapter[Shape]:
+        """The same adapter with another number of ``work_tokens``.
+
+        Raises:
+            ValueError: Samples have one size, or never so many tokens.
+        """
+        raise ValueError(f"got work for {tokens} tokens, expected it left out: samples have {self.tokens} tokens")
 
     @property
     def ragged(self) -> bool:

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from adaptrt.models.training.phase import CheckpointError, Progress, Report, Tra
 from adaptrt.models.training.priced_losses import draw_shares, learner_losses, price_knobs, selection_losses
 from adaptrt.models.training.recipe import autocast
 from adaptrt.models.training.steps import StepPhase, run_steps
+from adaptrt.models.training.team import ALONE, Team
 
 SETTINGS_FILE, LAYERS_FILE, PLAN_FILE, LOG_FILE = "settings.json", "layers.json", "plan.json", "losses.json"
 _LAYERS_SHARE = 0.12
@@ -90,10 +92,10 @@ class AdaptSettings:
     batch: int = 32
     layer_batch: int = 2048
     prices: int = 4
-    joint_rate: float = 1e-4
+    joint_rate: float = 3e-4
     layer_rate: float = 5e-4
     hidden_weight: float = 0.5
-    exit_weight: float = 0.2
+    exit_weight: float = 0.05
     budget_weight: float = 2.0
     entropy_weight: float = 0.01
     diversity_weight: float = 0.02
@@ -124,6 +126,7 @@ def adapt_network(
     folder: Path,
     report: Report,
     executor: LayerExecutor | None = None,
+    team: Team = ALONE,
 ) -> Network:
     """Adapt a dense network; an interrupted call goes on where it was if it is made again with the same arguments.
 
@@ -134,6 +137,8 @@ def adapt_network(
         folder: For checkpoints and activations; made if missing.
         report: Called after every step.
         executor: Where layers are distilled; None: in this process.
+        team: Processes that all make this call, each with a folder of its own, and share the joint phase; the first one
+            distils the layers and keeps the checkpoints.
 
     Returns:
         The adaptive network, in evaluation mode.
@@ -144,27 +149,39 @@ def adapt_network(
         ActivationError: The disk has no room for activations.
         TrainingError: A loss is not finite, or the time is too short.
         LayerJobError: Other processes or machines do not distil.
+        TeamError: A process of the team is gone.
     """
     if len(samples) < settings.batch:
         raise ValueError(f"got {len(samples)} samples, expected at least one batch of {settings.batch}; give more")
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     run = _described(dense, samples, settings)
-    _refuse_others(folder, run)
+    if team.leads:
+        _refuse_others(folder, run)
     dense = dense.eval()
     dense.requires_grad_(False)
     torch.manual_seed(settings.seed)
     calibration = samples.batch(samples.order(min(_CALIBRATION, len(samples)), settings.seed, 0)[0])
     adaptive = adapt(dense, calibration, acm=settings.acm, pruning=settings.pruning, exits=settings.exits)
     adaptive.requires_grad_(True)
-    steps = _joint_steps(dense, adaptive, samples, settings, folder, started)
-    write_atomically(folder / SETTINGS_FILE, run)
+    # Nothing in it is adaptive, and tables of words would make up most of the optimiser's work.
+    for name in adaptive.adapter.embedding():
+        part = getattr(adaptive, name)
+        if part is not None:
+            part.requires_grad_(False)
+    steps = _joint_steps(dense, adaptive, samples, settings, folder, started, team)
     log: dict[str, list[tuple[int, float]]] = {}
-    if settings.acm is not None:
-        log.update(_by_layer(dense, adaptive, samples, settings, folder, report, executor or InProcess()))
-    joint = joint_phase(dense, adaptive, samples, settings, steps)
-    log["joint"] = run_steps(joint, seed=settings.seed, checkpoint=folder / "joint.pt", report=report)
-    write_atomically(folder / LOG_FILE, (json.dumps(log) + "\n").encode())
+    if team.leads:
+        write_atomically(folder / SETTINGS_FILE, run)
+        if settings.acm is not None:
+            log.update(_by_layer(dense, adaptive, samples, settings, folder, report, executor or InProcess()))
+    if team.size > 1:
+        adaptive.load_state_dict(team.share(adaptive.state_dict() if team.leads else {}))
+    joint = joint_phase(dense, adaptive, samples, settings, steps, team)
+    with team.own_threads():
+        log["joint"] = run_steps(joint, seed=settings.seed, checkpoint=folder / "joint.pt", report=report, team=team)
+    if team.leads:
+        write_atomically(folder / LOG_FILE, (json.dumps(log) + "\n").encode())
     return adaptive.eval()
 
 
@@ -238,7 +255,13 @@ def _fitted(
 
 
 def _joint_steps(
-    dense: Network, adaptive: Network, samples: Samples, settings: AdaptSettings, folder: Path, started: float
+    dense: Network,
+    adaptive: Network,
+    samples: Samples,
+    settings: AdaptSettings,
+    folder: Path,
+    started: float,
+    team: Team,
 ) -> int:
     """How many joint steps fit into the time; measured once and kept.
 
@@ -246,13 +269,15 @@ def _joint_steps(
         TrainingError: Not even a few do.
     """
     path = folder / PLAN_FILE
-    if path.exists():
-        return int(json.loads(path.read_text())["joint_steps"])
+    planned = team.share(int(json.loads(path.read_text())["joint_steps"]) if team.leads and path.exists() else None)
+    if planned is not None:
+        return planned
     steps = settings.joint_steps
     if settings.hours is not None:
-        seconds = _seconds(joint_phase(dense, adaptive, samples, settings, 1), adaptive)
+        with team.own_threads():
+            seconds = _seconds(joint_phase(dense, adaptive, samples, settings, 1, team), adaptive)
         part = 1.0 if settings.acm is None else 1 - _LAYERS_SHARE
-        spent = time.monotonic() - started
+        seconds, spent = team.share((seconds, time.monotonic() - started))
         steps = int((3600 * settings.hours * part - spent) / seconds)
         if steps < LEAST_JOINT_STEPS:
             needed = (spent + 1.1 * LEAST_JOINT_STEPS * seconds) / part / 3600
@@ -260,7 +285,8 @@ def _joint_steps(
                 f"got {settings.hours:g} hours, expected at least {needed:.2g} for this network on this machine; give "
                 "more time"
             )
-    write_atomically(path, json.dumps({"joint_steps": steps}).encode())
+    if team.leads:
+        write_atomically(path, json.dumps({"joint_steps": steps}).encode())
     return steps
 
 
@@ -270,13 +296,16 @@ def _seconds(phase: StepPhase, trained: nn.Module) -> float:
     times = []
     for step in range(_TIMED_STEPS + 1):
         begun = time.perf_counter()
-        phase.loss(step, torch.Generator().manual_seed(step)).backward()  # type: ignore[no-untyped-call]
+        for part in phase.losses(step, torch.Generator().manual_seed(step)):
+            part.backward()  # type: ignore[no-untyped-call]
         times.append(time.perf_counter() - begun)
     trained.zero_grad(set_to_none=True)
     return sum(times[1:]) / _TIMED_STEPS
 
 
-def joint_phase(dense: Network, adaptive: Network, samples: Samples, settings: AdaptSettings, steps: int) -> StepPhase:
+def joint_phase(
+    dense: Network, adaptive: Network, samples: Samples, settings: AdaptSettings, steps: int, team: Team = ALONE
+) -> StepPhase:
     """Everything together: every batch is divided among prices, and each part follows the dense network.
 
     Args:
@@ -285,44 +314,72 @@ def joint_phase(dense: Network, adaptive: Network, samples: Samples, settings: A
         samples: Inputs of both.
         settings: Weights of the losses.
         steps: Number of steps.
+        team: Processes that train together, which take the prices of a batch in turn.
     """
     order_of = lru_cache(maxsize=1)(
         partial(samples.order, settings.batch, settings.seed)
     )  # of one pass after the other
     per_pass = len(order_of(0))
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
-        inputs = samples.batch(order_of(step // per_pass)[step % per_pass])
-        share, kept = draw_shares(settings, adaptive, settings.batch, generator)
-        # Samples of a price stand together; which these are is drawn, as texts of a batch are in order of length.
-        order = torch.randperm(settings.batch, generator=generator)
-        inputs = {name: value[order] for name, value in inputs.items()}
-        knobs = price_knobs(settings, adaptive, share, kept)  # stages read those that they have
-        with settings.autocast():
-            with torch.no_grad(), teacher.block_tokens(dense) as wanted_tokens:
-                wanted = dense.run(inputs, {})
-            with teacher.block_tokens(adaptive) as tokens:
-                out = adaptive.run(inputs, knobs)
-        real = wanted_tokens[-1].valid
-        total = teacher.distance(out.outputs, wanted.outputs, real)
-        total = total + settings.hidden_weight * teacher.hidden_distance(tokens, wanted_tokens)
-        total = total + _exit_losses(out, wanted, real, settings)
-        if settings.acm is not None:
-            total = total + learner_losses(settings, adaptive, out, share)
-        if settings.pruning is not None:
-            total = total + selection_losses(settings, adaptive, out, kept)
-        return total
+    group = settings.batch // settings.prices
+    each = dataclasses.replace(settings, batch=group, prices=1)
+
+    def losses(step: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """One part for each price: small batches stay in the cache, and need a quarter of the memory."""
+        rows = order_of(step // per_pass)[step % per_pass]
+        # Which samples run at which price is drawn: texts of a batch are in order of length, groups of about one.
+        places = torch.randperm(settings.prices, generator=generator)
+        share, kept = draw_shares(settings, adaptive, settings.prices, generator)
+        noise = int(torch.randint(2**62, (), generator=generator))
+        for number, place in enumerate(places.tolist()):
+            if not team.takes(number):
+                continue
+            torch.manual_seed(noise + number)  # whichever process does it
+            inputs = samples.batch(rows[place * group : (place + 1) * group])
+            price = share[number].expand(group), kept[number].expand(group)
+            yield _loss_at(dense, adaptive, inputs, each, *price) / settings.prices
 
     heads = [] if settings.exits is None else adaptive.exit_modules()
     groups = parameter_groups(adaptive, settings.joint_rate, gate_rate=10 * settings.joint_rate, new=heads)
-    return StepPhase("joint", adaptive, groups, steps, loss, settings.weight_decay)
+    return StepPhase("joint", adaptive, groups, steps, losses, settings.weight_decay)
+
+
+def _loss_at(
+    dense: Network, adaptive: Network, inputs: dict[str, Tensor], settings: AdaptSettings, share: Tensor, kept: Tensor
+) -> Tensor:
+    """The loss of some samples that all run at one price."""
+    knobs = price_knobs(settings, adaptive, share, kept)  # stages read those that they have
+    with settings.autocast():
+        with torch.no_grad(), teacher.block_tokens(dense) as wanted_tokens:
+            wanted = dense.run(inputs, {})
+        with teacher.block_tokens(adaptive) as tokens:
+            out = adaptive.run(inputs, knobs)
+    real = wanted_tokens[-1].valid
+    total = _emphasised(teacher.distance(out.outputs, wanted.outputs, real))
+    total = total + settings.hidden_weight * teacher.hidden_distance(tokens, wanted_tokens)
+    total = total + _exit_losses(out, wanted, real, settings)
+    if settings.acm is not None:
+        total = total + learner_losses(settings, adaptive, out, share)
+    if settings.pruning is not None:
+        total = total + selection_losses(settings, adaptive, out, kept)
+    return total
+
+
+def _emphasised(distance: Tensor) -> Tensor:
+    """A distance whose root is descended.
+
+    Distances at small budgets are many times those at large ones, and would decide where the weights go. The root's
+    slope grows as an answer comes near. For MiniLM, after 100 steps, everything running had a cosine of 0.981 instead
+    of 0.969, and 0.896 instead of 0.878 at 56% of the work.
+    """
+    return (distance + 1e-3).sqrt()
 
 
 def _exit_losses(out: NetworkOutput, wanted: NetworkOutput, real: Tensor | None, settings: AdaptSettings) -> Tensor:
     """Early heads follow the dense network's last one; certainties learn how near their heads come."""
     total = torch.zeros(())
     for stage in out.stages[:-1]:
-        total = total + settings.exit_weight * teacher.distance(stage.outputs, wanted.outputs, real)
+        total = total + settings.exit_weight * _emphasised(teacher.distance(stage.outputs, wanted.outputs, real))
     for stage in out.stages:
         if stage.certainty is not None:
             near = teacher.likeness(stage.outputs, wanted.outputs, real).detach()

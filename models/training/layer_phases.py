@@ -45,12 +45,12 @@ def distil_phase(
 ) -> StepPhase:
     """One block's learners against the FFN that they replace, every number of them; see ``losses.distillation``."""
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
+    def losses_of(step: int, generator: torch.Generator) -> list[Tensor]:
         del step
-        return _error(source, ffn, kept.draw(number, settings.layer_batch, generator), settings)[0]
+        return [_error(source, ffn, kept.draw(number, settings.layer_batch, generator), settings)[0]]
 
     groups = parameter_groups(ffn.learners, settings.layer_rate, gate_rate=settings.layer_rate)
-    return StepPhase(f"distil{number}", ffn.learners, groups, settings.distil_steps, loss)
+    return StepPhase(f"distil{number}", ffn.learners, groups, settings.distil_steps, losses_of)
 
 
 @torch.no_grad()
@@ -70,12 +70,12 @@ def gate_phase(
     gate = ffn.gate
     assert isinstance(gate, PriceGate)
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
+    def losses_of(step: int, generator: torch.Generator) -> list[Tensor]:
         del step
         x = kept.draw(number, settings.layer_batch, generator)
         with torch.no_grad():
             wanted = losses.gain_targets(_error(source, ffn, x, settings)[1], quantiles)
-        return functional.binary_cross_entropy_with_logits(gate.logits(x), wanted)
+        return [functional.binary_cross_entropy_with_logits(gate.logits(x), wanted)]
 
     groups = parameter_groups(gate, settings.layer_rate, gate_rate=settings.layer_rate)
-    return StepPhase(f"gate{number}", gate, groups, settings.gate_steps, loss)
+    return StepPhase(f"gate{number}", gate, groups, settings.gate_steps, losses_of)

@@ -6,7 +6,7 @@ import contextlib
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptrt import AdaptrtError, write_atomically
+from adaptrt.models.training.team import ALONE, Team
 
 
 class CheckpointError(AdaptrtError):
@@ -86,7 +87,7 @@ class Phase:
 def parameter_groups(
     module: nn.Module, rate: float, *, gate_rate: float, new: Sequence[nn.Module] = ()
 ) -> list[dict[str, object]]:
-    """Parameter groups: matrices with weight decay, the rest without, gates at their own rate.
+    """Parameter groups: matrices with weight decay, the rest without, gates at their own rate; frozen ones in none.
 
     Args:
         module: What is trained.
@@ -97,6 +98,8 @@ def parameter_groups(
     young = {id(parameter) for part in new for parameter in part.parameters()}
     matrices, others, gates = [], [], []
     for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if "gate." in name or "selector." in name or id(parameter) in young:
             gates.append(parameter)
         elif parameter.ndim > 1 and "position" not in name:
@@ -142,7 +145,9 @@ def run_phase(
             rows = order[index * batch : (index + 1) * batch]
             result = phase.step(inputs[rows], labels[rows], generator)
             remedy = "lower the learning rate, the checkpoint of the last epoch is kept"
-            loss_sum += descend(result.loss, optimizer, phase.trained, f"step {done + 1} of phase {phase.name}", remedy)
+            loss_sum += descend(
+                [result.loss], optimizer, phase.trained, f"step {done + 1} of phase {phase.name}", remedy
+            )
             correct += result.correct or 0
             ran = done + 1 - first_epoch * steps_per_epoch
             report(
@@ -165,27 +170,39 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float], progress
         group["lr"] = rate * _rate_factor(progress, warmup)
 
 
-def descend(loss: Tensor, optimizer: torch.optim.Optimizer, trained: nn.Module, where: str, remedy: str) -> float:
+def descend(
+    parts: Iterable[Tensor],
+    optimizer: torch.optim.Optimizer,
+    trained: nn.Module,
+    where: str,
+    remedy: str,
+    team: Team = ALONE,
+) -> float:
     """Take one step with clipped gradients; gives the loss. Where it is not finite no weight is changed.
 
     Args:
-        loss: Of one batch.
+        parts: Of one batch's loss, their sum. Each is made when the one before has its gradients, and its memory again.
         optimizer: Of what is trained.
         trained: Whose gradients are clipped together.
         where: Which step it is, for the message.
         remedy: What to do, for the message.
+        team: Processes that train together, each with parts of its own.
 
     Raises:
         TrainingError: The loss is NaN or infinite.
+        TeamError: A process is gone.
     """
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise TrainingError(f"got a loss of {value} in {where}, expected a finite one; {remedy}")
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    total = 0.0
+    for part in parts:
+        total += float(part.detach())
+        part.backward()  # type: ignore[no-untyped-call]
+    total = team.add_up(trained, total)
+    if not math.isfinite(total):
+        raise TrainingError(f"got a loss of {total} in {where}, expected a finite one; {remedy}")
     nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
     optimizer.step()
-    return value
+    return total
 
 
 def _rate_factor(progress: float, warmup: float) -> float:

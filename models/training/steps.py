@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from zlib import crc32
@@ -12,7 +12,9 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
+from adaptrt import write_atomically
 from adaptrt.models.training.phase import Progress, Report, descend, reading_checkpoint, set_rates, write_checkpoint
+from adaptrt.models.training.team import ALONE, Team
 
 CHECKPOINT_SECONDS = 60.0
 """Between checkpoints: what an interruption costs at most."""
@@ -27,8 +29,9 @@ class StepPhase:
         trained: Module whose weights the checkpoint keeps.
         groups: Parameter groups for AdamW, each with its ``lr``.
         steps: Number of steps.
-        loss: ``loss(step, generator)`` computes the loss of one batch; all that is random in it comes from the
-            generator or from torch's own, both seeded by the step.
+        losses: ``losses(step, generator)`` gives the loss of one batch in parts that add up to it, each computed when
+            it is asked for; all that is random in them comes from the generator or from torch's own, both seeded by the
+            step.
         weight_decay: AdamW's.
         warmup: Share of all steps during which the rate rises.
     """
@@ -37,7 +40,7 @@ class StepPhase:
     trained: nn.Module
     groups: list[dict[str, object]]
     steps: int
-    loss: Callable[[int, torch.Generator], Tensor]
+    losses: Callable[[int, torch.Generator], Iterable[Tensor]]
     weight_decay: float = 0.0
     warmup: float = 0.05
 
@@ -55,7 +58,9 @@ class _Losses:
             self.kept.append((step, round(self.mean, 6)))
 
 
-def run_steps(phase: StepPhase, *, seed: int, checkpoint: Path, report: Report) -> list[tuple[int, float]]:
+def run_steps(
+    phase: StepPhase, *, seed: int, checkpoint: Path, report: Report, team: Team = ALONE
+) -> list[tuple[int, float]]:
     """Train one phase, going on from its checkpoint if there is one.
 
     Every step draws its randomness from the seed, the phase and the step's number alone, so that a resumed run equals
@@ -66,6 +71,7 @@ def run_steps(phase: StepPhase, *, seed: int, checkpoint: Path, report: Report) 
         seed: Everything random derives from it.
         checkpoint: File to keep weights and the optimiser's state in.
         report: Called after every step.
+        team: Processes that train together; the first one's checkpoint counts.
 
     Returns:
         Step and smoothed loss, every tenth step.
@@ -73,8 +79,10 @@ def run_steps(phase: StepPhase, *, seed: int, checkpoint: Path, report: Report) 
     Raises:
         CheckpointError: The checkpoint is damaged or belongs to another run.
         TrainingError: The loss is NaN or infinite.
+        TeamError: A process is gone.
     """
-    optimizer = torch.optim.AdamW(phase.groups, weight_decay=phase.weight_decay)
+    _share_checkpoint(checkpoint, team)
+    optimizer = torch.optim.AdamW(phase.groups, weight_decay=phase.weight_decay, fused=True)
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     losses = _Losses()
     first = _restore(phase, optimizer, checkpoint, losses)
@@ -84,17 +92,27 @@ def run_steps(phase: StepPhase, *, seed: int, checkpoint: Path, report: Report) 
         step_seed = crc32(f"{seed}/{phase.name}/{step}".encode())
         torch.manual_seed(step_seed)
         set_rates(optimizer, rates, step / phase.steps, phase.warmup)
-        total = phase.loss(step, torch.Generator().manual_seed(step_seed))
+        parts = phase.losses(step, torch.Generator().manual_seed(step_seed))
+        where = f"step {step + 1} of phase {phase.name}"
         remedy = "train in float32, the last checkpoint is kept"
-        losses.add(step + 1, descend(total, optimizer, phase.trained, f"step {step + 1} of phase {phase.name}", remedy))
+        losses.add(step + 1, descend(parts, optimizer, phase.trained, where, remedy, team))
         now = time.monotonic()
         left = (now - started) / (step + 1 - first) * (phase.steps - step - 1)
         report(Progress(phase.name, step + 1, phase.steps, losses.mean, None, left))
-        if now - saved > CHECKPOINT_SECONDS or step + 1 == phase.steps:
+        if team.leads and (now - saved > CHECKPOINT_SECONDS or step + 1 == phase.steps):
             _save(phase, optimizer, checkpoint, step + 1, losses)
             saved = now
     phase.trained.eval()
     return losses.kept
+
+
+def _share_checkpoint(checkpoint: Path, team: Team) -> None:
+    """Give the first process's checkpoint to the others."""
+    content = team.share(checkpoint.read_bytes() if team.leads and team.size > 1 and checkpoint.exists() else None)
+    if not team.leads:
+        checkpoint.unlink(missing_ok=True)
+        if content is not None:
+            write_atomically(checkpoint, content)
 
 
 def is_over(phase: StepPhase, checkpoint: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +28,7 @@ class PretrainedAdapter(Adapter[PretrainedConfig]):
     """An encoder of transformers: its own code up to the first layer, and in the head.
 
     Texts are padded behind: the first token always is real. Shares of work are relative to the dense model on a text
-    of the full ``length``. Images and sounds have one size.
+    of ``work_length``. Images and sounds have one size.
     """
 
     architecture: ClassVar[str] = "pretrained"
@@ -85,10 +86,9 @@ class PretrainedAdapter(Adapter[PretrainedConfig]):
         return Tokens(x.reshape(-1, c.width), length, valid, place.expand(batch, -1), presence=presence)
 
     def embedding_macs(self, network: Any) -> int:
-        """Of a sample of the full length."""
+        """Of the sample that work is relative to."""
         del network
-        c = self.shape
-        return c.embedding_macs * (c.length if c.modality == "text" else 1)
+        return self.shape.embedding_macs * (self.work_tokens if self.ragged else 1)
 
     def count_embedding(self, network: Any, work: WorkCount, tokens: Tokens) -> None:
         """Count one run; padding costs a text nothing."""
@@ -101,6 +101,17 @@ class PretrainedAdapter(Adapter[PretrainedConfig]):
     def tokens(self) -> int:
         """Tokens of a sample, of texts the most."""
         return self.shape.length
+
+    @property
+    def work_tokens(self) -> int:
+        """Of texts those of ``work_length``."""
+        return self.shape.work_length or self.shape.length
+
+    def counting_work_for(self, tokens: int) -> PretrainedAdapter:
+        """The same adapter, the parts built so far included."""
+        other = copy.copy(self)
+        other.shape = dataclasses.replace(self.shape, work_length=tokens)
+        return other
 
     @property
     def ragged(self) -> bool:

@@ -26,6 +26,7 @@ class PretrainedConfig(EncoderConfig):
         modality: One of ``MODALITIES``.
         input_size: Shape of one sample of images and sound, batch left out; empty for texts.
         length: Tokens of a sample; of texts the most.
+        work_length: Tokens of the text whose dense work all shares of work are relative to; 0: of the longest.
         vocabulary: Of texts.
         token_types: Kinds of tokens that texts may have, such as 2 for first and second sentence; 0: no such input.
         embedding_macs: Multiply-accumulates of the embedding; of a text's for one token.
@@ -46,6 +47,7 @@ class PretrainedConfig(EncoderConfig):
     modality: str = "text"
     input_size: tuple[int, ...] = ()
     length: int = 0
+    work_length: int = 0
     vocabulary: int = 0
     token_types: int = 0
     embedding_macs: int = 0
@@ -72,6 +74,11 @@ class PretrainedConfig(EncoderConfig):
             raise ValueError(
                 f"got length {self.length} and input size {list(self.input_size)} for {self.modality}, expected at "
                 "least 1 and a size for everything but texts"
+            )
+        if not 0 <= self.work_length <= self.length or (self.work_length and self.modality != "text"):
+            raise ValueError(
+                f"got a work length of {self.work_length} for {self.modality} of {self.length} tokens, expected 0 to "
+                "that length for texts, else 0"
             )
         if self.pruning is not None and self.reads in ("tokens", "first two"):
             raise ValueError(

@@ -9,7 +9,7 @@ from torch.nn import functional
 from adaptrt.models.adapters.pretrained.config import PretrainedConfig
 from adaptrt.models.adapters.pretrained.tail import Tail, reduced, weighted_mean
 from adaptrt.models.families.exit_head import HeadOutput, class_answer, sureness
-from adaptrt.models.heads import identity_map, over_tokens, real_ends, span_sureness
+from adaptrt.models.heads import EarlyMap, over_tokens, real_ends, span_sureness
 from adaptrt.models.tasks import TASKS
 from adaptrt.models.tokens import Tokens
 from adaptrt.models.work import WorkCount
@@ -24,7 +24,7 @@ class PretrainedHead(nn.Module):
         self.outputs, self.reads, self.prefix = TASKS[shape.task].outputs, shape.reads, shape.prefix
         self.task, self.pooling, self.normalised = shape.task, shape.pooling, shape.normalised
         self.criterion = "max_softmax" if shape.exits is None else shape.exits.criterion
-        self.projection: nn.Linear | None = None
+        self.early: EarlyMap | None = None
         self.certainty = nn.Linear(shape.width, 1) if self.criterion == "certainty" else None
 
     def read(self, tokens: Tokens, norm: nn.Module, class_token: bool, carried: dict[str, Tensor]) -> HeadOutput:
@@ -50,9 +50,9 @@ class PretrainedHead(nn.Module):
         return HeadOutput(outputs, self.confidence(outputs, weight), {}, None)
 
     def stand_early(self) -> None:
-        """Where no weights stand between the tokens and the vector, get a linear map."""
+        """Where no weights stand between the tokens and the vector, get a map."""
         if self.tail is None and self.reads == "pooled":
-            self.projection = identity_map(self.width)
+            self.early = EarlyMap(self.width)
 
     def pool(self, hidden: Tensor, weight: Tensor | None) -> Tensor:
         """One vector of the tokens, ``[B, K, D] -> [B, D]``."""
@@ -70,8 +70,8 @@ class PretrainedHead(nn.Module):
         if self.reads == "tokens":
             return {self.outputs[0]: read}
         vector = read[:, 0] if self.tail is None else self.tail(read[:, 0])
-        if self.projection is not None:
-            vector = self.projection(vector)
+        if self.early is not None:
+            vector = self.early(vector)
         return {self.outputs[0]: functional.normalize(vector, dim=1) if self.normalised else vector}
 
     def confidence(self, outputs: dict[str, Tensor], weight: Tensor | None) -> Tensor:
@@ -89,8 +89,8 @@ class PretrainedHead(nn.Module):
             work.tokens(tokens, per_token=self.macs)
         else:
             work.constant(self.macs)
-        if self.projection is not None:
-            work.constant(self.width**2)
+        if self.early is not None:
+            work.constant(self.early.macs)
         if self.certainty is not None and not last:
             work.constant(self.width)
 
