@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from adaptrt.models.block import Block, DenseFFN, DenseProjections
+from adaptrt.models.encoder_config import with_families
 from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
@@ -60,6 +62,17 @@ def adapt(
                 for name in ("query", "key", "value", "out"):
                     _split_linear(getattr(source.projections, name), getattr(block.projections, name))
     return adaptive
+
+
+def count_work_for(network: Network, tokens: int) -> None:
+    """Make all shares of a network's work relative to the dense work of a sample of so many tokens.
+
+    Raises:
+        ValueError: Samples have one size, or never so many tokens.
+    """
+    network.adapter = network.adapter.counting_work_for(tokens)
+    shape = dataclasses.replace(network.adapter.shape, task=network.task.name)
+    network.config = with_families(shape, network.families)
 
 
 class BlockInputs(NamedTuple):

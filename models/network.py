@@ -137,16 +137,6 @@ class Network(StagedNetwork):
         """The adapter's, where samples have different numbers of tokens; else None."""
         return self.adapter.work_tokens if self.adapter.ragged else None
 
-    def count_work_for(self, tokens: int) -> None:
-        """Make all shares of work relative to the dense work of a sample of so many tokens.
-
-        Raises:
-            ValueError: Samples have one size, or never so many tokens.
-        """
-        self.adapter = self.adapter.counting_work_for(tokens)
-        shape = dataclasses.replace(self.adapter.shape, task=self.task.name)
-        self.config = with_families(shape, self.families)
-
     @property
     def token_axis(self) -> int | str:
         """How many tokens a sample has before any selection, or the input's axis that says so."""

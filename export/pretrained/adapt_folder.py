@@ -19,6 +19,7 @@ from adaptrt.export.description import input_specs
 from adaptrt.export.errors import ExportError
 from adaptrt.export.preprocessing.folder import Preprocessing, read_preprocessing
 from adaptrt.export.pretrained.samples import Prepared, make_samples
+from adaptrt.models.adaptation import count_work_for
 from adaptrt.models.adapters.pretrained.hub import checkpoint_folder
 from adaptrt.models.adapters.pretrained.load import load_pretrained
 from adaptrt.models.adapters.pretrained.preprocessing_files import copy_preprocessing
@@ -221,7 +222,7 @@ def count_work_as_in(dense: Network, samples: Samples) -> None:
     lengths, counts = np.unique(np.minimum(samples.lengths, dense.tokens), return_counts=True)
     macs = [sum(layer.dense for layer in dense.layers(tokens)) for tokens in range(1, dense.tokens + 1)]
     mean = np.average([macs[max(length, 1) - 1] for length in lengths], weights=counts)
-    dense.count_work_for(1 + int(np.searchsorted(macs, mean)))
+    count_work_for(dense, 1 + int(np.searchsorted(macs, mean)))
 
 
 def split_samples(dense: Network, prepared: Prepared, batch: int, seed: int) -> dict[str, npt.NDArray[np.int64]]:
