@@ -27,6 +27,7 @@ NOT_RUN: dict[tuple[str, str], int] = {
     ("docs/pretrained.md", "needs the bundle of the block above"): 1,
     ("docs/pretrained.md", "needs a checkpoint, and a cluster"): 1,
     ("docs/pretrained.md", "trains for two hours"): 1,
+    ("docs/pretrained.md", "needs a bundle and texts"): 1,
     ("docs/jetson.md", "needs TensorRT"): 3,
     ("docs/jetson.md", "needs TensorRT's headers"): 1,
     ("docs/jetson.md", "needs a Jetson"): 1,

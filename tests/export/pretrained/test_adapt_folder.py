@@ -218,3 +218,14 @@ def test_another_folder_is_not_replaced(classifier: Path, tmp_path: Path) -> Non
     with pytest.raises(ExportError, match="is no model folder"):
         adapted(classifier, tmp_path / "texts.txt", tmp_path)
     assert (tmp_path / "out" / "mine.txt").read_text() == "kept"
+
+
+def test_work_is_relative_to_the_texts_of_the_data(classifier: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("\n".join(texts()))
+    found = adapted(classifier, tmp_path / "texts.txt", tmp_path, families=("exits",))
+    network = load_folder(found.folder, "texts").model
+    assert 2 < network.work_tokens < 15 < network.tokens == 20
+    with np.load(found.folder / "samples.npz") as held_out:
+        inputs = {spec.name: torch.from_numpy(held_out[f"test_{spec.name}"]) for spec in network.input_specs()}
+    with torch.no_grad():
+        assert 0.7 < float(network.run(inputs, {}).macs_fraction.mean()) < 1.3

@@ -1,0 +1,61 @@
+"""How near answers come to the dense model's: what is counted, the neighbours' vote, and a bundle run whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from adaptrt.bench.errors import BenchError
+from adaptrt.bench.fidelity import likeness, main, measure, neighbour_accuracy
+from adaptrt.bench.reports.result_json import write_json
+from adaptrt.export.exporter import export_bundle
+from adaptrt.models import ACMConfig, Network, adapt
+from adaptrt.models.adapters.text_encoder import TextEncoderConfig
+from adaptrt.models.data.files import read_files
+from adaptrt.models.folder import LoadedModel
+
+
+def test_likeness() -> None:
+    found = np.array([[1, 0], [0, 2]], np.float32)
+    assert likeness(found, np.array([[3, 0], [1, 0]], np.float32), scores=False).tolist() == [1, 0]
+    assert likeness(found, np.array([[3, 1], [1, 0]], np.float32), scores=True).tolist() == [1, 0]
+
+
+def test_neighbours_are_others_and_the_majority_decides() -> None:
+    index = np.array([[1, 0], [0.99, 0.1], [0.98, 0.2], [0, 1], [0.1, 0.99]], np.float32)
+    labels = ["a", "a", "a", "b", "b"]
+    assert neighbour_accuracy(index, index, labels, 1) == 1
+    assert neighbour_accuracy(index, index, ["a", "b", "c", "d", "e"], 1) == 0  # nobody is its own neighbour
+    assert neighbour_accuracy(index[::-1].copy(), index, labels, 1) < 1
+
+
+def test_a_bundle(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shape = TextEncoderConfig(width=32, depth=2, heads=2, ffn_width=64, vocabulary=50, length=12, task="embedding")
+    dense = Network.from_config(shape).eval()
+    adaptive = adapt(dense, dense.example_inputs(8), acm=ACMConfig(learners=2)).eval()
+    export_bundle(LoadedModel("tiny", adaptive, dense, None), tmp_path / "bundle", calibration=None)
+    np.savez(tmp_path / "data.npz", **{name: value.numpy() for name, value in dense.example_inputs(20).items()})
+    result = measure(tmp_path / "bundle", read_files(tmp_path / "data.npz"), budgets=(), threads=1)
+    (whole,) = result.rows
+    assert (whole.budget, whole.work, result.samples, result.measure) == (None, 1.0, 20, "cosine")
+    assert whole.likeness == pytest.approx(1, abs=1e-5) and whole.neighbours is None
+    write_json(result, tmp_path / "result.json")
+    (tmp_path / "bundle" / "dense.onnx").unlink()
+    refused = CliRunner().invoke(main, [str(tmp_path / "bundle"), "--data", str(tmp_path / "nothing.txt")])
+    assert refused.exception is not None and "nothing.txt" in str(refused.exception)
+
+
+def test_a_bundle_without_its_dense_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shape = TextEncoderConfig(width=32, depth=2, heads=2, ffn_width=64, vocabulary=50, length=12, task="embedding")
+    dense = Network.from_config(shape).eval()
+    adaptive = adapt(dense, dense.example_inputs(8), acm=ACMConfig(learners=2)).eval()
+    export_bundle(LoadedModel("tiny", adaptive, None, None), tmp_path / "bundle", calibration=None)
+    np.savez(tmp_path / "data.npz", **{name: value.numpy() for name, value in dense.example_inputs(4).items()})
+    with pytest.raises(BenchError, match="without its dense model"):
+        measure(tmp_path / "bundle", read_files(tmp_path / "data.npz"))
