@@ -88,6 +88,11 @@ class Node:
             merit=-math.inf if merit is None else merit,
         )
 
+    @property
+    def standing(self) -> tuple[float, float, float]:
+        """By what one of several points with the same knobs is chosen."""
+        return self.fraction, self.merit, -math.inf if self.quality is None else self.quality
+
     def point(self, share: float | None = None, *, reachable: bool = True) -> OperatingPoint:
         """Running exactly this; ``share`` is what is to be expected, None: what was measured."""
         return OperatingPoint(
@@ -155,7 +160,8 @@ class Chain:
     """Points between which everything moves in step.
 
     Args:
-        nodes: from the cheapest knobs to the dearest. Of several with the same knobs the dearest counts.
+        nodes: from the cheapest knobs to the dearest. Of several with the same knobs the dearest counts, and of
+            equally dear ones the best, in whatever order they stand.
         knobs: the bundle's.
     """
 
@@ -163,7 +169,7 @@ class Chain:
         measured: dict[tuple[Canonical, ...], Node] = {}
         for node in nodes:
             key = tuple(node.key.values())
-            if key not in measured or node.fraction > measured[key].fraction:
+            if key not in measured or node.standing > measured[key].standing:
                 measured[key] = node
         self._knobs = knobs
         self._nodes = list(measured.values())

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from adaptrt.runtime import Budget, BudgetError
@@ -130,6 +130,7 @@ def test_the_graph_gets_the_very_price_that_was_solved(curve, target):
     assert 0 <= price <= 1
 
 
+@example([point(0.0, 1.0, None), point(0.0, 1.0, 0.0), point(1.0, 0.0, 0.0)], 1.0)
 @given(noisy_curves, fractions)
 def test_order_and_repetition_of_points_do_not_matter(curve, target):
     found, again = solve(curve, target), solve([*reversed(curve), *curve], target)
