@@ -22,6 +22,7 @@ from rich.table import Table
 from adaptrt.bench.errors import BenchError
 from adaptrt.bench.reports.console import json_option, run_command, show, show_progress
 from adaptrt.bench.timing.machine import describe_machine, describe_source
+from adaptrt.export.pretrained.samples import maker_for
 from adaptrt.models.data.files import RawData, read_files
 from adaptrt.runtime import AdaptiveModel, Budget, load
 from adaptrt.runtime.bundle.bundle_file import read_bundle
@@ -105,15 +106,17 @@ def measure(
     options.intra_op_num_threads = threads or 0
     session = onnxruntime.InferenceSession(str(folder / dense_file), options, providers=["CPUExecutionProvider"])
     output = session.get_outputs()[0].name
-    asked = [None, *(budget for budget in budgets)]
+    asked = [None, *budgets]
     dense: list[Vectors] = []
     found: list[list[Vectors]] = [[] for _ in asked]
     shares: list[list[Vectors]] = [[] for _ in asked]
-    # Samples of one length together: padding costs time and changes nothing.
-    order = np.argsort([len(str(item)) for item in raw.items], kind="stable") if raw.items else np.arange(len(raw))
+    make = _maker(model, raw)
+    order = list(range(len(raw)))
+    if raw.kind == "text":  # those of one length together: padding costs time and changes nothing
+        order.sort(key=lambda row: len(str(raw.items[row])))
     for start in range(0, len(raw), _AT_ONCE):
-        inputs = _inputs(model, raw, order[start : start + _AT_ONCE])
-        dense.append(session.run([output], dict(inputs))[0])
+        inputs = make(order[start : start + _AT_ONCE])
+        dense.append(session.run([output], inputs)[0])
         for number, budget in enumerate(asked):
             result = model.run(inputs, budget=Budget.full() if budget is None else Budget.fraction(budget))
             found[number].append(result.outputs[output])
@@ -137,15 +140,13 @@ def measure(
     return Fidelity(model.bundle.name, len(raw), said, own, rows)
 
 
-def _inputs(model: AdaptiveModel, raw: RawData, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
-    if raw.arrays is not None:
-        return {name: np.ascontiguousarray(array[rows]) for name, array in raw.arrays.items()}
-    make: dict[str, Callable[[list[Any]], Any]] = {
-        "text": model.preprocess.text,
-        "image": model.preprocess.images,
-        "audio": model.preprocess.audio,
-    }
-    return dict(make[raw.kind]([raw.items[row] for row in rows]))
+def _maker(model: AdaptiveModel, raw: RawData) -> Callable[[list[int]], dict[str, Any]]:
+    """What makes inputs of the samples of some numbers."""
+    arrays = raw.arrays
+    if arrays is not None:
+        return lambda rows: {name: np.ascontiguousarray(array[rows]) for name, array in arrays.items()}
+    make = maker_for(model.preprocess, raw.kind, model.bundle)
+    return lambda rows: dict(make([raw.items[row] for row in rows]))
 
 
 def likeness(found: Vectors, wanted: Vectors, *, scores: bool) -> Vectors:

@@ -43,7 +43,7 @@ adaptrt adapt my-classifier --data reviews.csv --text-column text --label-column
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes that distil layers; default: this one.")
 @click.option("--ray", metavar="HOST:PORT", help="Ray cluster that distils layers instead.")
 @click.option(
-    "--processes", type=click.IntRange(1), help="Processes that train everything together; default: this one."
+    "--processes", type=click.IntRange(1, 4), help="Processes that train everything together; default: this one."
 )
 @click.option("--task", help="What for, as Optimum names it; default: what the checkpoint says.")
 @click.option("--length", type=click.IntRange(2), help="Most tokens of a text; default: as its folder says.")
@@ -105,10 +105,6 @@ def adapt(
         raise click.UsageError(f"got --batch {batch}, expected a multiple of 4: each batch runs at four prices")
     if ray is not None and workers is not None:
         raise click.UsageError("got --workers and --ray, expected one of them; leave one out")
-    if processes is not None and processes > 4:
-        raise click.UsageError(
-            f"got --processes {processes}, expected at most 4: each takes some of a batch's four prices"
-        )
     from adaptrt.cli.output import note, show, show_json
     from adaptrt.cli.progress import steps_shown, training_shown
     from adaptrt.export.pretrained.adapt_folder import AdaptRequest, adapt_folder
@@ -123,8 +119,7 @@ def adapt(
     folder = checkpoint_folder(model)  # before anything is written for it
     keep_on_interrupt(f"checkpoints are kept in {work}; the same command goes on from there")
     own: contextlib.AbstractContextManager[Mapping[str, str]] = contextlib.nullcontext(os.environ)
-    if processes not in (None, 1) and "WORLD_SIZE" not in os.environ:
-        assert processes is not None
+    if processes and processes > 1 and "WORLD_SIZE" not in os.environ:
         own = with_processes(processes, ["-m", "adaptrt.cli", *sys.argv[1:]])
     with own as environment, joined(environment) as team:
         chosen = team.share(_chosen_precision(precision, work) if team.leads else None)

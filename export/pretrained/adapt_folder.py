@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,10 +220,10 @@ def count_work_as_in(dense: Network, samples: Samples) -> None:
     """Make work relative to what the dense network does for a text of the data, in the mean."""
     if samples.lengths is None:
         return
-    lengths, counts = np.unique(np.minimum(samples.lengths, dense.tokens), return_counts=True)
     macs = [sum(layer.dense for layer in dense.layers(tokens)) for tokens in range(1, dense.tokens + 1)]
-    mean = np.average([macs[max(length, 1) - 1] for length in lengths], weights=counts)
-    count_work_for(dense, 1 + int(np.searchsorted(macs, mean)))
+    used = [macs[length - 1] for length in np.clip(samples.lengths, 1, dense.tokens).tolist()]
+    mean = -(-sum(used) // len(used))  # in whole numbers: rounded up by a bit, it would be beyond the longest text's
+    count_work_for(dense, 1 + bisect_left(macs, mean))
 
 
 def split_samples(dense: Network, prepared: Prepared, batch: int, seed: int) -> dict[str, npt.NDArray[np.int64]]:

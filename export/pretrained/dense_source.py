@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -68,9 +67,7 @@ def _of_length(network: Network, length: int) -> Network:
     """The same network for texts of at most so many tokens, of which work is then a share; its tables are cut."""
     if length == network.tokens == network.adapter.work_tokens:
         return network
-    shape, pretrained = network.adapter.shape, isinstance(network.adapter, PretrainedAdapter)
-    shape = dataclasses.replace(shape, length=length, **({"work_length": 0} if pretrained else {}))
-    shorter = Network(type(network.adapter)(shape), (), network.task)
+    shorter = Network(network.adapter.of_length(length), (), network.task)
     weights = network.state_dict()
     cut = {name: weights[name][tuple(map(slice, own.shape))] for name, own in shorter.state_dict().items()}
     shorter.load_state_dict(cut)

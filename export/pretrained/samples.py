@@ -76,7 +76,7 @@ def make_samples(
     bundle = _described(network)
     with tempfile.TemporaryDirectory(prefix="adaptrt-inputs-") as scratch:
         bundle = add_preprocessing(bundle, preprocessing, Path(scratch))
-        make = _maker(Preprocessor(bundle, Path(scratch)), raw.kind, bundle)
+        make = maker_for(Preprocessor(bundle, Path(scratch)), raw.kind, bundle)
         text, padding = bundle.text, {}
         if text is not None:
             values = {"ids": text.padding_id, "types": text.padding_type}
@@ -100,7 +100,12 @@ def _described(network: StagedNetwork) -> Bundle:
     )
 
 
-def _maker(preprocessor: Preprocessor, kind: str, bundle: Bundle) -> Callable[[Sequence[Any]], Any]:
+def maker_for(preprocessor: Preprocessor, kind: str, bundle: Bundle) -> Callable[[Sequence[Any]], Any]:
+    """What makes a bundle's inputs of some items of a kind.
+
+    Raises:
+        ExportError: The bundle takes no such items.
+    """
     has = {
         "text": bundle.text is not None,
         "image": any(spec.preprocessing is not None for spec in bundle.inputs),

@@ -7,6 +7,7 @@ the adapter gives them, and the adapter reads them from there.
 from __future__ import annotations
 
 import abc
+import dataclasses
 from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
@@ -75,6 +76,10 @@ class Adapter(abc.ABC, Generic[Shape]):
             ValueError: Samples have one size, or never so many tokens.
         """
         raise ValueError(f"got work for {tokens} tokens, expected it left out: samples have {self.tokens} tokens")
+
+    def of_length(self, length: int) -> Adapter[Shape]:
+        """An adapter of texts of at most so many tokens, of which work is then a share; with parts of its own."""
+        return type(self)(dataclasses.replace(self.shape, length=length))  # type: ignore[call-arg]
 
     @property
     def ragged(self) -> bool:

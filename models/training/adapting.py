@@ -39,7 +39,7 @@ from adaptrt.models.training.phase import CheckpointError, Progress, Report, Tra
 from adaptrt.models.training.priced_losses import draw_shares, learner_losses, price_knobs, selection_losses
 from adaptrt.models.training.recipe import autocast
 from adaptrt.models.training.steps import StepPhase, run_steps
-from adaptrt.models.training.team import ALONE, Team
+from adaptrt.models.training.team import ALONE, Team, TeamError
 
 SETTINGS_FILE, LAYERS_FILE, PLAN_FILE, LOG_FILE = "settings.json", "layers.json", "plan.json", "losses.json"
 _LAYERS_SHARE = 0.12
@@ -149,10 +149,15 @@ def adapt_network(
         ActivationError: The disk has no room for activations.
         TrainingError: A loss is not finite, or the time is too short.
         LayerJobError: Other processes or machines do not distil.
-        TeamError: A process of the team is gone.
+        TeamError: There are more processes than prices, or one of them is gone.
     """
     if len(samples) < settings.batch:
         raise ValueError(f"got {len(samples)} samples, expected at least one batch of {settings.batch}; give more")
+    if team.size > settings.prices:
+        raise TeamError(
+            f"got {team.size} processes, expected at most {settings.prices}: each takes some of a batch's prices; "
+            "start fewer"
+        )
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     run = _described(dense, samples, settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import torch
 
 from adaptrt import AdaptrtError
 from adaptrt.models.training.activations import Activations
+from adaptrt.models.training.interpreters import end_interpreter, start_interpreter
 from adaptrt.models.training.layer_jobs import (
     CommonProgress,
     LayerExecutor,
@@ -118,7 +118,7 @@ class Processes(LayerExecutor):
             LayerJobError: It has.
         """
         worker.connection.close()  # one that lives without it ends now
-        _end(worker.process, _ENDING_SECONDS)
+        end_interpreter(worker.process, _ENDING_SECONDS)
         self._running.remove(worker)
         job = worker.job
         if job is None:
@@ -138,38 +138,18 @@ class Processes(LayerExecutor):
             worker.process.terminate()
         ending = time.monotonic() + _ENDING_SECONDS
         for worker in self._running:
-            _end(worker.process, ending - time.monotonic())
+            end_interpreter(worker.process, ending - time.monotonic())
             worker.connection.close()
         self._running.clear()
 
 
 def _start(activations: Path, folder: Path, threads: int) -> _Worker:
-    """Start a process.
-
-    A plain interpreter, as those of multiprocessing would run the caller's script first. In a session of its own, where
-    a terminal's Ctrl-C does not reach it: who started it ends it.
-    """
+    """Start a process."""
     here, there = multiprocessing.Pipe()
-    command = [sys.executable, "-c", _WORK, str(there.fileno()), str(activations), str(folder), str(threads)]
-    process = subprocess.Popen(
-        command,
-        pass_fds=[there.fileno()],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        start_new_session=True,
-    )
+    command = ["-c", _WORK, str(there.fileno()), str(activations), str(folder), str(threads)]
+    process = start_interpreter(command, pass_fds=[there.fileno()])
     there.close()  # this process's copy: the connection ends when the other process does
     return _Worker(process, here)
-
-
-def _end(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Wait for the end of a process, and kill it if it takes too long."""
-    try:
-        process.wait(max(0.0, seconds))
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def work() -> None:

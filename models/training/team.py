@@ -13,7 +13,6 @@ import os
 import pickle
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
@@ -23,6 +22,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.rendezvous import rendezvous
 
 from adaptrt import AdaptrtError
+from adaptrt.models.training.interpreters import end_interpreter, start_interpreter
 
 T = TypeVar("T")
 
@@ -129,8 +129,8 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Team]:
     Raises:
         TeamError: They are no numbers, or the others are not found.
     """
-    if int(environment.get("WORLD_SIZE", "1") or 1) == 1:
-        yield Team()
+    if environment.get("WORLD_SIZE", "1") == "1":
+        yield ALONE
         return
     try:
         rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
@@ -171,26 +171,15 @@ def with_processes(count: int, command: Sequence[str]) -> Iterator[dict[str, str
         port = free.getsockname()[1]
     common = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    path = os.pathsep.join(filter(None, sys.path))
     started: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryFile() as said:
         try:
-            # In sessions of their own, where a terminal's Ctrl-C does not reach them: the first process ends them.
             started.extend(
-                subprocess.Popen(
-                    [sys.executable, *command],
-                    env={**os.environ, **common, "RANK": str(rank), "PYTHONPATH": path},
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=said,
-                    start_new_session=True,
-                )
-                for rank in range(1, count)
+                start_interpreter(command, {**common, "RANK": str(rank)}, stderr=said) for rank in range(1, count)
             )
             yield {**common, "RANK": "0"}
             for process in started:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_LEAVES_SECONDS)
+                end_interpreter(process, _LEAVES_SECONDS)
         except TeamError as error:
             said.seek(0)
             lines = said.read().decode(errors="replace").split("\n")
@@ -198,6 +187,4 @@ def with_processes(count: int, command: Sequence[str]) -> Iterator[dict[str, str
             raise TeamError(f"{error}{f' (it said: {last.strip()})' if last else ''}") from error
         finally:
             for process in started:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
+                end_interpreter(process, 0.0)

@@ -113,6 +113,10 @@ class PretrainedAdapter(Adapter[PretrainedConfig]):
         other.shape = dataclasses.replace(self.shape, work_length=tokens)
         return other
 
+    def of_length(self, length: int) -> PretrainedAdapter:
+        """Work is a share of that length's, whatever it was before."""
+        return PretrainedAdapter(dataclasses.replace(self.shape, length=length, work_length=0))
+
     @property
     def ragged(self) -> bool:
         """Texts have different lengths."""

@@ -62,9 +62,16 @@ def test_processes_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
     with pytest.raises(TeamError, match="variables of torchrun"), joined({"WORLD_SIZE": "2", "RANK": "0"}):
         pass
+    with pytest.raises(TeamError, match="variables of torchrun"), joined({"WORLD_SIZE": "two", "RANK": "0"}):
+        pass
 
 
 def test_a_part_of_a_batch_is_one_process_s() -> None:
     for size in (1, 2, 3, 4):
         takers = [[Team(rank, size).takes(part) for rank in range(size)] for part in range(4)]
         assert all(sum(taken) == 1 for taken in takers)
+
+
+def test_more_processes_than_prices(tmp_path: Path) -> None:
+    with pytest.raises(TeamError, match="got 5 processes, expected at most 4"):
+        adapted(tmp_path, Team(0, 5))
