@@ -213,7 +213,7 @@ def _selector(
         return None, -1
     selection = pruning.blocks.index(number)
     if pruning.rule == "price":
-        return PriceSelector(config.width, config.class_token), selection
+        return PriceSelector(config.width, config.class_token, pruning.averages_dropped), selection
     if pruning.rule == "fixed":
         return FixedCountSelector(config.class_token), selection
     return MergingSelector(config.class_token), selection

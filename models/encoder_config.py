@@ -158,6 +158,11 @@ class EncoderConfig:
         return self.width * (2 * self.attention_width + 2 * self.key_width)
 
     @property
+    def averages_tokens(self) -> bool:
+        """Whether heads read the tokens' mean."""
+        return not self.class_token and not TASKS[self.task].per_token
+
+    @property
     def families(self) -> tuple[Family, ...]:
         """What is adaptive, in the order in which prices are shared out."""
         for name in self.others:

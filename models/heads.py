@@ -20,6 +20,11 @@ from adaptrt.models.work import WorkCount
 class SampleHead(ExitHead):
     """Classes of a sample, from its class token or the mean of its tokens."""
 
+    def averaged(self, hidden: Tensor, norm: nn.Module) -> Tensor:
+        """What a mean is taken of, from the last block's ``[..., D]``: its norm comes after the mean."""
+        del norm
+        return hidden
+
     def read(self, tokens: Tokens, norm: nn.Module, class_token: bool, carried: dict[str, Tensor]) -> HeadOutput:
         """Answer for ``[B * K, D]``; ``carried`` is what the head before handed on."""
         answer: HeadOutput = self(norm(pooled(tokens, class_token)), carried)
@@ -76,6 +81,11 @@ class EmbeddingHead(nn.Module):
         self.width = width
         self.early: EarlyMap | None = None
         self.certainty = nn.Linear(width, 1) if criterion == "certainty" else None
+
+    def averaged(self, hidden: Tensor, norm: nn.Module) -> Tensor:
+        """What a mean is taken of, from the last block's ``[..., D]``: its norm comes after the mean."""
+        del norm
+        return hidden
 
     def stand_early(self) -> None:
         """Get a map of its own."""
@@ -235,5 +245,8 @@ def pooled(tokens: Tokens, class_token: bool) -> Tensor:
     if weight is None:
         return grouped.mean(1)
     weight = weight.to(grouped.dtype)[:, :, None]
-    mean: Tensor = (grouped * weight).sum(1) / weight.sum(1)
+    total, count = (grouped * weight).sum(1), weight.sum(1)
+    if tokens.dropped is not None:
+        total, count = tokens.dropped.added_to(total, count)
+    mean: Tensor = total / count
     return mean

@@ -20,7 +20,7 @@ from adaptrt.models.families.price_scale import PriceScale
 from adaptrt.models.macs import Layer
 from adaptrt.models.staged_network import CarriedSpec, KnobSpec, NamedTensor, StagedNetwork, StageOutput
 from adaptrt.models.tasks import TASKS, Task
-from adaptrt.models.tokens import Selection, Tokens
+from adaptrt.models.tokens import Dropped, Selection, Tokens
 from adaptrt.models.work import WorkCount
 
 
@@ -253,6 +253,9 @@ class Network(StagedNetwork):
         if ragged:
             specs.append(CarriedSpec(NamedTensor("valid", "bool", ("batch", count)), "next_valid"))
             specs.append(CarriedSpec(NamedTensor("index", "int32", ("batch", count)), "next_index"))
+        if self._cut_before(self.stage_blocks(stage).start) and c.pruning.averages_dropped:
+            specs.append(CarriedSpec(NamedTensor("dropped", "float32", ("batch", c.width)), "next_dropped"))
+            specs.append(CarriedSpec(NamedTensor("dropped_count", "float32", ("batch",)), "next_dropped_count"))
         specs.append(CarriedSpec(NamedTensor("macs_before", "float32", ("batch",)), "macs_fraction"))
         if self.exit_criterion == "patience":
             specs.append(CarriedSpec(NamedTensor("prediction", "int64", ("batch",)), "next_prediction"))
@@ -261,8 +264,11 @@ class Network(StagedNetwork):
 
     def _ragged_before(self, block: int) -> bool:
         """Whether samples may have different numbers of tokens before a block."""
-        pruning = self.config.pruning
-        return self.adapter.ragged or (pruning is not None and any(number < block for number in pruning.blocks))
+        return self.adapter.ragged or self._cut_before(block)
+
+    def _cut_before(self, block: int) -> bool:
+        """Whether tokens are selected before a block."""
+        return self.config.pruning is not None and self.config.pruning.blocks[0] < block
 
     def selections_in(self, stage: int) -> int:
         """How many token selections a stage makes."""
@@ -302,7 +308,9 @@ class Network(StagedNetwork):
             hidden = inputs["hidden"]
             x = hidden.reshape(-1, hidden.shape[2])
             presence = inputs.get("presence")
-            tokens = Tokens(x, hidden.shape[1], inputs.get("valid"), inputs.get("index"), presence=presence)
+            gone = Dropped(inputs["dropped"], inputs["dropped_count"]) if "dropped" in inputs else None
+            place = inputs.get("index")
+            tokens = Tokens(x, hidden.shape[1], inputs.get("valid"), place, presence=presence, dropped=gone)
         prices = self._prices(knobs)
         decisions: list[Decision | Selection] = []
         for block in self._stage_modules(stage):
@@ -324,6 +332,8 @@ class Network(StagedNetwork):
         given = {"next_hidden": tokens.grouped()}
         if tokens.presence is not None:
             given["next_presence"] = tokens.presence
+        if tokens.dropped is not None:
+            given |= {"next_dropped": tokens.dropped.total, "next_dropped_count": tokens.dropped.count}
         if self._ragged_before(self.stage_blocks(stage).stop) and tokens.valid is not None:
             assert tokens.position is not None
             given |= {"next_valid": tokens.valid, "next_index": tokens.position}

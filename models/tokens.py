@@ -12,6 +12,22 @@ TOKENS = "tokens"
 """The set of tokens of our own networks."""
 
 
+class Dropped(NamedTuple):
+    """What the tokens that selections dropped still count in a sample's mean.
+
+    Attributes:
+        total: Sum of what stands for each of them, ``[B, D]``.
+        count: How many they are, float32 ``[B]``; in training with gradients of the decisions.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def added_to(self, total: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum and number of the tokens that are still there, with those dropped: ``[B, D]`` and ``[B, 1]``."""
+        return total + self.total.to(total.dtype), count + self.count[:, None].to(count.dtype)
+
+
 class Tokens(NamedTuple):
     """The tokens of a batch on their way through the blocks. B samples of K tokens, padded to the largest.
 
@@ -23,6 +39,7 @@ class Tokens(NamedTuple):
         size: float32 ``[B, K]``, how many original tokens were merged into each; None without merging.
         presence: In training, where nothing is cut out, 1 for tokens that would be there and 0 for
             others, ``[B, K]``, with the gradient of the soft decisions; None where all are.
+        dropped: What stands for tokens that are gone; None: nothing does.
     """
 
     x: Tensor
@@ -31,6 +48,7 @@ class Tokens(NamedTuple):
     position: Tensor | None = None
     size: Tensor | None = None
     presence: Tensor | None = None
+    dropped: Dropped | None = None
 
     def counts(self) -> Tensor:
         """Tokens of each sample, float32 ``[B]``; needs ``valid``."""

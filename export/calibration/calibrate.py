@@ -17,9 +17,9 @@ from adaptrt.export.calibration.frontier import mark_frontier, spread_prices
 from adaptrt.export.calibration.journal import JOURNAL_FILE, Journal, calibration_key
 from adaptrt.export.calibration.own_knobs import RULE, has_own_knobs, kept_rule, rule_point, search_own
 from adaptrt.export.calibration.stage_records import (
-    BATCH,
     Outcome,
     StagedModel,
+    batches_by_length,
     bundle_task,
     record_stages,
     split_feeds,
@@ -280,9 +280,8 @@ def _dense_quality(folder: Path, bundle: Bundle, split: Split, task: Task) -> fl
     session = onnxruntime.InferenceSession(str(folder / bundle.dense.file), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     feeds, total = split_feeds(bundle.inputs, split), 0.0
-    for start in range(0, len(split), BATCH):
-        rows = slice(start, start + BATCH)
-        values = session.run(names, {name: array[rows] for name, array in feeds.items()})
+    for rows, inputs in batches_by_length(bundle, feeds):
+        values = session.run(names, inputs)
         outputs = {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
         total += float(task.judge(outputs, split.labels[rows]).quality.sum(dtype=np.float64))
     return total / len(split)

@@ -7,7 +7,7 @@ which cost and with which prediction, follows from one run in which nobody leave
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from adaptrt.export.calibration.exit_thresholds import exits_taken
 from adaptrt.export.errors import CalibrationError
+from adaptrt.models.data.padding import InputShape, Rows, lengths, mask_name
 from adaptrt.models.tasks import TASKS, Task, TaskError, closeness, task_of
 from adaptrt.models.tasks.task import Outputs
 from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, Bundle, KnobValue
@@ -44,25 +45,6 @@ class StagedModel(Protocol):
 
     def run_stages(self, inputs: Mapping[str, Array], *, knobs: Any = None) -> list[dict[str, Array]]:
         """Run every stage on all samples; see ``AdaptiveModel.run_stages``."""
-        ...
-
-
-class InputSpec(Protocol):
-    """What is said of an input, by a network or by a bundle."""
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-        ...
-
-    @property
-    def dtype(self) -> str:
-        """As numpy calls it."""
-        ...
-
-    @property
-    def shape(self) -> Sequence[int | str]:
-        """Sizes, and names of those that vary."""
         ...
 
 
@@ -132,7 +114,7 @@ class Outcome:
 
 
 def record_stages(model: StagedModel, split: Split, knobs: Knobs, task: Task | None = None) -> StageRecords:
-    """Run a bundle over a split once, exits off, in batches of ``BATCH``.
+    """Run a bundle over a split once, exits off, in batches of ``BATCH``, texts with such of about their length.
 
     Args:
         model: The bundle.
@@ -147,18 +129,43 @@ def record_stages(model: StagedModel, split: Split, knobs: Knobs, task: Task | N
     task = task or bundle_task(model.bundle)
     feeds = split_feeds(model.bundle.inputs, split)
     batches: list[list[tuple[Array, ...]]] = []
-    for start in range(0, len(split), BATCH):
-        rows = slice(start, start + BATCH)
-        stages = model.run_stages({name: array[rows] for name, array in feeds.items()}, knobs=knobs)
+    given = list(batches_by_length(model.bundle, feeds))
+    for rows, inputs in given:
+        stages = model.run_stages(inputs, knobs=knobs)
         batches.append([_judged(task, stage, split.labels[rows]) for stage in stages])
+    back = np.argsort(np.concatenate([rows for rows, _ in given]))
     columns = [
-        np.stack([np.concatenate([batch[stage][part] for batch in batches]) for stage in range(len(batches[0]))])
+        np.stack([np.concatenate([batch[stage][part] for batch in batches])[back] for stage in range(len(batches[0]))])
         for part in range(4)
     ]
     return StageRecords(*columns)
 
 
-def split_feeds(specs: Sequence[InputSpec], split: Split) -> dict[str, Array]:
+def batches_by_length(bundle: Bundle, feeds: Mapping[str, Array]) -> Iterator[tuple[Rows, dict[str, Array]]]:
+    """Batches of ``BATCH`` samples: their numbers, and their inputs.
+
+    Texts come with such of about their length, cut to the longest: padding costs as much as words do. Where every token
+    has an answer, or nothing marks what is real, they stay as they are.
+    """
+    axes = {name for spec in bundle.inputs for name in spec.shape[1:] if isinstance(name, str)}
+    axis = next(iter(axes)) if len(axes) == 1 else None
+    mask = None if any(axis in spec.shape for spec in bundle.outputs) else mask_name(bundle.inputs, axis)
+    count = len(next(iter(feeds.values())))
+    long = None if mask is None or axis is None else np.maximum(lengths(feeds[mask]), bundle.axes[axis].shortest)
+    order = np.arange(count) if long is None else np.argsort(long, kind="stable")
+    for start in range(0, count, BATCH):
+        rows = order[start : start + BATCH]
+        inputs = {name: array[rows] for name, array in feeds.items()}
+        if long is not None:
+            end = int(long[rows].max())
+            for spec in bundle.inputs:
+                if axis in spec.shape:
+                    cut = tuple(slice(end) if size == axis else slice(None) for size in spec.shape)
+                    inputs[spec.name] = np.ascontiguousarray(inputs[spec.name][cut])
+        yield rows, inputs
+
+
+def split_feeds(specs: Sequence[InputShape], split: Split) -> dict[str, Array]:
     """A split's inputs as a bundle takes them: by name, whole numbers converted where it computes in fractions.
 
     Raises:

@@ -43,6 +43,8 @@ FIELDS = {"acm": "acm", "exits": "exits", "tokens": "pruning"}
 FAMILIES = tuple(FIELDS)
 _HELD_OUT = 1024
 """Samples for calibration, and as many for the test, at most; a tenth each of fewer."""
+_HELD_OUT_VECTORS = 512
+"""Where answers are vectors: how near one is varies less than whether a class is right."""
 _LABEL_BYTES = 64_000_000
 """Of answers for every token: fewer samples are held out then."""
 _NARROW = 192
@@ -201,7 +203,7 @@ def chosen_families(
     candidates: dict[str, Any] = {
         "acm": lambda: ACMConfig(learners=learners or (2 if width < _NARROW else 4)),
         "exits": lambda: ExitConfig(after, criterion),
-        "tokens": lambda: PruningConfig(blocks),
+        "tokens": lambda: PruningConfig(blocks, averages_dropped=dense.config.averages_tokens),
     }
     found: dict[str, ACMConfig | ExitConfig | PruningConfig | None] = dict.fromkeys(FIELDS.values())
     for name in FAMILIES if wanted is None else wanted:
@@ -233,7 +235,8 @@ def split_samples(dense: Network, prepared: Prepared, batch: int, seed: int) -> 
         DataError: Too few are left to train with.
     """
     count = len(prepared.samples)
-    held = max(1, min(_HELD_OUT, count // 10))
+    most = _HELD_OUT if any("logits" in name for name in dense.task.outputs) else _HELD_OUT_VECTORS
+    held = max(1, min(most, count // 10))
     width = int(np.prod([dense.config.width, dense.tokens])) * 4
     if dense.task.per_token and dense.task.name == "feature-extraction":
         held = max(1, min(held, _LABEL_BYTES // width))

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from adaptrt.models.data.padding import Rows, lengths, mask_name
 from adaptrt.models.data.split import DataError
 from adaptrt.models.staged_network import StagedNetwork
 
 Array = npt.NDArray[np.generic]
-Rows = npt.NDArray[np.int64]
 
 _WINDOW = 16
 """Batches whose texts are sorted by length together: short ones need not be computed as long as the longest."""
@@ -36,10 +36,7 @@ class Samples:
         if not counts or len(set(counts.values())) != 1 or not min(counts.values()):
             raise DataError(f"got samples {counts}, expected as many of each input, at least 1")
         self.arrays, self.mask = dict(arrays), mask
-        self.lengths: Rows | None = None
-        if mask is not None:
-            real = np.asarray(arrays[mask]) != 0
-            self.lengths = np.maximum(real.shape[1] - real[:, ::-1].argmax(1), 1) * real.any(1)
+        self.lengths = None if mask is None else lengths(arrays[mask])
 
     @classmethod
     def of(cls, network: StagedNetwork, arrays: Mapping[str, Array]) -> Samples:
@@ -58,13 +55,7 @@ class Samples:
             ]
             if len(shape) != len(spec.shape) or sizes:
                 raise DataError(f"got {name} of shape {list(shape)}, expected {list(spec.shape)}")
-        axis = network.token_axis
-        masks = [
-            name
-            for name, spec in specs.items()
-            if isinstance(axis, str) and axis in spec.shape and (spec.dtype == "bool" or name.endswith("mask"))
-        ]
-        return cls(arrays, masks[0] if masks else None)
+        return cls(arrays, mask_name(list(specs.values()), network.token_axis))
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))

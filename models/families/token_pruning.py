@@ -22,7 +22,7 @@ from adaptrt.models.symbolic.graph_sizes import scalar
 from adaptrt.models.symbolic.segment_reduce import segment_reduce
 from adaptrt.models.symbolic.select_tokens import select_tokens
 from adaptrt.models.tasks import TASKS
-from adaptrt.models.tokens import Attention, Selection, Tokens
+from adaptrt.models.tokens import Attention, Dropped, Selection, Tokens
 
 RULES = ("price", "fixed", "merge")
 """``price``: learned, input-adaptive. ``fixed``: EViT. ``merge``: ToMe."""
@@ -41,6 +41,8 @@ class PruningConfig(Family):
     Attributes:
         blocks: Blocks, from 0 and ascending, between whose attention and FFN tokens are selected.
         rule: One of ``RULES``.
+        averages_dropped: Whether dropped tokens still count in the mean that the head reads, as what a learned linear
+            map makes of their states: a mean over many tokens then hardly moves where most of them are dropped.
     """
 
     name: ClassVar[str] = "pruning"
@@ -49,6 +51,7 @@ class PruningConfig(Family):
 
     blocks: tuple[int, ...]
     rule: str = "price"
+    averages_dropped: bool = False
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -69,6 +72,11 @@ class PruningConfig(Family):
             raise ValueError(f"got pruning in block {self.blocks[-1]}, expected 0 to {shape.depth - 1}")
         if self.rule != "price" and (shape.acm or shape.exits):
             raise ValueError(f"got pruning rule {self.rule!r} with ACMs or exits, expected 'price' beside them")
+        if self.averages_dropped and (self.rule != "price" or not shape.averages_tokens):
+            raise ValueError(
+                "got dropped tokens in the mean, expected it of the rule 'price' before a head that reads a mean; set "
+                "averages_dropped=False"
+            )
         if TASKS[shape.task].per_token:
             raise ValueError(f"got pruning for {shape.task}, expected it left out: every token needs an answer")
 
@@ -136,9 +144,13 @@ class PriceSelector(nn.Module):
     LEAST_SHARE = 0.01  # of the mean attention: below it all tokens are alike, and gradients stay small
     LIMIT = 16.0  # beyond it the sigmoid of some engines is exactly 0 or 1
 
-    def __init__(self, width: int, class_token: bool) -> None:
+    def __init__(self, width: int, class_token: bool, averages_dropped: bool = False) -> None:
         super().__init__()
         self.class_token = class_token
+        self.stand_in = nn.Linear(width, width) if averages_dropped else None
+        if self.stand_in is not None:
+            nn.init.eye_(self.stand_in.weight)
+            nn.init.zeros_(self.stand_in.bias)
         self.log_slope = nn.Parameter(torch.tensor(0.7))
         self.threshold = nn.Linear(width, 1)
         nn.init.zeros_(self.threshold.weight)
@@ -146,9 +158,9 @@ class PriceSelector(nn.Module):
         self.width = width
 
     def macs(self, tokens: int, key_width: int) -> int:
-        """Multiply-accumulates for one sample of so many tokens: the threshold's."""
+        """Multiply-accumulates for one sample of so many tokens: the threshold's, and the map's of those dropped."""
         del tokens, key_width
-        return self.width
+        return self.width if self.stand_in is None else self.width + self.width**2
 
     def logits(self, tokens: Tokens, score: Tensor) -> Tensor:
         """Gains on the logit scale, ``[B, K]``, from scores ``[B, K]``."""
@@ -196,10 +208,27 @@ class PriceSelector(nn.Module):
         limits = "none" if self.class_token and keep is None else "any"
         chosen = select_tokens(tokens.grouped(), gains, valid, forced, threshold, least, most, limits=limits)
         selected = _after(tokens, chosen.y, chosen.index, chosen.count)
+        if self.stand_in is not None:
+            there = tokens.grouped() * valid.to(tokens.x.dtype)[:, :, None]
+            number = valid.sum(1, dtype=torch.int32) - chosen.count
+            gone = there.sum(1) - chosen.y.sum(1)
+            selected = selected._replace(dropped=self._with_dropped(tokens, gone, number.to(torch.float32)))
         margin = torch.zeros_like(gains)
         if not torch.onnx.is_in_onnx_export():
             margin = selection_margin(gains, valid, forced, threshold, chosen.index, chosen.count)
         return selected, Selection(chosen.index, chosen.count, margin)
+
+    def _with_dropped(self, tokens: Tokens, total: Tensor, count: Tensor) -> Dropped:
+        """What stands for those dropped before and now; of these the sum of their states ``[B, D]``, and their number.
+
+        The map of a sum, with its offset as often as there are tokens, is the sum of the maps: it costs the same for
+        any number of them.
+        """
+        assert self.stand_in is not None
+        mapped = functional.linear(total, self.stand_in.weight) + count[:, None].to(total.dtype) * self.stand_in.bias
+        if tokens.dropped is None:
+            return Dropped(mapped, count)
+        return Dropped(mapped + tokens.dropped.total, count + tokens.dropped.count)
 
     def _sampled(self, tokens: Tokens, score: Tensor, price: Tensor) -> tuple[Tokens, Selection]:
         with torch.autocast("cpu", enabled=False):
@@ -217,6 +246,10 @@ class PriceSelector(nn.Module):
         everything = torch.arange(tokens.per_sample, dtype=torch.int32).expand(len(keeping), -1)
         count = (keeping * present).detach().sum(1).round().to(torch.int32)
         after = tokens._replace(presence=present * keeping)
+        if self.stand_in is not None:
+            leaving = present * (1 - keeping)
+            gone = (leaving.to(tokens.x.dtype)[:, None] @ tokens.grouped())[:, 0]
+            after = after._replace(dropped=self._with_dropped(tokens, gone, leaving.sum(1)))
         return after, Selection(everything, count, margin, keeping, present)
 
 

@@ -33,6 +33,7 @@ from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.network import Network, NetworkOutput
 from adaptrt.models.training import activations, teacher
 from adaptrt.models.training.activations import Activations
+from adaptrt.models.training.first_maps import fit_first_maps
 from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor, LayerJob, run_jobs
 from adaptrt.models.training.layer_phases import adaptive_of, distil_phase, ffn_of, gain_quantiles
 from adaptrt.models.training.phase import CheckpointError, Progress, Report, TrainingError, parameter_groups
@@ -42,6 +43,7 @@ from adaptrt.models.training.steps import StepPhase, run_steps
 from adaptrt.models.training.team import ALONE, Team, TeamError
 
 SETTINGS_FILE, LAYERS_FILE, PLAN_FILE, LOG_FILE = "settings.json", "layers.json", "plan.json", "losses.json"
+JOINT_FILE = "joint.pt"
 _LAYERS_SHARE = 0.12
 """Of the time, for the phases by layer; the joint phase gains more from it."""
 _CALIBRATION = 256
@@ -174,6 +176,14 @@ def adapt_network(
         part = getattr(adaptive, name)
         if part is not None:
             part.requires_grad_(False)
+    if team.leads and not (folder / JOINT_FILE).exists():
+        begun = time.monotonic()
+
+        def fitted(share: float) -> None:
+            left = (time.monotonic() - begun) * (1 - share) / max(share, 1e-3)
+            report(Progress("first maps", round(1000 * share), 1000, math.nan, None, left))
+
+        fit_first_maps(adaptive, samples, seed=settings.seed, progress=fitted)
     steps = _joint_steps(dense, adaptive, samples, settings, folder, started, team)
     log: dict[str, list[tuple[int, float]]] = {}
     if team.leads:
@@ -184,7 +194,7 @@ def adapt_network(
         adaptive.load_state_dict(team.share(adaptive.state_dict() if team.leads else {}))
     joint = joint_phase(dense, adaptive, samples, settings, steps, team)
     with team.own_threads():
-        log["joint"] = run_steps(joint, seed=settings.seed, checkpoint=folder / "joint.pt", report=report, team=team)
+        log["joint"] = run_steps(joint, seed=settings.seed, checkpoint=folder / JOINT_FILE, report=report, team=team)
     if team.leads:
         write_atomically(folder / LOG_FILE, (json.dumps(log) + "\n").encode())
     return adaptive.eval()
@@ -335,6 +345,8 @@ def joint_phase(
         # Which samples run at which price is drawn: texts of a batch are in order of length, groups of about one.
         places = torch.randperm(settings.prices, generator=generator)
         share, kept = draw_shares(settings, adaptive, settings.prices, generator)
+        both = (share < 1) & (kept < 1)  # their product is about the work: roots spread it as evenly as one alone
+        share, kept = torch.where(both, share.sqrt(), share), torch.where(both, kept.sqrt(), kept)
         noise = int(torch.randint(2**62, (), generator=generator))
         for number, place in enumerate(places.tolist()):
             if not team.takes(number):

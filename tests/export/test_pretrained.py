@@ -100,7 +100,7 @@ def test_a_dense_graph_answers_as_transformers_does(family: str, tmp_path: Path)
 
 ADAPTIVE: dict[str, tuple[str | None, dict[str, Any]]] = {
     "bert": ("BertForSequenceClassification", {"pruning": PruningConfig((0,)), "exits": ExitConfig((1,))}),
-    "mpnet": (None, {"pruning": PruningConfig((0,)), "exits": ExitConfig((1,), "certainty")}),
+    "mpnet": (None, {"pruning": PruningConfig((0,), averages_dropped=True), "exits": ExitConfig((1,), "certainty")}),
     "distilbert": ("DistilBertForTokenClassification", {"exits": ExitConfig((1,), "entropy")}),
     "dinov2_registers": ("Dinov2WithRegistersForImageClassification", {"pruning": PruningConfig((1,))}),
     "dinov3": (None, {"pruning": PruningConfig((0,)), "exits": ExitConfig((1,), "certainty")}),

@@ -61,6 +61,11 @@ class PretrainedConfig(EncoderConfig):
     pooling: str = "mean"
     normalised: bool = False
 
+    @property
+    def averages_tokens(self) -> bool:
+        """Whether the head reads the tokens' mean, and nothing else of them."""
+        return self.reads == "mean" or (self.reads == "pooled" and self.pooling == "mean")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, value, known in (

@@ -11,7 +11,7 @@ from adaptrt.models.adapters.pretrained.tail import Tail, reduced, weighted_mean
 from adaptrt.models.families.exit_head import HeadOutput, class_answer, sureness
 from adaptrt.models.heads import EarlyMap, over_tokens, real_ends, span_sureness
 from adaptrt.models.tasks import TASKS
-from adaptrt.models.tokens import Tokens
+from adaptrt.models.tokens import Dropped, Tokens
 from adaptrt.models.work import WorkCount
 
 
@@ -35,9 +35,9 @@ class PretrainedHead(nn.Module):
         else:
             hidden = norm(grouped)
             if self.reads == "pooled":
-                read = self.pool(hidden, weight)[:, None]
+                read = self.pool(hidden, weight, tokens.dropped)[:, None]
             else:
-                read = reduced(hidden, self.reads, weight, self.prefix, tokens.position)
+                read = reduced(hidden, self.reads, weight, self.prefix, tokens.position, tokens.dropped)
             features = read if self.reads != "tokens" else reduced(hidden, "first" if class_token else "mean", weight)
         certainty = None if self.certainty is None else self.certainty(features[:, 0])[:, 0]
         outputs = self.answer(read)
@@ -49,15 +49,20 @@ class PretrainedHead(nn.Module):
             return HeadOutput(outputs, torch.sigmoid(certainty), {}, certainty)
         return HeadOutput(outputs, self.confidence(outputs, weight), {}, None)
 
+    def averaged(self, hidden: Tensor, norm: nn.Module) -> Tensor:
+        """What a mean is taken of, from the last block's ``[..., D]``."""
+        normed: Tensor = norm(hidden)
+        return normed
+
     def stand_early(self) -> None:
         """Where no weights stand between the tokens and the vector, get a map."""
         if self.tail is None and self.reads == "pooled":
             self.early = EarlyMap(self.width)
 
-    def pool(self, hidden: Tensor, weight: Tensor | None) -> Tensor:
+    def pool(self, hidden: Tensor, weight: Tensor | None, dropped: Dropped | None) -> Tensor:
         """One vector of the tokens, ``[B, K, D] -> [B, D]``."""
         if self.pooling == "mean":
-            return weighted_mean(hidden, weight)
+            return weighted_mean(hidden, weight, dropped)
         if weight is not None:
             hidden = torch.where(weight[:, :, None] > 0, hidden, -1e9)
         return hidden.amax(1)

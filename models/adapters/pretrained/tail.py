@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptrt.models.adapters.pretrained.splice import replace_module, transformers
+from adaptrt.models.tokens import Dropped
 
 
 class StandIn(nn.Module):
@@ -75,7 +76,12 @@ def projection_of(model: nn.Module) -> nn.Linear | None:
 
 
 def reduced(
-    hidden: Tensor, reads: str, weight: Tensor | None = None, prefix: int = 1, place: Tensor | None = None
+    hidden: Tensor,
+    reads: str,
+    weight: Tensor | None = None,
+    prefix: int = 1,
+    place: Tensor | None = None,
+    dropped: Dropped | None = None,
 ) -> Tensor:
     """What a head reads of tokens, as a few tokens that it gives the same answer for.
 
@@ -87,6 +93,7 @@ def reduced(
         weight: Of each token in means, ``[B, K]``; None: all alike.
         prefix: Tokens in front that "first and mean" leaves out of the mean.
         place: Where each token was before any selection, ``[B, K]``; None: all are in place.
+        dropped: What else counts in the mean.
 
     Returns:
         ``[B, 1 or 2 or prefix + 1 or K, D]``.
@@ -98,7 +105,7 @@ def reduced(
     if reads == "first two":
         return hidden[:, :2]
     if reads == "mean":
-        return weighted_mean(hidden, weight)[:, None]
+        return weighted_mean(hidden, weight, dropped)[:, None]
     if place is None:
         others = None if weight is None else weight[:, prefix:]
         mean = weighted_mean(hidden[:, prefix:], others)
@@ -109,10 +116,13 @@ def reduced(
     return torch.stack([hidden[:, 0]] * prefix + [mean], 1)
 
 
-def weighted_mean(hidden: Tensor, weight: Tensor | None) -> Tensor:
+def weighted_mean(hidden: Tensor, weight: Tensor | None, dropped: Dropped | None = None) -> Tensor:
     """``[B, K, D] -> [B, D]``; zero where no token has a weight."""
     if weight is None:
         return hidden.mean(1)
     weight = weight.to(hidden.dtype)[:, :, None]
-    mean: Tensor = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-6)
+    total, count = (hidden * weight).sum(1), weight.sum(1)
+    if dropped is not None:
+        total, count = dropped.added_to(total, count)
+    mean: Tensor = total / count.clamp(min=1e-6)
     return mean
