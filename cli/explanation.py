@@ -120,7 +120,7 @@ def draw_explanation(bundle: Bundle, image: Array, found: Predictions, path: Pat
 
 def _heading(bundle: Bundle, found: Predictions, top: int) -> str:
     classes = found.classes(top)
-    lines = [] if classes is None else [", ".join(f"class {label}: {percent(p)}" for label, p in classes[0])]
+    lines = [] if classes is None else [", ".join(f"{_called(bundle, label)}: {percent(p)}" for label, p in classes[0])]
     left = ""
     if found.exit is not None:
         stage = int(found.exit[0])
@@ -130,6 +130,10 @@ def _heading(bundle: Bundle, found: Predictions, top: int) -> str:
     asked = f"budget {found.budget}" if found.budget is not None else ""
     lines.append("; ".join(part for part in (asked, knob_text(changed) if changed else "") if part))
     return "\n".join(line for line in lines if line)
+
+
+def _called(bundle: Bundle, label: int) -> str:
+    return bundle.class_names[label] if label < len(bundle.class_names) else f"class {label}"
 
 
 def _pixels(image: Array, recipe: ImagePreprocessing) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -95,6 +96,8 @@ def _finish(bars: Progress, tasks: Iterable[TaskID]) -> None:
 
 
 def _figures(progress: TrainingProgress) -> str:
-    accuracy = "" if progress.accuracy is None else f"  accuracy {progress.accuracy:.1%}"
+    figures = [] if math.isnan(progress.loss) else [f"loss {progress.loss:.4f}"]  # NaN: the phase has none
+    if progress.accuracy is not None:
+        figures.append(f"accuracy {progress.accuracy:.1%}")
     minutes, seconds = divmod(round(progress.seconds_left), 60)
-    return f"loss {progress.loss:.4f}{accuracy}  {minutes}:{seconds:02d} left"
+    return "  ".join([*figures, f"{minutes}:{seconds:02d} left"])

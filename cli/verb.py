@@ -87,7 +87,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
         return None
     names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
     if not names:
-        raise click.UsageError("got --families without a name, expected some of acm,exits,tokens")
+        raise click.UsageError("got --families without a name, expected some of acm,exits,tokens,routes")
     return names
 
 
@@ -95,7 +95,7 @@ families_option = click.option(
     "--families",
     metavar="LIST",
     callback=_names,
-    help="Of acm,exits,tokens; default: all that the task can have.",
+    help="Of acm,exits,tokens,routes; default: the first three, as far as the task can have them.",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of tables.")

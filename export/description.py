@@ -72,6 +72,7 @@ def describe_bundle(
         ops=ops,
         exit_criterion=model.exit_criterion if len(stages) > 1 else None,
         task=model.task.name,
+        class_names=list(model.class_names),
         tokens=_token_sets(model, stages),
         axes={name: Axis(*limits) for name, limits in model.axis_limits().items()},
     )

@@ -12,6 +12,7 @@ from adaptrt.models.block import Block, DenseFFN, DenseProjections
 from adaptrt.models.encoder_config import with_families
 from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
 from adaptrt.models.families.exit_head import ExitConfig
+from adaptrt.models.families.routed_ffn import RoutedFFNConfig
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.network import Network
 from adaptrt.models.symbolic.conditional_mlp import ConditionalLinear
@@ -24,6 +25,7 @@ def adapt(
     acm: ACMConfig | None = None,
     pruning: PruningConfig | None = None,
     exits: ExitConfig | None = None,
+    routed: RoutedFFNConfig | None = None,
 ) -> Network:
     """Build the adaptive model of a trained dense one.
 
@@ -38,25 +40,26 @@ def adapt(
         acm: How to replace its layers; None leaves them.
         pruning: Where to select tokens; None keeps all.
         exits: Where heads stand; None leaves the last one only.
+        routed: How its FFNs become a big and a small one with a router; None leaves them.
 
     Raises:
         ValueError: The model is adaptive already.
     """
     if dense.adaptive:
         raise ValueError("got a model that is adaptive already, expected a dense one")
-    adaptive = dense.with_families([family for family in (acm, pruning, exits) if family is not None])
+    adaptive = dense.with_families([family for family in (acm, pruning, exits, routed) if family is not None])
     adaptive.train()
     with torch.no_grad():
         for head, norm in zip(adaptive.exit_heads, adaptive.exit_norms, strict=True):
             head.load_state_dict(dense.head.state_dict(), strict=False)
             norm.load_state_dict(dense.norm.state_dict())
-        if acm is None:
+        if acm is None and routed is None:
             return adaptive
         inputs = [found.ffn for found in layer_inputs(dense, calibration)]
         for block, source, x in zip(adaptive.blocks, dense.blocks, inputs, strict=True):
             assert isinstance(block, Block) and isinstance(source, Block)
             if isinstance(block.ffn, AdaptiveFFN) and isinstance(source.ffn, DenseFFN):
-                source.ffn.split_into(block.ffn.learners, x)
+                block.ffn.take_over(source.ffn, x)
             if isinstance(block.projections, AdaptiveProjections):
                 assert isinstance(source.projections, DenseProjections)
                 for name in ("query", "key", "value", "out"):

@@ -12,6 +12,7 @@ from adaptrt.models.attention import SoftmaxAttention
 from adaptrt.models.encoder_config import EncoderConfig
 from adaptrt.models.families.acm import AdaptiveFFN, AdaptiveProjections
 from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
+from adaptrt.models.families.routed_ffn import RoutedFFN, RoutedFFNConfig
 from adaptrt.models.families.token_merging import MergingSelector
 from adaptrt.models.families.token_pruning import FixedCountSelector, PriceSelector
 from adaptrt.models.macs import Layer
@@ -108,7 +109,11 @@ class Block(nn.Module):
             self.projections = AdaptiveProjections(acm, config.width, qkv_cost=acm.costs(config)[1])
         else:
             self.projections = DenseProjections(config)
-        self.ffn = DenseFFN(config) if acm is None else AdaptiveFFN(acm, config)
+        routed = next((family for family in config.families if isinstance(family, RoutedFFNConfig)), None)
+        if routed is not None:
+            self.ffn = RoutedFFN(routed, config)
+        else:
+            self.ffn = DenseFFN(config) if acm is None else AdaptiveFFN(acm, config)
         self.attention = SoftmaxAttention(config, number)
         self.scale1 = nn.Parameter(torch.ones(config.width)) if config.layer_scale else None
         self.scale2 = nn.Parameter(torch.ones(config.width)) if config.layer_scale else None
@@ -152,7 +157,8 @@ class Block(nn.Module):
         if isinstance(self.ffn, AdaptiveFFN):
             number = self.gate_offset + len(made)
             capacity = None if prices.capacity is None else prices.capacity[number : number + 1]
-            y, decision = self.ffn(normed, required(prices.price), tokens, capacity)
+            price = prices.others.get(self.ffn.own_price) if self.ffn.own_price else prices.price
+            y, decision = self.ffn(normed, required(price), tokens, capacity)
             decisions.append(decision)
         else:
             y = self.ffn(normed)
@@ -184,8 +190,7 @@ class Block(nn.Module):
         if self.selector is not None:
             work.constant(self.selector.macs(before.per_sample, c.head_width))
         if isinstance(self.ffn, AdaptiveFFN):
-            work.tokens(after, per_token=self.ffn.gate.macs_per_token)
-            work.learners(after, gates[-1].k, self.ffn.learners.macs_per_run)
+            self.ffn.count(work, after, gates[-1])
         else:
             work.tokens(after, per_token=c.ffn_macs)
         for more in self.parts.values():

@@ -11,6 +11,7 @@ from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.family import Family
 from adaptrt.models.families.hard_budgets import HardBudgets
+from adaptrt.models.families.routed_ffn import RoutedFFNConfig
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.tasks import TASKS
 from adaptrt.ops.activations import activation_named
@@ -21,7 +22,9 @@ POSITIONS = ("added", "rotary", "relative", "table", "pair")
 """How a block knows where tokens are: the embedding said so; rotary (arXiv 2104.09864); a bias per distance; rotary by
 cosines and sines given for each position; a bias given for each pair of positions."""
 
-FAMILIES: dict[str, type[Any]] = {family.name: family for family in (ACMConfig, PruningConfig, ExitConfig, HardBudgets)}
+FAMILIES: dict[str, type[Any]] = {
+    family.name: family for family in (ACMConfig, PruningConfig, ExitConfig, RoutedFFNConfig, HardBudgets)
+}
 """Every family, by its name in ``config.json``; each is a frozen dataclass."""
 
 Config = TypeVar("Config", bound="EncoderConfig")
@@ -156,6 +159,11 @@ class EncoderConfig:
     def projection_macs(self) -> int:
         """Multiply-accumulates of the attention's four projections for one token."""
         return self.width * (2 * self.attention_width + 2 * self.key_width)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes are called; empty: nobody says."""
+        return ()
 
     @property
     def averages_tokens(self) -> bool:

@@ -133,6 +133,12 @@ class Network(StagedNetwork):
         return self.adapter.tokens
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The shape's."""
+        names: tuple[str, ...] = self.config.class_names
+        return names
+
+    @property
     def work_tokens(self) -> int | None:
         """The adapter's, where samples have different numbers of tokens; else None."""
         return self.adapter.work_tokens if self.adapter.ragged else None
@@ -333,7 +339,7 @@ class Network(StagedNetwork):
         if tokens.presence is not None:
             given["next_presence"] = tokens.presence
         if tokens.dropped is not None:
-            given |= {"next_dropped": tokens.dropped.total, "next_dropped_count": tokens.dropped.count}
+            given |= {"next_dropped": tokens.dropped.total, "next_dropped_count": tokens.dropped.number}
         if self._ragged_before(self.stage_blocks(stage).stop) and tokens.valid is not None:
             assert tokens.position is not None
             given |= {"next_valid": tokens.valid, "next_index": tokens.position}

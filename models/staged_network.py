@@ -198,6 +198,11 @@ class StagedNetwork(nn.Module, abc.ABC):
         """Multiply-accumulates of the dense network for one input."""
 
     @property
+    def class_names(self) -> Sequence[str]:
+        """What the classes are called, in the order of ``logits``; empty: nobody says."""
+        return ()
+
+    @property
     def work_tokens(self) -> int | None:
         """Tokens of the sample that work is relative to, where samples have different numbers; else None."""
         return None

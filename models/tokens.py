@@ -17,15 +17,15 @@ class Dropped(NamedTuple):
 
     Attributes:
         total: Sum of what stands for each of them, ``[B, D]``.
-        count: How many they are, float32 ``[B]``; in training with gradients of the decisions.
+        number: How many they are, float32 ``[B]``; in training with gradients of the decisions.
     """
 
     total: Tensor
-    count: Tensor
+    number: Tensor
 
     def added_to(self, total: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         """Sum and number of the tokens that are still there, with those dropped: ``[B, D]`` and ``[B, 1]``."""
-        return total + self.total.to(total.dtype), count + self.count[:, None].to(count.dtype)
+        return total + self.total.to(total.dtype), count + self.number[:, None].to(count.dtype)
 
 
 class Tokens(NamedTuple):

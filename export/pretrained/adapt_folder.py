@@ -29,6 +29,8 @@ from adaptrt.models.data.samples import Samples
 from adaptrt.models.data.split import FOLLOWS_DENSE, DataError
 from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.families.exit_head import ExitConfig
+from adaptrt.models.families.family import Family
+from adaptrt.models.families.routed_ffn import RoutedFFNConfig
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.folder import ADAPTIVE, CONFIG, PREPROCESSING, SAMPLES, save_model
 from adaptrt.models.network import Network
@@ -38,9 +40,11 @@ from adaptrt.models.training.phase import Report
 from adaptrt.models.training.team import ALONE, Team
 from adaptrt.runtime.bundle.bundle_file import Axis
 
-FIELDS = {"acm": "acm", "exits": "exits", "tokens": "pruning"}
-"""Families as users name them, and their fields in a configuration."""
+FIELDS = {"acm": "acm", "exits": "exits", "tokens": "pruning", "routes": "routed"}
+"""Families as users name them, and their fields in the settings of adapting."""
 FAMILIES = tuple(FIELDS)
+_USUAL = ("acm", "exits", "tokens")
+"""What a network gets that asks for nothing: routed FFNs replace what ACMs replace."""
 _HELD_OUT = 1024
 """Samples for calibration, and as many for the test, at most; a tenth each of fewer."""
 _HELD_OUT_VECTORS = 512
@@ -180,14 +184,12 @@ def adapt_folder(
     )
 
 
-def chosen_families(
-    dense: Network, wanted: tuple[str, ...] | None, learners: int | None
-) -> dict[str, ACMConfig | ExitConfig | PruningConfig | None]:
+def chosen_families(dense: Network, wanted: tuple[str, ...] | None, learners: int | None) -> dict[str, Family | None]:
     """Families for a network's depth, width and task.
 
     Args:
         dense: The network.
-        wanted: Of ``FAMILIES``; None: all that fit.
+        wanted: Of ``FAMILIES``; None: all that fit, but for routed FFNs.
         learners: Of each ACM; None: by the width.
 
     Raises:
@@ -203,13 +205,14 @@ def chosen_families(
     candidates: dict[str, Any] = {
         "acm": lambda: ACMConfig(learners=learners or (2 if width < _NARROW else 4)),
         "exits": lambda: ExitConfig(after, criterion),
+        "routes": RoutedFFNConfig,
         "tokens": lambda: PruningConfig(blocks, averages_dropped=dense.config.averages_tokens),
     }
-    found: dict[str, ACMConfig | ExitConfig | PruningConfig | None] = dict.fromkeys(FIELDS.values())
-    for name in FAMILIES if wanted is None else wanted:
+    found: dict[str, Family | None] = dict.fromkeys(FIELDS.values())
+    for name in _USUAL if wanted is None else wanted:
         try:
             family = candidates[name]()
-            dense.with_families([family])
+            dense.with_families([*(beside for beside in found.values() if beside is not None), family])
         except ValueError as error:
             if wanted is not None:
                 raise ExportError(f"cannot use the family {name!r}: {error}") from error

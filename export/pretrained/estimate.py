@@ -172,7 +172,7 @@ class _Search:
         self._model, self._inputs = model, inputs
         self._exits, self._families = "exits" in families, len(families)
         knobs = {knob.name: knob for knob in model.bundle.knobs}
-        priced = [name for name in ("acm", "tokens") if name in families]
+        priced = [name for name in ("acm", "routes", "tokens") if name in families]
         names = [PRICE_KNOB, PruningConfig.own_price][: len(priced)]
         self._off: Knobs = dict.fromkeys(names, 0.0)
         self._curves = [

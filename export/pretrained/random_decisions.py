@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adaptrt.models.adaptation import adapt
-from adaptrt.models.families.acm import ACMConfig
-from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.gate import PriceGate
+from adaptrt.models.families.routed_ffn import Router
 from adaptrt.models.families.token_pruning import PriceSelector, received
 from adaptrt.models.network import Network
 from adaptrt.models.tokens import Attention, Tokens
@@ -40,18 +39,15 @@ def with_random_decisions(dense: Network, families: dict[str, Any], inputs: dict
 
     Args:
         dense: The network, in evaluation mode.
-        families: ``acm``, ``pruning`` and ``exits`` with their configurations, or None; see ``chosen_families``.
+        families: Configurations by the names that ``adapt`` has for them, or None; see ``chosen_families``.
         inputs: Some by name, ``[B, ...]``, on which the spread is measured.
 
     Returns:
         In evaluation mode.
     """
-    acm, pruning, exits = (families.get(name) for name in ("acm", "pruning", "exits"))
-    assert acm is None or isinstance(acm, ACMConfig)
-    assert exits is None or isinstance(exits, ExitConfig)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(SEED)
-        network = adapt(dense, inputs, acm=acm, pruning=pruning, exits=exits).eval()
+        network = adapt(dense, inputs, **families).eval()
         _spread(network, inputs)
     return network
 
@@ -61,10 +57,11 @@ def _spread(network: Network, inputs: dict[str, Tensor]) -> None:
 
     Half of the learners run meanwhile: what reaches a gate depends on what ran before it. All tokens stay.
     """
-    hooks = [gate.register_forward_pre_hook(_spread_gate) for gate in network.gates() if isinstance(gate, PriceGate)]
+    spreads = {PriceGate: _spread_gate, Router: _spread_router}
+    hooks = [gate.register_forward_pre_hook(spreads[type(gate)]) for gate in network.gates()]
     hooks += [m.register_forward_pre_hook(_spread_selector) for m in network.modules() if isinstance(m, PriceSelector)]
     knobs = {spec.name: torch.tensor([spec.minimum]) for spec in network.knob_specs()}
-    if network.config.acm is not None:
+    if network.gates():
         knobs["price"] = torch.tensor([_MIDDLE])
     if "token_price" in knobs:
         knobs["token_price"] = torch.tensor([0.0])
@@ -85,6 +82,18 @@ def _spread_gate(gate: nn.Module, arguments: tuple[Any, ...]) -> None:
     scale = _GATE_SPREAD / raw.std(0).clamp(min=_LEAST)
     gate.outer.weight.mul_(scale[:, None])
     gate.outer.bias.sub_(raw.mean(0) * scale)
+
+
+def _spread_router(router: nn.Module, arguments: tuple[Any, ...]) -> None:
+    """Scale a router's map, about the bias it was made with, so that tokens differ in the price that sends them on."""
+    assert isinstance(router, Router)
+    x, valid = arguments[0], arguments[2] if len(arguments) > 2 else None
+    if valid is not None:
+        x = x[valid.reshape(-1)]
+    raw = x @ router.score.weight.T
+    scale = _GATE_SPREAD / raw.std(0).clamp(min=_LEAST)
+    router.score.weight.mul_(scale[:, None])
+    router.score.bias.sub_(raw.mean(0) * scale)
 
 
 def _spread_selector(selector: nn.Module, arguments: tuple[Any, ...]) -> None:

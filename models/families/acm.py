@@ -13,9 +13,10 @@ from adaptrt.models.macs import Layer
 from adaptrt.models.staged_network import KnobSpec
 from adaptrt.models.symbolic.conditional_mlp import ConditionalGLU, ConditionalLinear, ConditionalMLP
 from adaptrt.models.tokens import Tokens
+from adaptrt.models.work import WorkCount
 
 if TYPE_CHECKING:
-    from adaptrt.models.block import Block
+    from adaptrt.models.block import Block, DenseFFN
     from adaptrt.models.encoder_config import EncoderConfig
     from adaptrt.models.network import Network
 
@@ -94,7 +95,13 @@ class ACMConfig(Family):
 
 
 class AdaptiveFFN(nn.Module):
-    """A feed-forward network as an ACM."""
+    """A feed-forward network as an ACM.
+
+    Attributes:
+        own_price: The knob among ``Prices.others`` that it reads; empty: ``Prices.price``.
+    """
+
+    own_price: ClassVar[str] = ""
 
     def __init__(self, config: ACMConfig, shape: EncoderConfig) -> None:
         super().__init__()
@@ -107,6 +114,15 @@ class AdaptiveFFN(nn.Module):
         """Count this layer for ``tokens`` tokens."""
         return Layer(name, dense, self.gate.macs_per_token * tokens, self.learners.macs_per_run)
 
+    def count(self, work: WorkCount, tokens: Tokens, decision: Decision) -> None:
+        """Count one run."""
+        work.tokens(tokens, per_token=self.gate.macs_per_token)
+        work.learners(tokens, decision.k, self.learners.macs_per_run)
+
+    def take_over(self, source: DenseFFN, x: Tensor) -> None:
+        """Divide a dense network among the learners, by what its units contribute for ``x`` ``[T, D]``."""
+        source.split_into(self.learners, x)
+
     def gates(self) -> list[PriceGate | ArgmaxGate]:
         """The one gate."""
         return [self.gate]
@@ -118,9 +134,9 @@ class AdaptiveFFN(nn.Module):
 
         ``tokens`` says which of the T are padding (they run nothing), or absent in training.
         """
-        decision: Decision = self.gate(x, _per_token(price, tokens), tokens.valid, capacity, tokens.per_sample)
+        decision: Decision = self.gate(x, per_token(price, tokens), tokens.valid, capacity, tokens.per_sample)
         if self.training:
-            return self.learners.masked(x, decision.mask), decision._replace(present=_presence(tokens))
+            return self.learners.masked(x, decision.mask), decision._replace(present=presence_of(tokens))
         return self.learners(x, decision.k), decision
 
 
@@ -154,24 +170,25 @@ class AdaptiveProjections(nn.Module):
 
     def project(self, x: Tensor, price: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Decision]:
         """``[T, D]`` -> queries, keys, values (each ``[T, D]``) and their common decision."""
-        decision: Decision = self.qkv_gate(x, _per_token(price, tokens), tokens.valid)
+        decision: Decision = self.qkv_gate(x, per_token(price, tokens), tokens.valid)
         query, key, value = (
             part.masked(x, decision.mask) if self.training else part(x, decision.k)
             for part in (self.query, self.key, self.value)
         )
-        return query, key, value, decision._replace(present=_presence(tokens))
+        return query, key, value, decision._replace(present=presence_of(tokens))
 
     def output(self, x: Tensor, price: Tensor, tokens: Tokens) -> tuple[Tensor, Decision]:
         """``[T, D]`` of attended values -> ``[T, D]`` and the decision."""
-        decision: Decision = self.out_gate(x, _per_token(price, tokens), tokens.valid)
+        decision: Decision = self.out_gate(x, per_token(price, tokens), tokens.valid)
         y = self.out.masked(x, decision.mask) if self.training else self.out(x, decision.k)
-        return y, decision._replace(present=_presence(tokens))
+        return y, decision._replace(present=presence_of(tokens))
 
 
-def _per_token(price: Tensor, tokens: Tokens) -> Tensor:
+def per_token(price: Tensor, tokens: Tokens) -> Tensor:
     """In training every sample has a price of its own, ``[B, 1]``: one for each of its tokens."""
     return price.repeat_interleave(tokens.per_sample, 0) if price.ndim == 2 else price
 
 
-def _presence(tokens: Tokens) -> Tensor | None:
+def presence_of(tokens: Tokens) -> Tensor | None:
+    """In training, which tokens would not have been pruned before, ``[T]``; None: all are there."""
     return None if tokens.presence is None else tokens.presence.detach().reshape(-1)

@@ -28,6 +28,7 @@ class Decision(NamedTuple):
             gradient of their soft version (straight-through).
         gains: What the gate gives out: ``[T, N]`` gains, or ``[T, N + 1]`` scores of the argmax gate.
         present: In training, 1 for tokens that would not have been pruned before, else 0, ``[T]``; None: all are.
+        costs: What each place of the mask adds to the work, as a share of a whole run, ``[N]``; None: all alike.
     """
 
     k: Tensor
@@ -35,6 +36,7 @@ class Decision(NamedTuple):
     mask: Tensor
     gains: Tensor
     present: Tensor | None = None
+    costs: Tensor | None = None
 
 
 def logistic_noise(like: Tensor) -> Tensor:

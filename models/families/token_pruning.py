@@ -228,7 +228,7 @@ class PriceSelector(nn.Module):
         mapped = functional.linear(total, self.stand_in.weight) + count[:, None].to(total.dtype) * self.stand_in.bias
         if tokens.dropped is None:
             return Dropped(mapped, count)
-        return Dropped(mapped + tokens.dropped.total, count + tokens.dropped.count)
+        return Dropped(mapped + tokens.dropped.total, count + tokens.dropped.number)
 
     def _sampled(self, tokens: Tokens, score: Tensor, price: Tensor) -> tuple[Tokens, Selection]:
         with torch.autocast("cpu", enabled=False):

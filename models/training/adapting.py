@@ -21,37 +21,33 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from adaptrt import write_atomically
 from adaptrt.models.adaptation import adapt
 from adaptrt.models.data.samples import Samples
-from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN
+from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.families.exit_head import ExitConfig
+from adaptrt.models.families.routed_ffn import RoutedFFNConfig
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.network import Network, NetworkOutput
 from adaptrt.models.training import activations, teacher
-from adaptrt.models.training.activations import Activations
 from adaptrt.models.training.first_maps import fit_first_maps
 from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor, LayerJob, run_jobs
 from adaptrt.models.training.layer_phases import adaptive_of, distil_phase, ffn_of, gain_quantiles
-from adaptrt.models.training.phase import CheckpointError, Progress, Report, TrainingError, parameter_groups
+from adaptrt.models.training.phase import CheckpointError, Progress, Report, parameter_groups
 from adaptrt.models.training.priced_losses import draw_shares, learner_losses, price_knobs, selection_losses
 from adaptrt.models.training.recipe import autocast
 from adaptrt.models.training.steps import StepPhase, run_steps
 from adaptrt.models.training.team import ALONE, Team, TeamError
+from adaptrt.models.training.time_plan import joint_steps, layer_steps
 
-SETTINGS_FILE, LAYERS_FILE, PLAN_FILE, LOG_FILE = "settings.json", "layers.json", "plan.json", "losses.json"
-JOINT_FILE = "joint.pt"
-_LAYERS_SHARE = 0.12
-"""Of the time, for the phases by layer; the joint phase gains more from it."""
+SETTINGS_FILE, LOG_FILE, JOINT_FILE = "settings.json", "losses.json", "joint.pt"
 _CALIBRATION = 256
 """Samples from which contributions of hidden units are taken."""
 _COMPARED = 8
 """Samples that tell one run's data from another's."""
-_TIMED_STEPS = 3
-LEAST_JOINT_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,7 @@ class AdaptSettings:
         acm: How its FFNs are replaced; None: they are not.
         exits: Where exit heads stand; None: at the end only.
         pruning: Where tokens are selected, by price; None: nowhere.
+        routed: How FFNs get a small one beside them and a router; None: they do not.
         hours: Time for all phases together; None: the steps below.
         joint_steps: Steps of the joint phase where no time is given.
         distil_steps: Steps in which one block's learners are distilled.
@@ -86,6 +83,7 @@ class AdaptSettings:
     acm: ACMConfig | None = None
     exits: ExitConfig | None = None
     pruning: PruningConfig | None = None
+    routed: RoutedFFNConfig | None = None
     hours: float | None = None
     joint_steps: int = 2000
     distil_steps: int = 100
@@ -107,14 +105,19 @@ class AdaptSettings:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.acm is None and self.exits is None and self.pruning is None:
-            raise ValueError("got no family, expected ACMs, exits or token pruning; name one")
+        if not any((self.acm, self.exits, self.pruning, self.routed)):
+            raise ValueError("got no family, expected ACMs, exits, token pruning or routed FFNs; name one")
         if self.pruning is not None and self.pruning.rule != "price":
             raise ValueError(f"got pruning rule {self.pruning.rule!r}, expected 'price'")
         if self.acm is not None and (self.acm.gate != "price" or self.acm.projections):
             raise ValueError("got ACMs with other gates or in projections, expected price gates in FFNs")
         if self.batch % self.prices:
             raise ValueError(f"got a batch of {self.batch}, expected a multiple of {self.prices} prices")
+
+    @property
+    def families(self) -> dict[str, Any]:
+        """Configurations by their names here; see ``adapt``."""
+        return {"acm": self.acm, "pruning": self.pruning, "exits": self.exits, "routed": self.routed}
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The precision to compute in."""
@@ -169,7 +172,7 @@ def adapt_network(
     dense.requires_grad_(False)
     torch.manual_seed(settings.seed)
     calibration = samples.batch(samples.order(min(_CALIBRATION, len(samples)), settings.seed, 0)[0])
-    adaptive = adapt(dense, calibration, acm=settings.acm, pruning=settings.pruning, exits=settings.exits)
+    adaptive = adapt(dense, calibration, **settings.families)
     adaptive.requires_grad_(True)
     # Nothing in it is adaptive, and tables of words would make up most of the optimiser's work.
     for name in adaptive.adapter.embedding():
@@ -184,7 +187,8 @@ def adapt_network(
             report(Progress("first maps", round(1000 * share), 1000, math.nan, None, left))
 
         fit_first_maps(adaptive, samples, seed=settings.seed, progress=fitted)
-    steps = _joint_steps(dense, adaptive, samples, settings, folder, started, team)
+    tried = partial(joint_phase, dense, adaptive, samples, settings, 1, team)
+    steps = joint_steps(settings, tried, adaptive, samples, folder, started, team)
     log: dict[str, list[tuple[int, float]]] = {}
     if team.leads:
         write_atomically(folder / SETTINGS_FILE, run)
@@ -244,78 +248,14 @@ def _by_layer(
         folder / "activations", dense, samples, tokens=settings.tokens, seed=settings.seed, progress=recorded
     )
     pairs = [(ffn_of(old), adaptive_of(new)) for old, new in zip(dense.blocks, adaptive.blocks, strict=True)]
-    settings = _fitted(settings, kept, *pairs[0], len(pairs), folder)
+    first = partial(distil_phase, 0, *pairs[0], kept, settings)
+    settings = layer_steps(settings, first, pairs[0][1], len(pairs), folder)
     with executor:
         jobs = [LayerJob(number, *pair, settings) for number, pair in enumerate(pairs)]
         log = run_jobs(jobs, kept, folder, executor, report)
         quantiles = gain_quantiles(pairs, kept, settings)
         jobs = [LayerJob(number, *pair, settings, quantiles) for number, pair in enumerate(pairs)]
         return {**log, **run_jobs(jobs, kept, folder, executor, report)}
-
-
-def _fitted(
-    settings: AdaptSettings, kept: Activations, source: nn.Module, ffn: AdaptiveFFN, blocks: int, folder: Path
-) -> AdaptSettings:
-    """Settings whose phases by layer take no more than their part of the time; measured once and kept."""
-    if settings.hours is None:
-        return settings
-    path = folder / LAYERS_FILE
-    if not path.exists():
-        phase = distil_phase(0, source, ffn, kept, settings)
-        seconds = _seconds(phase, ffn)
-        most = _LAYERS_SHARE * 3600 * settings.hours / (2 * seconds * blocks)
-        steps = [max(1, min(wanted, int(most))) for wanted in (settings.distil_steps, settings.gate_steps)]
-        write_atomically(path, json.dumps({"distil_steps": steps[0], "gate_steps": steps[1]}).encode())
-    return dataclasses.replace(settings, **json.loads(path.read_text()))
-
-
-def _joint_steps(
-    dense: Network,
-    adaptive: Network,
-    samples: Samples,
-    settings: AdaptSettings,
-    folder: Path,
-    started: float,
-    team: Team,
-) -> int:
-    """How many joint steps fit into the time; measured once and kept.
-
-    Raises:
-        TrainingError: Not even a few do.
-    """
-    path = folder / PLAN_FILE
-    planned = team.share(int(json.loads(path.read_text())["joint_steps"]) if team.leads and path.exists() else None)
-    if planned is not None:
-        return planned
-    steps = settings.joint_steps
-    if settings.hours is not None:
-        with team.own_threads():
-            seconds = _seconds(joint_phase(dense, adaptive, samples, settings, 1, team), adaptive)
-        part = 1.0 if settings.acm is None else 1 - _LAYERS_SHARE
-        seconds, spent = team.share((seconds, time.monotonic() - started))
-        steps = int((3600 * settings.hours * part - spent) / seconds)
-        if steps < LEAST_JOINT_STEPS:
-            needed = (spent + 1.1 * LEAST_JOINT_STEPS * seconds) / part / 3600
-            raise TrainingError(
-                f"got {settings.hours:g} hours, expected at least {needed:.2g} for this network on this machine; give "
-                "more time"
-            )
-    if team.leads:
-        write_atomically(path, json.dumps({"joint_steps": steps}).encode())
-    return steps
-
-
-def _seconds(phase: StepPhase, trained: nn.Module) -> float:
-    """What a step takes: the mean of a few, after one that does not count. No weight is changed."""
-    trained.train()
-    times = []
-    for step in range(_TIMED_STEPS + 1):
-        begun = time.perf_counter()
-        for part in phase.losses(step, torch.Generator().manual_seed(step)):
-            part.backward()  # type: ignore[no-untyped-call]
-        times.append(time.perf_counter() - begun)
-    trained.zero_grad(set_to_none=True)
-    return sum(times[1:]) / _TIMED_STEPS
 
 
 def joint_phase(
@@ -375,7 +315,7 @@ def _loss_at(
     total = _emphasised(teacher.distance(out.outputs, wanted.outputs, real))
     total = total + settings.hidden_weight * teacher.hidden_distance(tokens, wanted_tokens)
     total = total + _exit_losses(out, wanted, real, settings)
-    if settings.acm is not None:
+    if out.decisions:
         total = total + learner_losses(settings, adaptive, out, share)
     if settings.pruning is not None:
         total = total + selection_losses(settings, adaptive, out, kept)

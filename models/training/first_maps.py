@@ -1,7 +1,7 @@
-"""Where maps of early vectors and of dropped tokens start: at the least squares of what the dense network makes of them.
+"""Where maps of early vectors and of dropped tokens start: at the least squares of what the dense network computes.
 
-An early head's map and the one that stands for dropped tokens are linear in what the dense network computes anyway. What
-training would have to find in thousands of small steps is one system of equations, made of some samples.
+An early head's map and the one that stands for dropped tokens are linear in what the dense network computes anyway.
+What training would have to find in thousands of small steps is one system of equations, made of some samples.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def fit_first_maps(
         seed: Of the choice of samples.
         progress: Told the share that is done.
     """
-    maps = [head.early for head in adaptive.exit_heads if isinstance(getattr(head, "early", None), EarlyMap)]
+    early = [getattr(head, "early", None) for head in adaptive.exit_heads]
+    maps = [module for module in early if isinstance(module, EarlyMap)]
     selectors = [s for s in adaptive.modules() if isinstance(s, PriceSelector) and s.stand_in is not None]
     if not maps and not selectors:
         return
@@ -89,8 +90,8 @@ def fit_first_maps(
         for fit, given in zip(by_selector, tokens, strict=True):
             fit.add(given.x[real], final[real])
         progress((number + 1) / len(batches))
-    for fit, early in zip(by_map, maps, strict=True):
-        fit.write_to(early.linear)
+    for fit, module in zip(by_map, maps, strict=True):
+        fit.write_to(module.linear)
     for fit, selector in zip(by_selector, selectors, strict=True):
         assert selector.stand_in is not None
         fit.write_to(selector.stand_in)

@@ -82,7 +82,7 @@ def smallest_sufficient(error: Tensor, ratio: float = 0.9) -> Tensor:
 
 def utilisation(decision: Decision, tokens: int) -> Tensor:
     """Share of its present tokens' learners each image runs, ``[B]``, differentiable through the mask."""
-    share = decision.mask.mean(1)
+    share = decision.mask.mean(1) if decision.costs is None else decision.mask @ decision.costs
     if decision.present is None:
         return share.reshape(-1, tokens).mean(1)
     present = decision.present.reshape(-1, tokens)

@@ -89,7 +89,8 @@ def draw_shares(
     """
     share, kept = torch.ones(weights.prices), torch.ones(weights.prices)
     saves_learners = saves_tokens = torch.ones(weights.prices, dtype=torch.bool)
-    if weights.acm is not None and adaptive.prunes_by_price:
+    gated = bool(adaptive.gates())
+    if gated and adaptive.prunes_by_price:
         turn = (torch.arange(weights.prices) + torch.randint(4, (1,), generator=generator)) % 4
         saves_learners, saves_tokens = turn % 2 == 1, turn >= 2
     share[saves_learners] = _spread(int(saves_learners.sum()), generator)

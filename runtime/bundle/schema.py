@@ -309,6 +309,7 @@ class Bundle(msgspec.Struct, frozen=True):
         files: files that make the inputs; running the graphs does not need them.
         text: how texts become inputs; None where nobody says.
         audio: how recordings become inputs; None where nobody says.
+        class_names: what the classes are called, in the order of ``logits``; empty where nobody says.
         budget_table: the curve, solved for every budget; None where there is no curve, or nobody solved it.
     """
 
@@ -332,3 +333,4 @@ class Bundle(msgspec.Struct, frozen=True):
     budget_table: BudgetTable | None = None
     text: TextPreprocessing | None = None
     audio: AudioPreprocessing | None = None
+    class_names: list[str] = []

@@ -38,6 +38,7 @@ from adaptrt.runtime.bundle.tensor_validation import (
 
 MAX_ENTRIES = 1_000
 MAX_PREPROCESSING_FILES = 100
+MAX_CLASSES = 100_000
 
 _NOT_IN_PATHS = frozenset('\\:*?"<>|')
 """Windows forbids them, and ONNX Runtime reads ``*/…`` as its own marker for an address in memory."""
@@ -63,6 +64,7 @@ def check_bundle(bundle: Bundle) -> None:
         ("curve", len(bundle.curve), 0, MAX_CURVE_POINTS),
         ("ops", len(bundle.ops), 0, MAX_ENTRIES),
         ("files", len(bundle.files), 0, MAX_PREPROCESSING_FILES),
+        ("class_names", len(bundle.class_names), 0, MAX_CLASSES),
     ):
         expect(least <= count <= most, f"{key}: {count} entries", f"{least} to {most}")
     for spec in bundle.inputs:
@@ -81,6 +83,7 @@ def check_bundle(bundle: Bundle) -> None:
     fine = not bundle.dense.unsplit or (bundle.dense.file is not None and len(bundle.stages) > 1)
     expect(fine, "dense: unsplit true", "false without a file of the dense model, and in a bundle of one stage")
     _check_preprocessing_files(bundle)
+    _check_class_names(bundle)
     check_stages(bundle)
     check_decisions(bundle)
     check_axes(bundle)
@@ -90,6 +93,15 @@ def check_bundle(bundle: Bundle) -> None:
     for op, learners in bundle.ops.items():
         expect_text("ops", op)
         expect(1 <= learners <= MAX_SIZE, f"ops {op!r}: {learners} learners", f"1 to {MAX_SIZE}")
+
+
+def _check_class_names(bundle: Bundle) -> None:
+    for name in bundle.class_names:
+        expect_text("class_names", name)
+    for spec in bundle.outputs:
+        if bundle.class_names and spec.name == "logits" and spec.shape and isinstance(spec.shape[-1], int):
+            many = f"{spec.shape[-1]}, as many as logits has classes, or none"
+            expect(len(bundle.class_names) == spec.shape[-1], f"class_names: {len(bundle.class_names)} names", many)
 
 
 def check_relative_path(where: str, path: str) -> None:

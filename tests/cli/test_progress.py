@@ -43,6 +43,15 @@ def test_training(kind, capsys):
         assert [line.split()[1] for line in lines] == ["1/20", "20/20", "1/1"]  # not every step
 
 
+def test_a_phase_without_a_loss(kind, capsys):
+    with training_shown() as progress:
+        progress(Progress("activations", 1000, 1000, float("nan"), None, 5.0))
+    err = capsys.readouterr().err
+    assert "1000/1000" in err and "0:05 left" in err and "loss" not in err and "nan" not in err
+    if kind == "log":
+        assert err == "activations 1000/1000  0:05 left\n"
+
+
 def test_bars_are_left_in_order_after_an_interrupt(kind, capsys):  # noqa: ARG001
     with pytest.raises(KeyboardInterrupt), steps_shown() as progress:
         progress("tracing", 0.5)

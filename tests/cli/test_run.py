@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -33,6 +34,20 @@ def test_json_is_what_the_runtime_computes(cli, exported, pixels):
         assert [entry["class"] for entry in result["classes"]] == np.argsort(-probabilities[row])[:2].tolist()
         assert result["classes"][0]["probability"] == pytest.approx(probabilities[row].max())
         assert result["macs_fraction"] == pytest.approx(float(expected.macs_fraction[row]))
+
+
+def test_classes_with_names(cli, exported, pixels, tmp_path):
+    named = shutil.copytree(exported[0], tmp_path / "named")
+    content = json.loads((named / "bundle.json").read_text())
+    names = [f"kind {number}" for number in range(content["outputs"][0]["shape"][-1])]
+    (named / "bundle.json").write_text(json.dumps({**content, "class_names": names}))
+    report = _run(cli, named, pixels, "--top", 2)
+    for result in report["results"]:
+        assert [entry["name"] for entry in result["classes"]] == [f"kind {e['class']}" for e in result["classes"]]
+    assert "kind " in cli("run", named, pixels).stdout
+    (named / "bundle.json").write_text(json.dumps({**content, "class_names": names[:-1]}))
+    refusal = cli("run", named, pixels)
+    assert refusal.exit_code == 2 and "as many as logits has classes, or none" in refusal.stderr
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 64])

@@ -28,6 +28,7 @@ NOT_RUN: dict[tuple[str, str], int] = {
     ("docs/pretrained.md", "needs a checkpoint, and a cluster"): 1,
     ("docs/pretrained.md", "trains for two hours"): 1,
     ("docs/pretrained.md", "needs a bundle and texts"): 1,
+    ("docs/pretrained.md", "needs a network with routes"): 1,
     ("docs/jetson.md", "needs TensorRT"): 3,
     ("docs/jetson.md", "needs TensorRT's headers"): 1,
     ("docs/jetson.md", "needs a Jetson"): 1,
@@ -36,8 +37,11 @@ NOT_RUN: dict[tuple[str, str], int] = {
 }
 """How many blocks of a page do not run, for which reason."""
 
-RUN_ELSEWHERE = {"docs/own_networks.md": "tests/export/own_networks/test_docs.py"}
-"""Pages whose blocks are one example, files and what they print; the test beside each runs it as a whole."""
+RUN_ELSEWHERE = {
+    "docs/own_networks.md": "tests/export/own_networks/test_docs.py",
+    "docs/worked_examples.md": "tests/export/pretrained/test_worked_examples.py",
+}
+"""Pages whose blocks are examples, files and what they print; the test beside each runs them as a whole."""
 
 HERE = [page for page in PAGES if page not in RUN_ELSEWHERE]
 SHELLS = ("bash", "sh")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adaptrt.models.encoder_config import EncoderConfig
+from adaptrt.models.tasks import TASKS
 
 MODALITIES = ("text", "image", "features", "samples")
 """Numbers of tokens, pixels, log-mel features, and samples of sound."""
@@ -60,6 +61,15 @@ class PretrainedConfig(EncoderConfig):
     head_macs: int = 0
     pooling: str = "mean"
     normalised: bool = False
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Those of the checkpoint, where its heads have classes and somebody named them."""
+        named = {str(number): str(name) for number, name in dict(self.made_of.get("id2label") or {}).items()}
+        found = tuple(named.get(str(number), "") for number in range(self.classes))
+        usual = tuple(f"LABEL_{number}" for number in range(self.classes))  # transformers' own where nobody did
+        classes = "logits" in TASKS[self.task].outputs
+        return found if classes and all(found) and found != usual else ()
 
     @property
     def averages_tokens(self) -> bool:

@@ -1,13 +1,17 @@
 """What stages said, and what that makes of any thresholds."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from adaptrt.export.calibration.stage_records import BATCH, Outcome, StageRecords, record_stages
 from adaptrt.export.errors import CalibrationError
 from adaptrt.models.data.split import Split
+from adaptrt.runtime.bundle.bundle_file import Axis, TensorSpec
 from tests.export.fake_bundle import ALL, EXITS, KEEP, FakeModel, fake_data
 
 
@@ -98,3 +102,52 @@ def test_errors_of_a_difference_are_those_of_the_samples_that_differ() -> None:
     other = Outcome(0.5, 0.0, np.roll(right, 5))  # five gained, five lost
     assert own.error_against(same) == 0
     assert own.error_against(other) == pytest.approx(math.sqrt(10) / 100)
+
+
+class TextModel:
+    """Notes how long the texts are that it gets; its answer is their number of words."""
+
+    def __init__(self, *outputs: TensorSpec) -> None:
+        axes = {"batch": Axis(0), "tokens": Axis(4, 64)}
+        words = TensorSpec("words", "int64", ["batch", "tokens"], minimum=0, maximum=9)
+        mask = TensorSpec("mask", "bool", ["batch", "tokens"])
+        self.bundle = msgspec.structs.replace(
+            FakeModel(KEEP).bundle, inputs=[words, mask], outputs=list(outputs), axes=axes
+        )
+        self.shapes: list[tuple[int, ...]] = []
+
+    def run(self, inputs: Mapping[str, Any], *, knobs: Any = None, decisions: bool = False) -> Any:
+        raise NotImplementedError
+
+    def run_stages(self, inputs: Mapping[str, Any], *, knobs: Any = None) -> list[dict[str, Any]]:
+        assert knobs == {} and inputs["words"].shape == inputs["mask"].shape
+        assert not inputs["words"][~inputs["mask"]].any()
+        self.shapes.append(inputs["words"].shape)
+        count = inputs["mask"].sum(1).astype(np.float32)
+        return [{"logits": np.stack([count, count + 1], 1), "macs_fraction": count / 64}]
+
+
+def texts(lengths: list[int]) -> Split:
+    mask = np.arange(64) < np.array(lengths)[:, None]
+    words = np.where(mask, 7, 0).astype(np.int64)
+    return Split(words, np.ones(len(lengths), np.int64), {"mask": mask}, "words")
+
+
+def test_texts_are_cut_to_the_longest_of_a_batch_and_come_back_in_order() -> None:
+    logits = TensorSpec("logits", "float32", ["batch", 2])
+    lengths = np.random.default_rng(0).integers(1, 61, 2 * BATCH + 9).tolist()
+    model = TextModel(logits)
+    records = record_stages(model, texts(lengths), {})
+    assert records.macs_fraction[0] == pytest.approx(np.array(lengths) / 64)
+    ordered = sorted(lengths)
+    longest = [max(ordered[start : start + BATCH]) for start in (0, BATCH, 2 * BATCH)]
+    assert [shape[1] for shape in model.shapes] == longest and longest[0] < 40
+    short = TextModel(logits)
+    record_stages(short, texts([1, 2, 2]), {})
+    assert short.shapes == [(3, 4)]  # no shorter than the graph takes
+
+
+def test_answers_for_every_token_keep_their_length() -> None:
+    model = TextModel(TensorSpec("logits", "float32", ["batch", 2]), TensorSpec("each", "float32", ["batch", "tokens"]))
+    record_stages(model, texts([1, 5, 2]), {})
+    assert model.shapes == [(3, 64)]

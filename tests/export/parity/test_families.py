@@ -37,6 +37,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "class_token": False,
     },
     "tokens and exits": {"pruning": PRUNING, "exits": ExitConfig((2,), "certainty")},
+    "dropped tokens in the mean, exits": {
+        "pruning": PruningConfig((0, 2), averages_dropped=True),
+        "exits": ExitConfig((1, 3), "entropy"),
+        "class_token": False,
+    },
+    "routed, exits": {"others": {"routed_ffn": {"small": 0.25}}, "exits": ExitConfig((2,), "entropy")},
     "fixed": {"pruning": PruningConfig((0, 2), "fixed")},
     "merge": {"pruning": PruningConfig((0, 1, 2, 3), "merge")},
     "merge to one token": {

@@ -101,6 +101,7 @@ def test_texts_without_labels(classifier: Path, tmp_path: Path) -> None:
     report = export_bundle(source, tmp_path / "bundle", calibration=data, points=3, evaluations=15)
     assert report.parity.passed and report.quality_metric == "agreement with the dense model"
     model = load(tmp_path / "bundle")
+    assert model.bundle.class_names == ["negative", "positive"]
     inputs = model.preprocess.text(["the good film", "a dog sleeps and eats the bad film"])
     whole = model.run(inputs, budget=Budget.full())
     tokenizer = transformers.AutoTokenizer.from_pretrained(classifier)
@@ -167,7 +168,7 @@ def test_families_that_fit(classifier: Path) -> None:
     assert chosen_families(tokens, None, None)["pruning"] is None
     with pytest.raises(ExportError, match="cannot use the family 'tokens': .*token"):
         chosen_families(tokens, ("tokens",), None)
-    with pytest.raises(ExportError, match="got families other, expected some of acm, exits, tokens"):
+    with pytest.raises(ExportError, match="got families other, expected some of acm, exits, tokens, routes"):
         chosen_families(dense, ("other",), None)
 
 

@@ -123,7 +123,7 @@ def test_no_such_family_or_model(tmp_path: Path) -> None:
     inputs = full_inputs(source.dense, 2)
     with pytest.raises(ExportError, match="every token needs an answer"):
         make_candidates(source, inputs, tmp_path / "work", families=("tokens",))
-    with pytest.raises(ExportError, match="expected some of acm, exits, tokens"):
+    with pytest.raises(ExportError, match="expected some of acm, exits, tokens, routes"):
         make_candidates(source, inputs, tmp_path / "work", families=("merging",))
     assert not (tmp_path / "work").exists()
 

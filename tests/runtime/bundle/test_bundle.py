@@ -108,6 +108,7 @@ WRONG = {
     "no macs": (lambda b: b["dense"].update(macs=0), "macs 0"),
     "negative parameters": (lambda b: b["dense"].update(parameters=-5), "parameters -5"),
     "no inputs": (lambda b: b.update(inputs=[]), "inputs: 0 entries"),
+    "a class without a name": (lambda b: b.update(class_names=["a", ""]), "class_names"),
     "no stages": (lambda b: b.update(stages=[]), "stages: 0 entries"),
     "two inputs of a name": (lambda b: b["inputs"].append(b["inputs"][0]), "'x' twice"),
     "an input named as a knob": (lambda b: b["inputs"][0].update(name="price"), "'price' twice"),

@@ -36,7 +36,7 @@ class AdaptiveExport(BaseOptimumCLICommand):
         adapting.add_argument("--data", type=Path, help="Texts, pictures or recordings; see `adaptrt adapt --help`.")
         adapting.add_argument("--hours", help="Time to adapt; default: --steps decide.")
         adapting.add_argument("--steps", help="Steps in which everything is trained together; default: 2000.")
-        adapting.add_argument("--families", help="Of acm,exits,tokens; default: all that the task can have.")
+        adapting.add_argument("--families", help="Of acm,exits,tokens,routes; default: the first three.")
         adapting.add_argument("--task", help="As Optimum names it; default: what the checkpoint says.")
         adapting.add_argument(
             "--work", type=Path, help="Folder for checkpoints and the adapted network; default: OUTPUT.adapt."
