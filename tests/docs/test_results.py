@@ -118,6 +118,43 @@ def overhead() -> Rows:
     ]
 
 
+def fidelity() -> Rows:
+    result = kept("minilm_fidelity")
+    rows = [
+        [
+            "everything" if row["budget"] is None else percent(row["budget"], 0),
+            percent(row["macs_fraction"], 1),
+            f"{row['likeness']:.3f}",
+            percent(row["neighbours"], 1),
+        ]
+        for row in result["rows"]
+    ]
+    return [*rows, ["dense model", "100.0%", "1.000", percent(result["dense_neighbours"], 1)]]
+
+
+def minilm_latency() -> Rows:
+    rows = kept("minilm_latency")["rows"]
+    everything = rows[-1]["timed_macs_fraction"]
+    return [
+        [
+            cell
+            for batch in ("1", "16")
+            for cell in (
+                percent(row["timed_macs_fraction"][batch] / everything[batch], 0),
+                f"{row['ratio'][batch]['median']:.2f}",
+            )
+        ]
+        for row in rows
+    ]
+
+
+def own_networks() -> Rows:
+    return [
+        [row["network"], percent(row["work"], 1), f"{row['time']['median']:.2f}", f"{row['over_work']['median']:.2f}"]
+        for row in kept("own_networks")["rows"]
+    ]
+
+
 @pytest.mark.parametrize(
     ("heading", "number", "expected"),
     [
@@ -130,6 +167,9 @@ def overhead() -> Rows:
         ("One FFN", 0, one_ffn),
         ("Whole vision transformers", 0, whole_transformers),
         ("The runtime itself", 0, overhead),
+        ("all-MiniLM-L6-v2, adapted", 0, fidelity),
+        ("all-MiniLM-L6-v2, adapted", 1, minilm_latency),
+        ("Networks of the user's own", 0, own_networks),
     ],
 )
 def test_a_table_is_the_kept_result(heading: str, number: int, expected: Callable[[], Rows]) -> None:
