@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,33 +18,11 @@ from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
 from adaptrt.models.families.hard_budgets import HardBudgets
 from adaptrt.models.families.price_scale import PriceScale
 from adaptrt.models.macs import Layer
+from adaptrt.models.network_output import NetworkOutput
 from adaptrt.models.staged_network import CarriedSpec, KnobSpec, NamedTensor, StagedNetwork, StageOutput
 from adaptrt.models.tasks import TASKS, Task
 from adaptrt.models.tokens import Dropped, Selection, Tokens
 from adaptrt.models.work import WorkCount
-
-
-class NetworkOutput(NamedTuple):
-    """Output of a network when nobody leaves early.
-
-    Attributes:
-        outputs: The task's, ``[B, ...]`` each.
-        macs_fraction: float32 ``[B]``: multiply-accumulates as a share of the dense model's.
-        decisions: One per gate, in the order of ``Network.gates()``; each over B * K tokens.
-        selections: One per token selection.
-        stages: What each stage gave, the last one's outputs and share being those above.
-    """
-
-    outputs: dict[str, Tensor]
-    macs_fraction: Tensor
-    decisions: list[Decision]
-    selections: list[Selection]
-    stages: list[StageOutput]
-
-    @property
-    def logits(self) -> Tensor:
-        """The output of that name, which classifiers have."""
-        return self.outputs["logits"]
 
 
 class Network(StagedNetwork):

@@ -35,7 +35,7 @@ def force_decisions(model: onnx.ModelProto, decisions: Sequence[DecisionSpec]) -
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    consumed = {name for node in adaptive_nodes(copy) for name in node.input}
+    consumed = _steering(copy)
     # A tensor that is two outputs has one name of its own, and Identity nodes give it the others.
     copied = {node.output[0]: node.input[0] for node in copy.graph.node if node.op_type == "Identity"}
     for decision in decisions:
@@ -54,6 +54,24 @@ def force_decisions(model: onnx.ModelProto, decisions: Sequence[DecisionSpec]) -
                 raise ExportError(f"{len(found)} selections give {name}, expected 1; export the model again")
             _force_selection(copy, found[0], decision)
     return copy
+
+
+def _steering(graph: onnx.ModelProto) -> set[str]:
+    """Tensors that adaptive nodes take, or that are only compared and converted before they do.
+
+    A route is one of several numbers, each of which steers a node of its own.
+    """
+    made_by = {name: node for node in graph.graph.node for name in node.output}
+    left = [name for node in adaptive_nodes(graph) for name in node.input]
+    found: set[str] = set()
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            node = made_by.get(name)
+            if node is not None and node.op_type in ("Equal", "Cast"):
+                left += node.input
+    return found
 
 
 def _force_learners(copy: onnx.ModelProto, name: str, tensor: str) -> None:

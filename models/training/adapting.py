@@ -31,7 +31,8 @@ from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.routed_ffn import RoutedFFNConfig
 from adaptrt.models.families.token_pruning import PruningConfig
-from adaptrt.models.network import Network, NetworkOutput
+from adaptrt.models.network import Network
+from adaptrt.models.network_output import NetworkOutput
 from adaptrt.models.training import activations, teacher
 from adaptrt.models.training.first_maps import fit_first_maps
 from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor, LayerJob, run_jobs

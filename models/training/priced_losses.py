@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from adaptrt.models.families.acm import ACMConfig
-from adaptrt.models.network import Network, NetworkOutput
+from adaptrt.models.network import Network
+from adaptrt.models.network_output import NetworkOutput
 from adaptrt.models.training import losses
 
 

@@ -14,7 +14,8 @@ from adaptrt import write_atomically
 from adaptrt.models.adaptation import adapt
 from adaptrt.models.data.split import DataError, DataSplits
 from adaptrt.models.families.token_pruning import counts_at_share
-from adaptrt.models.network import Network, NetworkOutput
+from adaptrt.models.network import Network
+from adaptrt.models.network_output import NetworkOutput
 from adaptrt.models.training.distil import distil_phase, gate_phase
 from adaptrt.models.training.phase import CheckpointError, Phase, Report, StepResult, parameter_groups, run_phase
 from adaptrt.models.training.priced_losses import draw_shares, learner_losses, price_knobs, selection_losses

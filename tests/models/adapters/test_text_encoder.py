@@ -18,7 +18,8 @@ from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.gate import Decision
 from adaptrt.models.families.token_pruning import PruningConfig
-from adaptrt.models.network import Network, NetworkOutput
+from adaptrt.models.network import Network
+from adaptrt.models.network_output import NetworkOutput
 from adaptrt.models.tokens import Selection
 from adaptrt.models.training import losses
 

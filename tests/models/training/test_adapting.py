@@ -112,7 +112,7 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_time_sets_the_steps_and_too_little_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adaptrt.models.training.adapting._seconds", lambda *_: 100.0)
+    monkeypatch.setattr("adaptrt.models.training.time_plan._seconds", lambda *_: 100.0)
     dense = dense_of()
     settings = dataclasses.replace(SETTINGS, hours=0.7)
     adapt_network(dense, samples_of(dense), settings, tmp_path / "enough", quiet)
