@@ -137,9 +137,7 @@ def test_without_their_rows_they_are_refused() -> None:
         ValueError, match="expected one of ViTConfig, TextEncoderConfig, PretrainedConfig; add an adapter for it"
     ):
         Network.from_config(SeriesConfig(**SHAPE))
-    with pytest.raises(
-        ValueError, match="got family 'echo', expected one of acm, pruning, exits, routed_ffn, hard"
-    ):
+    with pytest.raises(ValueError, match="got family 'echo', expected one of acm, pruning, exits, routed_ffn, hard"):
         Network(SeriesAdapter(SeriesConfig(**SHAPE)), [EchoConfig()])
     with pytest.raises(ValueError, match="got family 'echo', expected one of acm"):
         _ = SeriesConfig(**SHAPE, others={"echo": {}}).families
