@@ -14,7 +14,7 @@ from matplotlib.colors import Colormap
 
 from adaptrt.bench.reports.pictures import GREY, new_figure, save_picture
 from adaptrt.cli.errors import CommandError
-from adaptrt.cli.tables import changed_knobs, knob_text, percent
+from adaptrt.cli.tables import changed_knobs, class_name, knob_text, percent
 
 if TYPE_CHECKING:
     from adaptrt.cli.batches import Predictions
@@ -120,7 +120,11 @@ def draw_explanation(bundle: Bundle, image: Array, found: Predictions, path: Pat
 
 def _heading(bundle: Bundle, found: Predictions, top: int) -> str:
     classes = found.classes(top)
-    lines = [] if classes is None else [", ".join(f"{_called(bundle, label)}: {percent(p)}" for label, p in classes[0])]
+    lines = (
+        []
+        if classes is None
+        else [", ".join(f"{class_name(bundle, label) or f'class {label}'}: {percent(p)}" for label, p in classes[0])]
+    )
     left = ""
     if found.exit is not None:
         stage = int(found.exit[0])
@@ -130,10 +134,6 @@ def _heading(bundle: Bundle, found: Predictions, top: int) -> str:
     asked = f"budget {found.budget}" if found.budget is not None else ""
     lines.append("; ".join(part for part in (asked, knob_text(changed) if changed else "") if part))
     return "\n".join(line for line in lines if line)
-
-
-def _called(bundle: Bundle, label: int) -> str:
-    return bundle.class_names[label] if label < len(bundle.class_names) else f"class {label}"
 
 
 def _pixels(image: Array, recipe: ImagePreprocessing) -> Array:

@@ -220,14 +220,11 @@ def _exits(bundle: Bundle, found: Predictions) -> dict[str, int] | None:
     return {stage.exit or str(number): exits.count(number) for number, stage in enumerate(bundle.stages)}
 
 
-def _named(bundle: Bundle, label: int) -> dict[str, str]:
-    """A class's name, where it has one."""
-    return {"name": bundle.class_names[label]} if label < len(bundle.class_names) else {}
-
-
 def _describe(
     folder: Path, bundle: Bundle, found: Predictions, named: tuple[str, list[str]], top: int
 ) -> dict[str, Any]:
+    from adaptrt.cli.tables import class_name
+
     heading, names = named
     classes = found.classes(top)
     results = []
@@ -237,7 +234,8 @@ def _describe(
             result[heading] = names[index]
         if classes is not None:
             result["classes"] = [
-                {"class": label, **_named(bundle, label), "probability": p} for label, p in classes[index]
+                {"class": label, **({"name": name} if (name := class_name(bundle, label)) else {}), "probability": p}
+                for label, p in classes[index]
             ]
         if found.exit is not None:
             result["exit"] = bundle.stages[found.exit[index]].exit
@@ -271,7 +269,7 @@ def _show(bundle: Bundle, found: Predictions, named: tuple[str, list[str]], top:
     for index in range(rows):
         cells = [str(index), *([names[index]] if files else [])]
         for label, probability in classes[index] if classes is not None else ():
-            cells += [_named(bundle, label).get("name", str(label)), tables.percent(probability)]
+            cells += [tables.class_name(bundle, label) or str(label), tables.percent(probability)]
         if found.exit is not None:
             cells.append(str(bundle.stages[found.exit[index]].exit))
         made.add_row(*cells, tables.percent(float(found.macs_fraction[index])))

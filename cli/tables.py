@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from adaptrt.export.parity.comparison import ParityRow
     from adaptrt.export.parity.verify_backend import BackendReport
     from adaptrt.export.targets.build import BuildReport
-    from adaptrt.runtime.bundle.bundle_file import CurvePoint, Knob, KnobValue
+    from adaptrt.runtime.bundle.bundle_file import Bundle, CurvePoint, Knob, KnobValue
 
 FRONTIER = "*"
 """Marks a point that no other beats on the calibration data; held-out numbers beside it may say otherwise."""
@@ -47,6 +47,11 @@ def table(title: str, *columns: str) -> Table:
         left, wraps = heading.startswith("<"), heading.startswith("<<")
         made.add_column(heading.lstrip("<"), justify="left" if left else "right", no_wrap=not wraps)
     return made
+
+
+def class_name(bundle: Bundle, label: int) -> str | None:
+    """What a class is called; None: nobody says."""
+    return bundle.class_names[label] if label < len(bundle.class_names) else None
 
 
 def percent(share: float | None) -> str:

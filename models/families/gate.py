@@ -211,6 +211,10 @@ class ArgmaxGate(nn.Module):
         raw = self.outer(functional.gelu(self.inner(x)))
         return self.BOUND * torch.tanh(raw / self.BOUND)
 
+    def paid(self, price: Tensor) -> Tensor:
+        """What a price takes off the scores: ``[1]`` or ``[T, 1]`` -> ``[N + 1]`` or ``[T, N + 1]``."""
+        return price * self.cost * self.counts
+
     def forward(
         self,
         x: Tensor,
@@ -228,7 +232,7 @@ class ArgmaxGate(nn.Module):
         if capacity is not None:
             raise ValueError("got a capacity for an argmax gate, expected none; use the price gate")
         scores = self.logits(x)
-        priced = scores - price * self.cost * self.counts
+        priced = scores - self.paid(price)
         if self.at_least:
             allowed = self.counts >= self.at_least
             priced = torch.where(allowed, priced, torch.full_like(priced, -1e6))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from adaptrt.models.families.acm import AdaptiveFFN, per_token, presence_of
 from adaptrt.models.families.family import Family
@@ -123,6 +122,11 @@ class Router(ArgmaxGate):
         """Scores ``[T, D] -> [T, 3]``, within ±BOUND."""
         return self.BOUND * torch.tanh(self.score(x) / self.BOUND)
 
+    def paid(self, price: Tensor) -> Tensor:
+        """``lambda`` times each route's cost."""
+        near = price.clamp(self.NEAREST, 1 - self.NEAREST)
+        return self.stretch * (near.log() - (1 - near).log()) * self.costs
+
     def forward(
         self,
         x: Tensor,
@@ -131,34 +135,12 @@ class Router(ArgmaxGate):
         capacity: Tensor | None = None,
         per_sample: int = 1,
     ) -> Decision:
-        """Choose a route for every token; ``price`` is float32 ``[1]``, or ``[T, 1]`` in training.
-
-        Raises:
-            ValueError: A capacity is given.
-        """
-        del per_sample
-        if capacity is not None:
-            raise ValueError("got a capacity for a router, expected none; leave hard budgets out")
-        near = price.clamp(self.NEAREST, 1 - self.NEAREST)
-        paid = self.stretch * (near.log() - (1 - near).log())
-        if self.training:
-            with torch.autocast("cpu", enabled=False):
-                return self._sampled(self.logits(x.float()) - paid * self.costs)
-        scores = self.logits(x)
-        priced = scores - paid * self.costs
-        k = priced.argmax(1).to(torch.int32)
-        if valid is not None:
-            k = k * valid.reshape(-1).to(torch.int32)
-        best = priced.topk(2, dim=1).values if not torch.onnx.is_in_onnx_export() else priced
-        return Decision(k, best[:, :1] - best[:, 1:2], (self.counts[1:] <= k[:, None]).to(x.dtype), scores)
-
-    def _sampled(self, priced: Tensor) -> Decision:
-        soft = functional.gumbel_softmax(priced, tau=self.TEMPERATURE)
-        choice = soft.argmax(1)
-        tail = soft[:, 1:].flip(1).cumsum(1).flip(1)
-        hard = (self.counts[1:] <= choice[:, None]).to(tail.dtype)
-        mask = hard + tail - tail.detach()
-        return Decision(choice.to(torch.int32), priced, mask, priced, costs=torch.diff(self.costs))
+        """Choose a route for every token; in training always in float32. See ``ArgmaxGate.forward``."""
+        if not self.training:
+            return super().forward(x, price, valid, capacity, per_sample)
+        with torch.autocast("cpu", enabled=False):
+            decision = super().forward(x.float(), price, valid, capacity, per_sample)
+        return decision._replace(costs=torch.diff(self.costs))
 
 
 class RoutedFFN(AdaptiveFFN):
