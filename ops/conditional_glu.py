@@ -22,8 +22,10 @@ from adaptrt.ops.learner_parts import (
     TOLERANCES,
     W2,
     K,
+    Product,
     X,
     Y,
+    exact_product,
     learner_parts,
     sum_of_learners,
 )
@@ -53,6 +55,7 @@ def reference(
     c1: Array,
     w2: Array,
     b2: Array,
+    product: Product = exact_product,
 ) -> Array:
     """Compute ``y_t = b2 + sum over n < k_t of (act(x_t @ w1_n + b1_n) * (x_t @ v1_n + c1_n)) @ w2_n`` in float64.
 
@@ -66,6 +69,7 @@ def reference(
         c1: Of what is gated, ``[N, h]``.
         w2: ``[N, h, E]``.
         b2: ``[E]``.
+        product: How rows and weights are multiplied.
 
     Returns:
         ``y[T, E]`` in the dtype of ``x``.
@@ -76,14 +80,13 @@ def reference(
     CONDITIONAL_GLUS[0].check_inputs(x=x, k=k, w1=w1, b1=b1, v1=v1, c1=c1, w2=w2, b2=b2)
 
     def linear(rows: Array, weight: Array, bias: Array) -> Array:
-        product: Array = rows @ weight.astype(np.float64) + bias.astype(np.float64)
-        return product
+        return product(rows, weight) + bias.astype(np.float64)
 
     def hidden(rows: Array, n: int) -> Array:
-        product: Array = activation.reference(linear(rows, w1[n], b1[n])) * linear(rows, v1[n], c1[n])
-        return product
+        gated: Array = activation.reference(linear(rows, w1[n], b1[n])) * linear(rows, v1[n], c1[n])
+        return gated
 
-    return sum_of_learners(x, k, w2, b2, hidden)
+    return sum_of_learners(x, k, w2, b2, hidden, product)
 
 
 def body(activation: Activation, learners: int) -> onnx.FunctionProto:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adaptrt.ops.learner_cases import LEARNER_CASES, draw_learner_inputs
-from adaptrt.ops.learner_parts import sum_of_learners
+from adaptrt.ops.learner_parts import Product, exact_product, sum_of_learners
 from adaptrt.ops.learner_prefix import learner_prefix_body, linear_text
 from adaptrt.ops.record import Array, Case, Field, OpRecord, Tolerance
 
@@ -28,7 +28,7 @@ _INPUTS = (
 )
 
 
-def reference(x: Array, k: Array, w1: Array, w2: Array, b2: Array) -> Array:
+def reference(x: Array, k: Array, w1: Array, w2: Array, b2: Array, product: Product = exact_product) -> Array:
     """Compute ``y_t = b2 + sum over n < k_t of x_t @ w1_n @ w2_n`` in float64.
 
     Args:
@@ -37,6 +37,7 @@ def reference(x: Array, k: Array, w1: Array, w2: Array, b2: Array) -> Array:
         w1: ``[N, D, h]``.
         w2: ``[N, h, E]``.
         b2: ``[E]``.
+        product: How rows and weights are multiplied.
 
     Returns:
         ``y[T, E]`` in the dtype of ``x``.
@@ -45,7 +46,7 @@ def reference(x: Array, k: Array, w1: Array, w2: Array, b2: Array) -> Array:
         ValueError: A shape or dtype is not the record's.
     """
     CONDITIONAL_LINEAR.check_inputs(x=x, k=k, w1=w1, w2=w2, b2=b2)
-    return sum_of_learners(x, k, w2, b2, lambda rows, n: rows @ w1[n].astype(np.float64))
+    return sum_of_learners(x, k, w2, b2, lambda rows, n: product(rows, w1[n]), product)
 
 
 def body(learners: int) -> onnx.FunctionProto:

@@ -20,8 +20,10 @@ from adaptrt.ops.learner_parts import (
     TOLERANCES,
     W2,
     K,
+    Product,
     X,
     Y,
+    exact_product,
     learner_parts,
     sum_of_learners,
 )
@@ -35,7 +37,16 @@ _FIRST_LAYER = (Field("w1", FLOATS, ("N", "D", "h")), Field("b1", FLOATS, ("N", 
 _INPUTS = (X, K, *_FIRST_LAYER, W2, B2)
 
 
-def reference(activation: Activation, x: Array, k: Array, w1: Array, b1: Array, w2: Array, b2: Array) -> Array:
+def reference(
+    activation: Activation,
+    x: Array,
+    k: Array,
+    w1: Array,
+    b1: Array,
+    w2: Array,
+    b2: Array,
+    product: Product = exact_product,
+) -> Array:
     """Compute ``y_t = b2 + sum over n < k_t of act(x_t @ w1_n + b1_n) @ w2_n`` in float64.
 
     Args:
@@ -46,6 +57,7 @@ def reference(activation: Activation, x: Array, k: Array, w1: Array, b1: Array, 
         b1: ``[N, h]``.
         w2: ``[N, h, E]``.
         b2: ``[E]``.
+        product: How rows and weights are multiplied.
 
     Returns:
         ``y[T, E]`` in the dtype of ``x``.
@@ -56,9 +68,9 @@ def reference(activation: Activation, x: Array, k: Array, w1: Array, b1: Array, 
     CONDITIONAL_MLP.check_inputs(x=x, k=k, w1=w1, b1=b1, w2=w2, b2=b2)
 
     def hidden(rows: Array, n: int) -> Array:
-        return activation.reference(rows @ w1[n].astype(np.float64) + b1[n].astype(np.float64))
+        return activation.reference(product(rows, w1[n]) + b1[n].astype(np.float64))
 
-    return sum_of_learners(x, k, w2, b2, hidden)
+    return sum_of_learners(x, k, w2, b2, hidden, product)
 
 
 def body(activation: Activation, learners: int) -> onnx.FunctionProto:

@@ -74,7 +74,24 @@ def learner_parts(op: str, kernel: str, first_layers: Sequence[Field], activatio
     return ORDER, up, DOWN
 
 
-def sum_of_learners(x: Array, k: Array, w2: Array, b2: Array, hidden: Callable[[Array, int], Array]) -> Array:
+Product = Callable[[Array, Array], Array]
+"""Gives rows ``[T, D]`` times weights ``[D, E]``, in float64."""
+
+
+def exact_product(rows: Array, weight: Array) -> Array:
+    """In float64."""
+    product: Array = rows.astype(np.float64) @ weight.astype(np.float64)
+    return product
+
+
+def sum_of_learners(
+    x: Array,
+    k: Array,
+    w2: Array,
+    b2: Array,
+    hidden: Callable[[Array, int], Array],
+    product: Product = exact_product,
+) -> Array:
     """Compute ``y_t = b2 + sum over n < k_t of hidden(x_t, n) @ w2_n`` in float64.
 
     Args:
@@ -83,6 +100,7 @@ def sum_of_learners(x: Array, k: Array, w2: Array, b2: Array, hidden: Callable[[
         w2: ``[N, h, E]``.
         b2: ``[E]``.
         hidden: Gives learner n's hidden layer, ``[rows, h]``, for rows of x in float64.
+        product: How rows and weights are multiplied; see ``ops/int8.py`` for another way.
 
     Returns:
         ``y[T, E]`` in the dtype of ``x``.
@@ -91,5 +109,5 @@ def sum_of_learners(x: Array, k: Array, w2: Array, b2: Array, hidden: Callable[[
     for n in range(len(w2)):
         rows = k > n
         if rows.any():
-            y[rows] += hidden(x[rows].astype(np.float64), n) @ w2[n].astype(np.float64)
+            y[rows] += product(hidden(x[rows].astype(np.float64), n), w2[n])
     return y.astype(x.dtype)
