@@ -176,7 +176,8 @@ def test_rows_agree() -> None:
     assert len({row.place for row in BACKENDS.values()}) == len(BACKENDS)
     assert in_order()[-1].name == DEFAULT_BACKEND
     for target in TARGETS.values():
-        assert target.name == BACKENDS[target.backend].target and "none" in target.plugins
+        backend = BACKENDS[target.backend]
+        assert target.name == (backend.target or backend.prepared) and "none" in target.plugins
         assert set(target.precisions) <= set(BACKENDS[target.backend].precisions)
     suffixes = [form.suffix for kind in BUDGET_KINDS.values() for form in kind.forms]
     assert len(set(suffixes)) == len(suffixes)

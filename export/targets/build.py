@@ -21,6 +21,7 @@ from adaptrt.export.targets.profiles import InputRange, stage_profiles
 from adaptrt.export.targets.quality import QualityReport, compare_quality, require_quality
 from adaptrt.export.targets.source import read_stages
 from adaptrt.export.targets.target_builder import BuildSettings, RegisterPlugins, TargetBuilder
+from adaptrt.runtime.backends.int8_products import NARROW_BITS, WIDE_BITS
 from adaptrt.runtime.bundle.bundle_file import read_bundle
 from adaptrt.runtime.bundle.engine_files import (
     ENGINE_FILE,
@@ -98,7 +99,15 @@ def build_target(
     tell("preparing the graphs", 0.0)
     stages = read_stages(bundle_folder, bundle)
     knobs = {knob.name for knob in bundle.knobs}
-    prepared = prepare(stages, settings.target, settings.precision, settings.plugins, settings.engine_version, knobs)
+    prepared = prepare(
+        stages,
+        settings.target,
+        settings.precision,
+        settings.plugins,
+        settings.engine_version,
+        knobs,
+        settings.weight_bits,
+    )
     ranges = stage_profiles(bundle_folder, bundle, stages, settings.batch, settings.tokens)
     notes: list[str] = []
     try:
@@ -112,6 +121,7 @@ def build_target(
                 arch=" ".join(map(str, settings.architectures)),
                 plugins=settings.plugins,
                 stages=files,
+                weight_bits=settings.weight_bits if settings.precision == "int8" else None,
             )
             there = None if settings.rebuild else _reusable(folder, wanted, notes)
             if there is not None:
@@ -162,6 +172,10 @@ def _check(settings: BuildSettings, record: TargetRecord) -> None:
     if settings.architectures and not record.gpu:
         raise ExportError(
             f"got an architecture for {record.name}, expected none: its graphs fit any CPU; leave --arch out"
+        )
+    if settings.weight_bits not in (NARROW_BITS, WIDE_BITS):
+        raise ExportError(
+            f"got weights of {settings.weight_bits} bits, expected {NARROW_BITS} or {WIDE_BITS}; name one"
         )
     if not 0 <= settings.max_quality_drop <= 1:
         raise ExportError(f"got a quality drop of {settings.max_quality_drop}, expected a share from 0 to 1")
@@ -225,6 +239,7 @@ def _reusable(folder: Path, wanted: EngineSet, notes: list[str]) -> EngineSet | 
         ("engine version", there.engine_version, wanted.engine_version),
         ("architecture", there.arch, wanted.arch),
         ("plugins", there.plugins, wanted.plugins),
+        ("weight bits", str(there.weight_bits or ""), str(wanted.weight_bits or "")),
     ):
         if old != new:
             notes.append(f"built again: {what} was {old or 'none'}, is {new or 'none'}")

@@ -37,6 +37,7 @@ class BuildSettings:
         tokens: Numbers of tokens, where they are dynamic; None derives them.
         max_quality_drop: How much lower than the bundle's the share of golden predictions may be, 0..1.
         verify: Whether an engine that compiles the prepared graphs, where it is installed, has to agree.
+        weight_bits: Of int8 weights: 7, whose products are exact on every CPU, or 8.
         rebuild: Build though what is there would do.
     """
 
@@ -50,6 +51,7 @@ class BuildSettings:
     tokens: SizeRange | None = None
     max_quality_drop: float = MAX_QUALITY_DROP
     verify: bool = True
+    weight_bits: int = 7
     rebuild: bool = False
 
 

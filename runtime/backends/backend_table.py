@@ -52,6 +52,7 @@ class BackendRecord(NamedTuple):
         modules: names that the engine's Python module goes by, the first that is there is taken.
         extras: of adaptrt, each of which installs the engine; empty where it comes from elsewhere.
         target: what it runs of a bundle, a name of ``TARGETS``; empty for the portable files.
+        prepared: what it runs instead of the portable files in a precision that these do not have, likewise.
         precisions: that ``precision`` may name; of engines in a bundle the first that was built is taken.
         usual: what it computes in unless told otherwise, for the documentation.
         place: in the order in which ``auto`` tries, the lowest first.
@@ -79,6 +80,7 @@ class BackendRecord(NamedTuple):
     proved: str
     providers: bool = False
     dense: str = ""
+    prepared: str = ""
 
     @property
     def install(self) -> str:
@@ -118,13 +120,14 @@ BACKENDS = Table(
             modules=("onnxruntime",),
             extras=("cpu", "gpu"),
             target="",
-            precisions=("fp32",),
+            precisions=("fp32", "int8"),
             usual="what the file says, float32",
             place=100,
             because="it runs every bundle",
             on_host=True,
             providers=True,
             dense=f"{_HERE}.onnxruntime:OnnxRuntimeBackend",
+            prepared="onnxruntime",
             on_machine="`adaptrt[cpu]` or `adaptrt[gpu]`",
             proved="run in tests, on the CPU",
         ),

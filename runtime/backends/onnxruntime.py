@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,9 @@ from adaptrt.runtime.backends import (
     check_threads,
 )
 from adaptrt.runtime.backends.backend_table import BackendRecord
-from adaptrt.runtime.backends.stage_programs import portable_programs
+from adaptrt.runtime.backends.int8_products import INT8, NARROW_BITS, products_saturate
+from adaptrt.runtime.backends.stage_programs import find_engines, portable_programs, prepared_programs
+from adaptrt.runtime.bundle.engine_files import build_command
 from adaptrt.runtime.bundle.schema import Bundle, TensorSpec
 from adaptrt.runtime.device.forked import in_forked_children
 from adaptrt.runtime.errors import BackendError, one_line
@@ -38,13 +41,24 @@ _DTYPES = {
 
 
 def load_stages(
-    record: BackendRecord,  # noqa: ARG001 - as every loader takes it
-    root: Path,
-    bundle: Bundle,
-    settings: BackendSettings,
+    record: BackendRecord, root: Path, bundle: Bundle, settings: BackendSettings
 ) -> tuple[str, list[Backend]]:
-    """A session for each stage of the portable files; see ``Loader``."""
-    return "fp32", [OnnxRuntimeBackend(program, settings) for program in portable_programs(root, bundle)]
+    """A session for each stage of the portable files, or of what was prepared in int8; see ``Loader``."""
+    if settings.precision != INT8:
+        return "fp32", [OnnxRuntimeBackend(program, settings) for program in portable_programs(root, bundle)]
+    if settings.providers is not None:
+        raise BackendError(
+            f"got providers={settings.providers!r} with precision 'int8', expected None: its graphs are for CPUs; "
+            "leave one out"
+        )
+    folder, engines = find_engines(record, root, bundle, INT8)
+    if (engines.weight_bits or 0) > NARROW_BITS and products_saturate(_import()):
+        raise BackendError(
+            f"{folder}: got weights of {engines.weight_bits} bits, expected {NARROW_BITS} on this CPU, whose int8 "
+            f"products saturate; run `{build_command(root, record.prepared, INT8)} --weight-bits {NARROW_BITS}`"
+        )
+    exact = replace(settings, precision=None)
+    return INT8, [OnnxRuntimeBackend(program, exact) for program in prepared_programs(folder, engines, bundle)]
 
 
 class OnnxRuntimeBackend:
@@ -70,8 +84,8 @@ class OnnxRuntimeBackend:
         threads, providers = settings.threads, settings.providers
         if settings.precision not in {None, "fp32"}:
             raise BackendError(
-                f"got precision={settings.precision!r}, expected 'fp32' or None with backend 'onnxruntime', which "
-                "computes in what the file says; name another backend"
+                f"got precision={settings.precision!r}, expected 'fp32', 'int8' or None with backend 'onnxruntime'; "
+                "name another backend"
             )
         chosen = _check_providers(runtime, providers)
         options = runtime.SessionOptions()

@@ -89,7 +89,10 @@ def _create(record: BackendRecord, reason: str, root: Path, bundle: Bundle, sett
     precision, backends = record.load(root, bundle, settings)
     check_interfaces(bundle, backends, root)
     on_host = settings.providers is None and record.on_host
-    return Chosen(record.name, reason, precision, backends, _unsplit(record, root, bundle, settings), on_host)
+    # Of a precision that graphs were prepared for the dense model has none.
+    prepared = bool(record.prepared) and precision != record.precisions[0]
+    unsplit = None if prepared else _unsplit(record, root, bundle, settings)
+    return Chosen(record.name, reason, precision, backends, unsplit, on_host)
 
 
 def _unsplit(record: BackendRecord, root: Path, bundle: Bundle, settings: BackendSettings) -> Backend | None:

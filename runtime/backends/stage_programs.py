@@ -85,9 +85,10 @@ def find_engines(record: BackendRecord, root: Path, bundle: Bundle, precision: s
     Raises:
         BundleError: nothing was built, it is damaged, or it was made of another export.
     """
-    folder = engine_folder(root, record.target, precision)
+    target = record.target or record.prepared
+    folder = engine_folder(root, target, precision)
     if not folder.exists():
-        command = build_command(root, record.target, precision)
+        command = build_command(root, target, precision)
         raise BundleError(
             f"no {folder.relative_to(root)} in {root}, expected it for backend {record.name!r}; run `{command}`"
         )

@@ -73,6 +73,7 @@ class EngineSet(msgspec.Struct, frozen=True):
         dense_quality: on the same inputs, of the dense model.
         flip_rate: share of the decisions on the golden inputs that came out otherwise than in the bundle.
         largest_difference: between its outputs and the bundle's on the golden inputs.
+        weight_bits: of int8 weights, 7 (right on every CPU) or 8; None for other precisions.
     """
 
     format_version: int
@@ -87,6 +88,7 @@ class EngineSet(msgspec.Struct, frozen=True):
     dense_quality: float | None = None
     flip_rate: float | None = None
     largest_difference: float | None = None
+    weight_bits: int | None = None
 
 
 class _Version(msgspec.Struct):
@@ -269,6 +271,8 @@ def _check(engines: EngineSet) -> None:
         _expect(number is None or math.isfinite(number), f"{name} {number}", "a finite number")
     rate = engines.flip_rate
     _expect(rate is None or 0 <= rate <= 1, f"flip_rate {rate}", "0 to 1")
+    bits = engines.weight_bits
+    _expect(bits in {None, 7, 8}, f"weight_bits {bits}", "7, 8 or none")
     names: list[str] = []
     for number, stage in enumerate(engines.stages):
         _check_stage(f"stages[{number}]", stage)

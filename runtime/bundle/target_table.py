@@ -97,6 +97,21 @@ TARGETS = Table(
             needs="any x86-64 Linux machine, with `adaptrt[tensorrt-rtx]`",
             examples=("--arch 89 --precision fp16", "--arch 86 --arch 89 --arch 120 --batch 1:8:64"),
         ),
+        TargetRecord(
+            name="onnxruntime",
+            backend="onnxruntime",
+            builder=f"{_EXPORT}.target_builder:TargetBuilder",
+            precisions=("int8",),
+            plugins=("none",),
+            modules=("onnxruntime",),
+            extra="cpu",
+            required=False,
+            gpu=False,
+            sized=False,
+            made="graphs in int8, for CPUs",
+            needs="any machine",
+            examples=("--precision int8", "--precision int8 --weight-bits 8"),
+        ),
     ),
 )
 

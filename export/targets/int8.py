@@ -1,0 +1,287 @@
+"""A graph whose large products with constant weights are in int8, for ONNX Runtime on CPUs; the rest stays in float32.
+
+Rows of activations become bytes once for all products that read them (``ops/int8.py``), and rows are picked and
+ordered as bytes: a layer's input is quantised before the learners' tokens are gathered from it. What decides and what
+answers stays in float32: gates and scores, whose products are narrow, and heads, which read one row for each sample.
+
+Why not ``quantize_dynamic`` of ONNX Runtime: it leaves the learners in float, as their weights are gathered from one
+constant; it takes one scale for a whole tensor, so that samples of a batch change each other; and it quantises each
+learner's input anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from adaptrt.export.errors import ExportError
+from adaptrt.export.targets.tensor_types import FLOAT, element_types, infer_types, ranks, require_flat
+from adaptrt.ops.int8 import LEAST_SCALE, ZERO_POINT, Quantized, quantize_columns, quantize_rows
+from adaptrt.ops.record import Array
+
+LEAST_WIDTH = 32
+"""Products with fewer inputs or outputs are those of gates and scores, and save nothing."""
+LEAST_TABLE = 2**16
+"""Numbers from which on a table of embeddings is worth storing as bytes."""
+
+_MICROSOFT = "com.microsoft"
+"""ONNX Runtime's own operators."""
+
+_ONE, _STEPS, _ZERO, _LEAST, _AXIS = "int8_one", "int8_steps", "int8_zero", "int8_least", "int8_axis"
+_CONSTANTS = {
+    _ONE: np.float32(1),
+    _STEPS: np.float32(1 / 127),
+    _ZERO: np.uint8(ZERO_POINT),
+    _LEAST: LEAST_SCALE,
+    _AXIS: np.array([-1], np.int64),
+}
+
+
+def per_sample_tensors(stage: onnx.ModelProto) -> set[str]:
+    """Names of the tensors ``[batch, width]`` of a stage's graph: what heads read, one row for each sample."""
+    batch = next((_dims(value)[0] for value in stage.graph.input if len(_dims(value)) > 1), None)
+    values = (*stage.graph.input, *stage.graph.value_info)
+    named = {value.name: _dims(value) for value in values}
+    return {name for name, dims in named.items() if isinstance(batch, str) and len(dims) == 2 and dims[0] == batch}
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def to_int8(
+    flat: onnx.ModelProto, largest: int, per_sample: Collection[str] = (), least_width: int = LEAST_WIDTH
+) -> onnx.ModelProto:
+    """Copy a graph without bodies with its large products in int8.
+
+    Args:
+        flat: From ``inlined``.
+        largest: Magnitude of weights, ``FULL`` or ``REDUCED`` of ``ops/int8.py``.
+        per_sample: Tensors whose products stay as they are.
+        least_width: Inputs and outputs of the products that are in int8.
+
+    Raises:
+        ExportError: Weights are not finite, or nothing can be in int8.
+    """
+    require_flat(flat.graph.node)
+    rewriter = _Rewriter(flat, largest, frozenset(per_sample), least_width)
+    for node in flat.graph.node:
+        rewriter.add(node)
+    if not rewriter.products:
+        raise ExportError(
+            f"got a graph with no product of at least {least_width} inputs and outputs with constant weights, expected "
+            "some to compute in int8; use --precision fp32"
+        )
+    quantized = rewriter.finish()
+    onnx.checker.check_model(quantized)
+    return quantized
+
+
+class _Rewriter:
+    """Emits nodes in order, with integer products in the place of float ones."""
+
+    def __init__(self, flat: onnx.ModelProto, largest: int, per_sample: frozenset[str], least_width: int) -> None:
+        self._flat, self._largest, self._per_sample, self._least_width = flat, largest, per_sample, least_width
+        typed = infer_types(flat)
+        self._types, self._ranks = element_types(typed), ranks(typed)
+        self._weights = {weight.name: weight for weight in flat.graph.initializer}
+        self._arrays: dict[str, Array] = {}
+        self._made: dict[str, Array] = {name: np.asarray(value) for name, value in _CONSTANTS.items()}
+        self._picked: dict[str, onnx.NodeProto] = {}  # rows picked of a float matrix, by the result
+        self._rows: dict[str, tuple[str, str]] = {}  # of a tensor: its bytes and their scales
+        self._columns: dict[tuple[str, bool], tuple[str, str]] = {}
+        self._unpacked: set[str] = set()
+        self._nodes: list[onnx.NodeProto] = []
+        self.products = 0
+
+    def add(self, node: onnx.NodeProto) -> None:
+        """Emit one node."""
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            self._arrays[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        if node.op_type == "Gather" and self._add_gather(node):
+            return
+        if node.op_type in ("Gemm", "MatMul") and self._add_product(node):
+            return
+        if _picks_rows(node, self._arrays_of(node)):
+            self._picked[node.output[0]] = node
+        self._nodes.append(node)
+
+    def finish(self) -> onnx.ModelProto:
+        """The whole graph without what nothing reads any more."""
+        wanted = {value.name for value in self._flat.graph.output}
+        kept = []
+        for node in reversed(self._nodes):
+            if any(name in wanted for name in node.output):
+                wanted.update(node.input)
+                kept.append(node)
+        made = onnx.ModelProto()
+        made.CopyFrom(self._flat)
+        for field in (made.graph.node, made.graph.value_info, made.graph.initializer):
+            del field[:]
+        made.graph.node.extend(reversed(kept))
+        made.graph.initializer.extend(weight for name, weight in self._weights.items() if name in wanted)
+        made.graph.initializer.extend(
+            numpy_helper.from_array(np.asarray(array), name) for name, array in self._made.items() if name in wanted
+        )
+        made.opset_import.append(helper.make_opsetid(_MICROSOFT, 1))
+        return made
+
+    def _add_gather(self, node: onnx.NodeProto) -> bool:
+        """A constant part of stacked weights becomes weights of its own, a large table one of bytes; whether it did."""
+        table, index = self._array(node.input[0]), self._array(node.input[1])
+        if table is None or _integer(node, "axis", 0) != 0:
+            return False
+        if index is not None and index.ndim == 0:
+            self._arrays[node.output[0]] = self._made[node.output[0]] = np.ascontiguousarray(table[int(index)])
+            return True
+        if table.dtype != np.float32 or table.ndim != 2 or table.size < LEAST_TABLE or index is not None:
+            return False
+        name, parts = node.output[0], self._table(node.input[0], table)
+        self._emit("Gather", [parts[0], node.input[1]], f"{name}_int8")
+        self._emit("Gather", [parts[1], node.input[1]], f"{name}_scale")
+        self._emit("Cast", [f"{name}_int8"], f"{name}_steps", to=FLOAT)
+        self._emit("Mul", [f"{name}_steps", f"{name}_scale"], name)
+        return True
+
+    def _table(self, name: str, table: Array) -> tuple[str, str]:
+        """Rows of a table as int8, and a scale for each."""
+        parts = f"{name}_int8", f"{name}_scale"
+        if parts[0] not in self._made:
+            rows = quantize_rows(self._finite(name, table))
+            self._made[parts[0]] = (rows.values.astype(np.int16) - ZERO_POINT).astype(np.int8)
+            self._made[parts[1]] = rows.scale
+        return parts
+
+    def _add_product(self, node: onnx.NodeProto) -> bool:
+        """A product with constant weights in integers; whether it is."""
+        x, weight = node.input[0], self._array(node.input[1])
+        turned = bool(_integer(node, "transB", 0))
+        if weight is None or weight.ndim != 2 or weight.dtype != np.float32 or min(weight.shape) < self._least_width:
+            return False
+        scaled = any(_number(node, name) != 1.0 for name in ("alpha", "beta")) or _integer(node, "transA", 0)
+        if scaled or self._types.get(x) != FLOAT or self._array(x) is not None:
+            return False
+        if x in self._per_sample:
+            return self._add_stored(node, weight, turned)
+        name = node.output[0]
+        rows, columns = self._bytes_of(x), self._columns_of(node.input[1], weight, turned)
+        # MatMulInteger, Cast and Mul in one. Not these three with the product of both scales after them: where it knows
+        # no shapes ONNX Runtime 1.32 takes that for a pattern with one scale, and gives all rows the first one's.
+        factors = [rows[0], columns[0], _ONE, columns[1], _ZERO]
+        self._emit("MatMulIntegerToFloat", factors, f"{name}_steps", domain=_MICROSOFT)
+        added = node.input[2] if len(node.input) > 2 and node.input[2] else ""
+        product = f"{name}_product" if added else name
+        self._emit("Mul", [f"{name}_steps", rows[1]], product)
+        if added:
+            self._emit("Add", [product, added], name)
+        self.products += 1
+        return True
+
+    def _add_stored(self, node: onnx.NodeProto, weight: Array, turned: bool) -> bool:
+        """A product in float32 with large weights that are int8 in the file; engines unpack them once."""
+        if weight.size < LEAST_TABLE:
+            return False
+        name = node.input[1]
+        values, scale = self._columns_of(name, weight, turned)
+        unpacked = f"{values}_unpacked"
+        if unpacked not in self._unpacked:
+            # Not DequantizeLinear: ONNX Runtime would run it at every call, where it folds these two.
+            self._emit("Cast", [values], f"{values}_steps", to=FLOAT)
+            self._emit("Mul", [f"{values}_steps", scale], unpacked)
+            self._unpacked.add(unpacked)
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[1] = unpacked
+        for attribute in copy.attribute:
+            if attribute.name == "transB":
+                attribute.i = 0
+        self._nodes.append(copy)
+        return True
+
+    def _bytes_of(self, x: str) -> tuple[str, str]:
+        """Names of a tensor's bytes and scales; of picked rows those of the bytes that they were picked from."""
+        if x in self._rows:
+            return self._rows[x]
+        picked = self._picked.get(x)
+        if picked is not None:
+            parts = self._bytes_of(picked.input[0])
+            names = f"{x}_bytes", f"{x}_scales"
+            for part, name in zip(parts, names, strict=True):
+                copy = onnx.NodeProto()
+                copy.CopyFrom(picked)
+                copy.name, copy.input[0], copy.output[0] = name, part, name
+                self._nodes.append(copy)
+            self._rows[x] = names
+            return names
+        scales = f"{x}_scales"
+        self._emit("ReduceMax", [x, _AXIS], f"{x}_most", keepdims=1)
+        self._emit("ReduceMin", [x, _AXIS], f"{x}_least", keepdims=1)
+        self._emit("Neg", [f"{x}_least"], f"{x}_most_below")
+        self._emit("Max", [f"{x}_most", f"{x}_most_below"], f"{x}_largest")
+        self._emit("Mul", [f"{x}_largest", _STEPS], f"{x}_step")
+        self._emit("Max", [f"{x}_step", _LEAST], scales)
+        if self._ranks.get(x) == 2:
+            self._emit("Reshape", [scales, _AXIS], f"{scales}_flat")
+            self._emit("Shape", [f"{scales}_flat"], f"{scales}_number")
+            self._emit("Expand", [_ZERO, f"{scales}_number"], f"{x}_zeros")
+            self._emit("QuantizeLinear", [x, f"{scales}_flat", f"{x}_zeros"], f"{x}_bytes", axis=0)
+        else:
+            self._emit("Div", [x, scales], f"{x}_in_steps")
+            self._emit("QuantizeLinear", [f"{x}_in_steps", _ONE, _ZERO], f"{x}_bytes")
+        self._rows[x] = f"{x}_bytes", f"{x}_scales"
+        return self._rows[x]
+
+    def _columns_of(self, name: str, weight: Array, turned: bool) -> tuple[str, str]:
+        """Names of weights as int8, inputs first, and of their scales."""
+        key = name, turned
+        if key not in self._columns:
+            columns: Quantized = quantize_columns(self._finite(name, weight.T if turned else weight), self._largest)
+            end = "_turned" if turned else ""
+            names = f"{name}_int8{end}", f"{name}_scale{end}"
+            self._made[names[0]], self._made[names[1]] = np.ascontiguousarray(columns.values), columns.scale
+            self._columns[key] = names
+        return self._columns[key]
+
+    def _finite(self, name: str, weight: Array) -> Array:
+        if not np.isfinite(weight).all():
+            raise ExportError(
+                f"got weights {name} with NaN or infinite numbers, expected finite ones for int8; use --precision fp32"
+            )
+        return weight
+
+    def _array(self, name: str) -> Array | None:
+        """A constant's values."""
+        if name not in self._arrays and name in self._weights:
+            self._arrays[name] = numpy_helper.to_array(self._weights[name])
+        return self._arrays.get(name)
+
+    def _arrays_of(self, node: onnx.NodeProto) -> list[Array | None]:
+        return [self._array(name) for name in node.input]
+
+    def _emit(self, op: str, inputs: list[str], output: str, domain: str = "", **attributes: int) -> None:
+        node = helper.make_node(op, inputs, [output], name=output, domain=domain)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self._nodes.append(node)
+
+
+def _picks_rows(node: onnx.NodeProto, constants: list[Array | None]) -> bool:
+    """Whether it only copies rows of a matrix, so that it may as well copy their bytes."""
+    if not constants or constants[0] is not None:
+        return False
+    if node.op_type == "Gather":
+        return _integer(node, "axis", 0) == 0
+    if node.op_type == "Slice" and len(constants) > 3:
+        axes = constants[3]
+        return axes is not None and axes.tolist() == [0]
+    return False
+
+
+def _integer(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
+
+
+def _number(node: onnx.NodeProto, name: str) -> float:
+    return next((attribute.f for attribute in node.attribute if attribute.name == name), 1.0)

@@ -1,0 +1,244 @@
+"""int8 graphs: learners and dense layers against the int8 reference, independent of the batch, small on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper, inliner, numpy_helper
+
+from adaptrt.export.errors import ExportError
+from adaptrt.export.targets import prepare
+from adaptrt.export.targets.build import build_target
+from adaptrt.export.targets.inline import inlined
+from adaptrt.export.targets.int8 import per_sample_tensors, to_int8
+from adaptrt.export.targets.source import read_stages
+from adaptrt.export.targets.target_builder import BuildSettings
+from adaptrt.ops import RECORDS, OpRecord
+from adaptrt.ops.int8 import FULL, REDUCED, int8_product
+from adaptrt.ops.record import Array
+from adaptrt.runtime import Budget, load
+from adaptrt.runtime.bundle.bundle_file import read_bundle
+from adaptrt.runtime.errors import BackendError, BundleError
+from tests.export.targets.conftest import MAKERS
+from tests.ops.implementations import graph_of, run_in_onnxruntime
+
+Bundles = Callable[[str], Path]
+LEARNER_OPS = [record for record in RECORDS.values() if any(field.name == "w2" for field in record.inputs)]
+
+
+def with_constant_weights(record: OpRecord, inputs: dict[str, Array]) -> onnx.ModelProto:
+    """One op inlined, its weights initializers, no shape known but those of the weights."""
+    model = inliner.inline_local_functions(graph_of(record, inputs))
+    weights = [name for name in inputs if name not in ("x", "k")]
+    kept = [value for value in model.graph.input if value.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    model.graph.initializer.extend(numpy_helper.from_array(inputs[name], name) for name in weights)
+    return model
+
+
+@pytest.mark.parametrize("case", ["random", "no_token", "one_token", "nothing_runs", "all_run", "many_learners"])
+@pytest.mark.parametrize("record", LEARNER_OPS, ids=lambda record: record.name)
+def test_learners_compute_what_the_reference_says(record: OpRecord, case: str) -> None:
+    generator = np.random.default_rng(0)
+    inputs = record.make_inputs(next(each for each in record.cases if each.name == case), generator, "float32")
+    graph = to_int8(with_constant_weights(record, inputs), REDUCED, least_width=1)
+    operators = [node.op_type for node in graph.graph.node]
+    assert "MatMulIntegerToFloat" in operators and not {"Gemm", "MatMul"} & set(operators)
+    assert operators.count("QuantizeLinear") <= 1 + len(inputs["w2"])  # the input once, each hidden layer once
+    (got,) = run_in_onnxruntime(graph, {name: inputs[name] for name in ("x", "k")})
+    wanted = record.reference(**inputs, product=lambda rows, weight: int8_product(rows, weight, REDUCED))
+    # A hidden number on the edge between two bytes may become either; the sums are of about one.
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=0.03)
+    np.testing.assert_allclose(got, record.reference(**inputs), rtol=0, atol=0.4)
+
+
+def test_the_comparison_notices_other_weights() -> None:
+    record = RECORDS["ConditionalMLP"]
+    inputs = record.make_inputs(record.cases[0], np.random.default_rng(0), "float32")
+    graph = to_int8(with_constant_weights(record, inputs), REDUCED, least_width=1)
+    (got,) = run_in_onnxruntime(graph, {name: inputs[name] for name in ("x", "k")})
+    others = {**inputs, "w1": inputs["w1"][::-1].copy()}
+    wanted = record.reference(**others, product=lambda rows, weight: int8_product(rows, weight, REDUCED))
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=0.03)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**16), st.integers(1, 12))
+def test_a_token_alone_and_among_others(seed: int, tokens: int) -> None:
+    record, generator = RECORDS["ConditionalMLP"], np.random.default_rng(seed)
+    inputs = record.make_inputs(record.cases[0], np.random.default_rng(0), "float32")
+    graph = to_int8(with_constant_weights(record, inputs), REDUCED, least_width=1)
+    # Of very different sizes: one scale for all of them would leave nothing of the small ones.
+    x = generator.standard_normal((tokens, 24)) * 10.0 ** generator.integers(-4, 5, (tokens, 1))
+    k = generator.integers(0, 5, tokens)
+    feeds = {"x": x.astype(np.float32), "k": k.astype(np.int32)}
+    (together,) = run_in_onnxruntime(graph, feeds)
+    for row in range(tokens):
+        (alone,) = run_in_onnxruntime(graph, {name: array[row : row + 1] for name, array in feeds.items()})
+        scale = np.abs(alone).max() + 1
+        assert np.abs(alone[0] - together[row]).max() <= 1e-6 * scale
+    wanted = record.reference(**{**inputs, **feeds}, product=lambda rows, weight: int8_product(rows, weight, REDUCED))
+    largest = np.abs(wanted).max(1, keepdims=True) + 1
+    assert (np.abs(together - wanted) / largest).max() <= 0.03
+
+
+def linear(shape: list[int | str], rows: str = "", turned: bool = True) -> onnx.ModelProto:
+    """A product with 40 x 48 weights, a bias and its input ``[..., 40]``."""
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal((48, 40) if turned else (40, 48)).astype(np.float32)
+    bias = generator.standard_normal(48).astype(np.float32)
+    if turned:
+        nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)]
+    else:
+        nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Add", ["m", "b"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [*shape[:-1], 48])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")],
+    )
+    del rows
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.mark.parametrize(("shape", "turned"), [((7, 40), True), ((2, 3, 40), False)])
+def test_dense_layers(shape: tuple[int, ...], turned: bool) -> None:
+    model = linear([*[f"d{axis}" for axis in range(len(shape) - 1)], 40], turned=turned)
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    x[0] *= 1000
+    (got,) = run_in_onnxruntime(to_int8(model, FULL if not saturates() else REDUCED), {"x": x})
+    (exact,) = run_in_onnxruntime(model, {"x": x})
+    assert 0 < np.abs((got - exact) / np.abs(exact).max(-1, keepdims=True)).max() < 0.03
+
+
+def saturates() -> bool:
+    import onnxruntime
+
+    from adaptrt.runtime.backends.int8_products import products_saturate
+
+    return products_saturate(onnxruntime)
+
+
+def test_what_is_refused_or_left() -> None:
+    model = linear(["tokens", 40])
+    with pytest.raises(ExportError, match="no product of at least 64 inputs and outputs"):
+        to_int8(model, FULL, least_width=64)
+    with pytest.raises(ExportError, match="no product"):  # what a head reads stays
+        to_int8(model, FULL, per_sample={"x"})
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight[0, 0] = np.inf
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
+    with pytest.raises(ExportError, match="weights w with NaN or infinite numbers"):
+        to_int8(model, FULL)
+
+
+def test_heads_are_found_by_their_rows(written: Bundles) -> None:
+    folder = written("combined")
+    for stage in read_stages(folder, read_bundle(folder)):
+        heads = per_sample_tensors(stage)
+        readers = {node.input[1] for node in stage.graph.node if node.op_type == "Gemm" and node.input[0] in heads}
+        assert any("classifier" in name for name in readers)
+        assert not any("blocks" in name and "selector" not in name for name in readers)
+
+
+@pytest.fixture
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' networks are narrower than what is worth computing in int8."""
+    monkeypatch.setattr(
+        prepare, "to_int8", lambda flat, largest, per_sample: to_int8(flat, largest, per_sample, least_width=6)
+    )
+
+
+@pytest.mark.usefixtures("small_products")
+@pytest.mark.parametrize("name", [name for name in MAKERS if name != "resnet"])
+def test_a_bundle_in_int8(copied: Bundles, name: str) -> None:
+    folder = copied(name)
+    report = build_target(folder, BuildSettings("onnxruntime", "int8", max_quality_drop=0.25))
+    assert report.engines.weight_bits == 7 and report.quality is not None
+    assert report.quality.largest_difference > 0
+    assert build_target(folder, BuildSettings("onnxruntime", "int8", max_quality_drop=0.25)).reused
+    model = load(folder, precision="int8", threads=1)
+    assert (model.precision, model.backend_name) == ("int8", "onnxruntime")
+    exact = load(folder, threads=1)
+    assert exact.precision == "fp32"
+    bundle = read_bundle(folder)
+    generator = np.random.default_rng(0)
+    inputs = {}
+    for spec in bundle.inputs:
+        if spec.name in {knob.name for knob in bundle.knobs}:
+            continue
+        shape = [axis if isinstance(axis, int) else {"batch": 5}.get(axis, 7) for axis in spec.shape]
+        high = 2 if "mask" in spec.name else 9
+        inputs[spec.name] = (
+            generator.random(shape, dtype=np.float32)
+            if spec.dtype == "float32"
+            else np.maximum(generator.integers(0, high, shape), int("mask" in spec.name)).astype(spec.dtype)
+        )
+    together = model.run(inputs, budget=Budget.full())
+    for row in range(5):
+        alone = model.run({key: array[row : row + 1] for key, array in inputs.items()}, budget=Budget.full())
+        np.testing.assert_allclose(alone.outputs["logits"][0], together.outputs["logits"][row], rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("small_products")
+def test_engines_of_another_export_or_range_are_refused(copied: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copied("fixed")
+    with pytest.raises(BundleError, match="--target onnxruntime --precision int8"):
+        load(folder, precision="int8")
+    with pytest.raises(BackendError, match="providers"):
+        load(folder, precision="int8", providers=["CPUExecutionProvider"])
+    settings = BuildSettings("onnxruntime", "int8", max_quality_drop=1.0, weight_bits=8)
+    build_target(folder, settings)
+    monkeypatch.setattr("adaptrt.runtime.backends.onnxruntime.products_saturate", lambda _: False)
+    assert load(folder, precision="int8").precision == "int8"
+    monkeypatch.setattr("adaptrt.runtime.backends.onnxruntime.products_saturate", lambda _: True)
+    with pytest.raises(BackendError, match=r"weights of 8 bits, expected 7 on this CPU.*--weight-bits 7"):
+        load(folder, precision="int8")
+    narrow = build_target(folder, dataclasses.replace(settings, weight_bits=7))
+    assert any("weight bits was 8, is 7" in note for note in narrow.notes)
+    assert load(folder, precision="int8").precision == "int8"
+    with pytest.raises(ExportError, match="weights of 6 bits, expected 7 or 8"):
+        build_target(folder, dataclasses.replace(settings, weight_bits=6))
+
+
+def test_a_network_of_convolutions_is_refused(copied: Bundles) -> None:
+    folder = copied("resnet")
+    with pytest.raises(ExportError, match="no product"):
+        build_target(folder, BuildSettings("onnxruntime", "int8"))
+    assert not (folder / "engines").exists()
+
+
+def test_files_are_a_quarter() -> None:
+    generator = np.random.default_rng(0)
+    table = numpy_helper.from_array(generator.standard_normal((3000, 64)).astype(np.float32), "table")
+    weight = numpy_helper.from_array(generator.standard_normal((64, 64)).astype(np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["x"]), helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["n"])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 64])],
+        [table, weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    small = to_int8(model, REDUCED)
+    assert small.ByteSize() < 0.3 * model.ByteSize()
+    ids = np.array([0, 17, 2999])
+    (got,), (exact,) = run_in_onnxruntime(small, {"ids": ids}), run_in_onnxruntime(model, {"ids": ids})
+    assert np.abs(got - exact).max() < 0.03 * np.abs(exact).max()
+
+
+def test_inlining_comes_first(written: Bundles) -> None:
+    folder = written("combined")
+    stage = read_stages(folder, read_bundle(folder))[0]
+    assert any(node.domain for node in stage.graph.node)
+    assert not any(node.domain == "adaptrt" for node in to_int8(inlined(stage), FULL, least_width=6).graph.node)
