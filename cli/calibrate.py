@@ -38,8 +38,15 @@ adaptrt calibrate build/fashion --points 13 --evaluations 200
     show_default=True,
     help="Passes over the calibration data at most, where there is more to combine than one price.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes that run the data, each with the model in memory; default: one per core, 8 at most.",
+)
 @json_option
-def calibrate(bundle: Path, data: str | None, points: int, evaluations: int, as_json: bool) -> None:
+def calibrate(
+    bundle: Path, data: str | None, points: int, evaluations: int, workers: int | None, as_json: bool
+) -> None:
     """Sweep knobs over data and store the curve in the bundle.
 
     An .npz file holds calibration_inputs, calibration_labels, test_inputs and test_labels: knobs are
@@ -63,7 +70,9 @@ def calibrate(bundle: Path, data: str | None, points: int, evaluations: int, as_
     if has_combinations(content):
         keep_on_interrupt("the bundle is as it was, finished passes are kept; run it again to go on")
     with steps_shown() as progress:
-        curve = calibrate_bundle(bundle, splits, points=points, evaluations=evaluations, progress=progress)
+        curve = calibrate_bundle(
+            bundle, splits, points=points, evaluations=evaluations, workers=workers, progress=progress
+        )
     if as_json:
         made = read_bundle(bundle, verify_hashes=False).data.get("evaluations", len(curve))
         report = {"bundle": str(bundle), "data": splits.name if data is None else data, "evaluations": made}

@@ -14,7 +14,7 @@ adaptrt export digits
 adaptrt export models/weights/digits --output build/digits --points 40
 adaptrt export my_model --data mine.npz
 adaptrt export my_module:make --data mine.npz --output build/mine
-adaptrt export fashion --evaluations 200
+adaptrt export fashion --evaluations 200 --workers 4
 adaptrt export my_model --no-calibrate --debug
 adaptrt export build/models/fashion --output build/fashion --points 9 --evaluations 40
 """
@@ -27,6 +27,11 @@ adaptrt export build/models/fashion --output build/fashion --points 9 --evaluati
 @click.option("--no-calibrate", is_flag=True, help="Leave the curve empty: no budgets until `adaptrt calibrate`.")
 @click.option("--points", type=click.IntRange(2, 10_000), default=25, show_default=True, help="Points of each chain.")
 @click.option("--evaluations", type=click.IntRange(1), help="Most passes over calibration data; default: 120.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes that run calibration data, each with the model in memory; default: one per core, 8 at most.",
+)
 @click.option("--hard-budgets", is_flag=True, help="Let budgets cost every input the same (--hard of `adaptrt run`).")
 @click.option("--debug", is_flag=True, help="Add the output `learners`: learners run per gate and token.")
 @json_option
@@ -37,6 +42,7 @@ def export(
     no_calibrate: bool,
     points: int,
     evaluations: int | None,
+    workers: int | None,
     hard_budgets: bool,
     debug: bool,
     as_json: bool,
@@ -54,6 +60,8 @@ def export(
         raise click.UsageError("got --data and --no-calibrate, expected one of them; leave one out")
     if no_calibrate and evaluations is not None:
         raise click.UsageError("got --evaluations and --no-calibrate, expected one of them; leave one out")
+    if no_calibrate and workers is not None:
+        raise click.UsageError("got --workers and --no-calibrate, expected one of them; leave one out")
     from adaptrt.export.exporter import export_bundle
     from adaptrt.export.own.user_module import is_reference, load_user_network
     from adaptrt.export.staging import check_replaceable
@@ -83,6 +91,7 @@ def export(
             hard_budgets=hard_budgets,
             points=points,
             evaluations=evaluations,
+            workers=workers,
             progress=progress,
         )
     if as_json:

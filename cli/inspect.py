@@ -1,4 +1,4 @@
-"""``adaptrt inspect``: what a bundle holds."""
+"""``adaptrt inspect``: what a bundle holds, or how an adaptation goes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,38 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 adaptrt inspect build/digits
 adaptrt inspect build/digits --json
+adaptrt inspect build/adapt/minilm --plot losses.png
+adaptrt inspect build/models/minilm --json
 """
 
 
 @click.command(cls=Verb, examples=_EXAMPLES)
-@click.argument("bundle", type=PATH)
+@click.argument("folder", type=PATH)
+@click.option("--plot", type=PATH, help="Picture of an adaptation's losses, .png, .svg or .pdf.")
 @json_option
-def inspect(bundle: Path, as_json: bool) -> None:
-    """Show a bundle's tensors, knobs, stages, files, ops and curve.
+def inspect(folder: Path, plot: Path | None, as_json: bool) -> None:
+    """Show a bundle's tensors, knobs, stages, files, ops and curve, or an adaptation's losses.
 
     Checks the bundle and the hash of every file first; needs no inference engine. Engines that
     `adaptrt build` made of it are listed, with what stands against using them.
+
+    FOLDER may also be the network that `adaptrt adapt` wrote, or its --work folder, while it is at work, too:
+    the losses of its phases are shown, each the mean over about a hundred steps, and drawn with --plot.
     """
     from adaptrt.cli import output
-    from adaptrt.runtime.bundle.bundle_file import read_bundle
+    from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, read_bundle
 
+    if not (folder / BUNDLE_FILE).exists():
+        from adaptrt.cli.losses import show_adaptation
+        from adaptrt.models.training.loss_log import is_adaptation
+
+        if is_adaptation(folder):
+            show_adaptation(folder, plot, as_json=as_json)
+            return
+    bundle = folder
     content = read_bundle(bundle)
+    if plot is not None:
+        raise click.UsageError("got --plot and a bundle, expected an adaptation's folder; adaptrt bench draws bundles")
     sizes = _sizes(bundle, content)
     engines = _engines(bundle, content)
     if as_json:

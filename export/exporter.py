@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adaptrt.export.calibration.calibrate import POINTS, Progress, calibrate_loaded, untold
+from adaptrt.export.calibration.calibrate import POINTS, Progress, calibrate_loaded, calibration_work, untold
 from adaptrt.export.calibration.family_scales import fit_family_scales
 from adaptrt.export.calibration.stage_records import split_feeds
+from adaptrt.export.calibration.workers import chosen_workers, opened
 from adaptrt.export.description import describe_bundle, input_specs
 from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.saved_graph import save_graph
@@ -45,7 +46,6 @@ from adaptrt.runtime.bundle.bundle_file import (
     Dense,
     encode_bundle,
 )
-from adaptrt.runtime.loading import open_bundle
 
 DENSE_FILE = "dense.onnx"
 COUNTED_SAMPLES = 8
@@ -78,6 +78,7 @@ def export_bundle(
     hard_budgets: bool = False,
     points: int = POINTS,
     evaluations: int | None = None,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Export a model as a bundle; a bundle that stood there is replaced only when all has succeeded.
@@ -93,13 +94,14 @@ def export_bundle(
             they need costs a few percent of the time at batch 1, also where they are off.
         points: Points of the curve, of each chain where there are several families.
         evaluations: Passes over the calibration data at most, where there are several families.
+        workers: Processes that run calibration and test data; see ``calibrate_bundle``.
         progress: Told what is being done.
 
     Raises:
         ExportError: The model is dense, or ``output`` cannot be written or is no bundle.
         ParityError: A graph differs from torch, the work that the model counts is not what its graphs compute, or
             the bundle as written gives something else.
-        CalibrationError: The data does not fit.
+        CalibrationError: The data does not fit, ``workers`` is below 1, or one of them died.
     """
     tell, output = progress or untold, Path(output)
     source = _prepared(source, hard_budgets=hard_budgets)
@@ -108,7 +110,7 @@ def export_bundle(
     journal = output.with_name(f".{output.name}.calibration.jsonl")
     if calibration is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        scaled(source, calibration, tell)
+        scaled(source, calibration, tell, workers)
     stages, ops = trace_stages(source.model, debug=debug, progress=tell)
     proof = prove(source, stages, calibration, tell)
     with staged_folder(output) as folder:
@@ -123,17 +125,19 @@ def export_bundle(
             bundle = add_preprocessing(bundle, recipes, folder)
         encode_bundle(bundle)  # what nobody could load is refused before it is calibrated
         if calibration is not None:
-            bundle = calibrate_loaded(
-                open_bundle(folder, bundle),
-                folder,
-                calibration,
-                points=points,
-                evaluations=evaluations,
-                progress=tell,
-                journal=journal,
-                task=source.model.task,
-                rule=source.model.exit_rule,
-            )
+            count = chosen_workers(workers, calibration_work(bundle, calibration, points, evaluations))
+            with opened(folder, bundle, count) as running:
+                bundle = calibrate_loaded(
+                    running,
+                    folder,
+                    calibration,
+                    points=points,
+                    evaluations=evaluations,
+                    progress=tell,
+                    journal=journal,
+                    task=source.model.task,
+                    rule=source.model.exit_rule,
+                )
         write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
         run_written(folder, proof.golden, tell)
     journal.unlink(missing_ok=True)
@@ -155,7 +159,7 @@ def _prepared(source: LoadedModel, *, hard_budgets: bool) -> LoadedModel:
     return source
 
 
-def scaled(source: LoadedModel, data: DataSplits, tell: Progress) -> None:
+def scaled(source: LoadedModel, data: DataSplits, tell: Progress, workers: int | None = None) -> None:
     """Give the network's families one price, where it has several, after a look at whether the data fits.
 
     Raises:
@@ -164,7 +168,7 @@ def scaled(source: LoadedModel, data: DataSplits, tell: Progress) -> None:
     for split in (data.calibration, data.test):
         split_feeds(input_specs(source.model), split)
     with tempfile.TemporaryDirectory() as scratch:
-        fit_family_scales(source, Path(scratch), data, progress=tell)
+        fit_family_scales(source, Path(scratch), data, workers=workers, progress=tell)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import onnxruntime
 
 from adaptrt.export.calibration.combinations import Point, search
 from adaptrt.export.calibration.evaluations import Evaluations, Progress, untold
@@ -21,18 +20,20 @@ from adaptrt.export.calibration.stage_records import (
     StagedModel,
     batches_by_length,
     bundle_task,
+    record_passes,
     record_stages,
+    run_calls,
     split_feeds,
 )
+from adaptrt.export.calibration.worker_process import Call
+from adaptrt.export.calibration.workers import chosen_workers, opened
 from adaptrt.export.errors import CalibrationError
 from adaptrt.export.staging import write_file
 from adaptrt.models.tasks import Task
 from adaptrt.models.tasks.following import following
-from adaptrt.runtime import load
-from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, CurvePoint, Knob, encode_bundle
+from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, CurvePoint, Knob, encode_bundle, read_bundle
 from adaptrt.runtime.bundle.schema import PRICE_KNOB
 from adaptrt.runtime.control.budget_rows import budget_table
-from adaptrt.runtime.model import AdaptiveModel
 from adaptrt.runtime.plan import runs_everything
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def calibrate_bundle(
     *,
     points: int = POINTS,
     evaluations: int | None = None,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[CurvePoint]:
     """Calibrate a bundle and write the curve into its ``bundle.json``, atomically.
@@ -78,25 +80,36 @@ def calibrate_bundle(
         points: Points of the curve, of each chain where there are several; at least 2.
         evaluations: Passes over the calibration data at most, ``EVALUATIONS`` unless told; a bundle of
             one stage and with no knob but a price takes ``points``.
+        workers: Processes that run the data, one thread each; the result is the same for any number. 1: this process
+            does; None: as many as there are cores to use, see ``chosen_workers``. Each holds the network.
         progress: Told how far the calibration is.
 
     Raises:
-        CalibrationError: The data does not fit the bundle's inputs, ``points`` is below 2, or
-            ``evaluations`` too few for the bundle's chains.
+        CalibrationError: The data does not fit the bundle's inputs, ``points`` is below 2, ``evaluations`` too few for
+            the bundle's chains, ``workers`` below 1, or one of them died.
         BundleError: The bundle is damaged.
         ExportError: The bundle's folder cannot be written.
     """
     journal = folder / JOURNAL_FILE
-    bundle = calibrate_loaded(
-        load(folder), folder, data, points=points, evaluations=evaluations, progress=progress or untold, journal=journal
-    )
+    bundle = read_bundle(folder, verify_hashes=False)  # the hash is taken where the bytes are used
+    count = chosen_workers(workers, calibration_work(bundle, data, points, evaluations))
+    with opened(folder, bundle, count) as model:
+        bundle = calibrate_loaded(
+            model,
+            folder,
+            data,
+            points=points,
+            evaluations=evaluations,
+            progress=progress or untold,
+            journal=journal,
+        )
     write_file(folder / BUNDLE_FILE, encode_bundle(bundle))
     journal.unlink(missing_ok=True)
     return bundle.curve
 
 
 def calibrate_loaded(
-    model: AdaptiveModel,
+    model: StagedModel,
     folder: Path,
     data: DataSplits,
     *,
@@ -112,7 +125,7 @@ def calibrate_loaded(
     Arguments and errors are those of ``calibrate_bundle``.
 
     Args:
-        model: The bundle, loaded.
+        model: The bundle, as ``workers.opened`` gives it.
         folder: Its files; a ``bundle.json`` need not be among them yet.
         data: Labelled data.
         points: Points per chain.
@@ -137,7 +150,7 @@ def calibrate_loaded(
         limit = EVALUATIONS if evaluations is None else evaluations
         curve, done = _searched(model, data, points, limit, progress, journal, task, rule)
         about["evaluations"] = done
-    dense = msgspec.structs.replace(model.bundle.dense, quality=_dense_quality(folder, model.bundle, data.test, task))
+    dense = msgspec.structs.replace(model.bundle.dense, quality=_dense_quality(model, folder, data.test, task))
     bundle = msgspec.structs.replace(model.bundle, curve=curve, dense=dense, quality_metric=task.metric, data=about)
     return msgspec.structs.replace(bundle, budget_table=budget_table(bundle))
 
@@ -147,13 +160,19 @@ def has_combinations(bundle: Bundle) -> bool:
     return len(bundle.stages) > 1 or not {knob.name for knob in bundle.knobs} <= {PRICE_KNOB}
 
 
+def calibration_work(bundle: Bundle, data: DataSplits, points: int, evaluations: int | None) -> float:
+    """Multiply-accumulates of a calibration, at most and about: most passes run less than everything."""
+    passes = points if not has_combinations(bundle) else EVALUATIONS if evaluations is None else evaluations
+    return float(passes * (len(data.calibration) + len(data.test)) * bundle.dense.macs)
+
+
 def describe(data: DataSplits) -> dict[str, object]:
     """What ``bundle.json`` says of the data it was calibrated on."""
     return {"name": data.name, "calibration": len(data.calibration), "test": len(data.test)}
 
 
 def sweep(
-    model: AdaptiveModel, data: DataSplits, *, points: int, progress: Progress, task: Task | None = None
+    model: StagedModel, data: DataSplits, *, points: int, progress: Progress, task: Task | None = None
 ) -> list[CurvePoint]:
     """Measure cost and quality over the price, dearest point last."""
     knob = price_knob(model.bundle)
@@ -169,8 +188,9 @@ def sweep(
     marks = mark_frontier([measured[p].cost for p in prices], [measured[p].quality for p in prices])
     dearest = measured[prices[-1]]
     curve = []
-    for index, (price, on_frontier) in enumerate(zip(prices, marks, strict=True)):
-        held_out = record_stages(model, data.test, {PRICE_KNOB: price}, task).outcome()
+    passes = record_passes(model, data.test, [{PRICE_KNOB: price} for price in prices], task)
+    for index, (price, on_frontier, records) in enumerate(zip(prices, marks, passes, strict=True)):
+        held_out = records.outcome()
         progress("measuring quality on held-out data", 0.5 + (index + 1) / (2 * len(prices)))
         curve.append(
             CurvePoint(
@@ -251,10 +271,10 @@ def _held_out(evaluations: Evaluations, points: Sequence[Point]) -> list[CurvePo
         if outcomes:
             dearest = max(outcomes, key=lambda own: own.cost)
             errors.update((place, own.error_against(dearest)) for place, own in zip(places, outcomes, strict=True))
-    passes = len({repr(point.passed) for point in points})
     curve = []
-    for place, point in enumerate(points):
-        outcome = evaluations.held_out(point.passed, passes).outcome(point.thresholds)
+    held_out = evaluations.held_out([point.passed for point in points])
+    for place, (point, records) in enumerate(zip(points, held_out, strict=True)):
+        outcome = records.outcome(point.thresholds)
         if _runs_unsplit(evaluations.model.bundle, point):
             outcome = dataclasses.replace(outcome, cost=1.0)
         curve.append(
@@ -273,15 +293,13 @@ def _held_out(evaluations: Evaluations, points: Sequence[Point]) -> list[CurvePo
     return curve
 
 
-def _dense_quality(folder: Path, bundle: Bundle, split: Split, task: Task) -> float | None:
+def _dense_quality(model: StagedModel, folder: Path, split: Split, task: Task) -> float | None:
     """Quality of the dense model that the bundle carries for comparison; None if it carries none."""
+    bundle = model.bundle
     if bundle.dense.file is None or not (folder / bundle.dense.file).is_file():
         return None
-    session = onnxruntime.InferenceSession(str(folder / bundle.dense.file), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    feeds, total = split_feeds(bundle.inputs, split), 0.0
-    for rows, inputs in batches_by_length(bundle, feeds):
-        values = session.run(names, inputs)
-        outputs = {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+    batches, total = list(batches_by_length(bundle, split_feeds(bundle.inputs, split))), 0.0
+    answers = run_calls(model, (Call("run_dense", inputs) for _, inputs in batches))
+    for (rows, _), outputs in zip(batches, answers, strict=True):
         total += float(task.judge(outputs, split.labels[rows]).quality.sum(dtype=np.float64))
     return total / len(split)

@@ -307,6 +307,7 @@ class Families:
         passes = {id(self._evaluations.calibration(point.passed)): point.passed for c in chains for point in c}
         sampled = self._sampled_passes(prices)
         self._evaluations.begin("combinations of prices")
+        self._evaluations.prepare(sampled)
         for passed in sampled:
             passes.setdefault(id(self._evaluations.calibration(passed)), passed)
         if self._exits is None:

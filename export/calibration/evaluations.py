@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from adaptrt.export.calibration.journal import Journal
-from adaptrt.export.calibration.stage_records import Knobs, StagedModel, StageRecords, record_stages
+from adaptrt.export.calibration.stage_records import Knobs, StagedModel, StageRecords, record_passes
 from adaptrt.export.errors import CalibrationError
 from adaptrt.models.tasks import Task
 from adaptrt.runtime.bundle.schema import PRICE_KNOB, TOKEN_PRICE_KNOB
@@ -52,7 +53,7 @@ class Evaluations:
         self.model, self.data, self.limit, self._task = model, data, limit, task
         self._journal, self._progress = journal, progress
         self._found: dict[str, StageRecords] = {}
-        self._done, self._held_out = 0, 0
+        self._done = 0
         self._doing = "calibrating"
         if len(journal):
             progress(f"going on from {len(journal)} finished passes", 0.0)
@@ -85,26 +86,43 @@ class Evaluations:
         if name not in self._found:
             if not self.left:
                 raise CalibrationError(f"got more than {self.limit} evaluations, expected at most that; allow more")
-            self._found[name] = self._made(name, knobs, self.data.calibration)
+            self.prepare([knobs])
+        return self._found[name]
+
+    def prepare(self, every: Sequence[Knobs]) -> None:
+        """Make passes that ``calibration`` will be asked for, as many as are left; several processes share them.
+
+        Raises:
+            CalibrationError: The data does not fit.
+        """
+        new = self._new("calibration", every)
+        for _ in self._make(dict(itertools.islice(new.items(), self.left)), self.data.calibration):
             self._done += 1
             self._progress(self._doing, 0.5 * self._done / self.limit)
-        return self._found[name]
 
-    def held_out(self, knobs: Knobs, total: int) -> StageRecords:
-        """The same for the test split; of ``total`` such passes, to tell how far they are."""
-        name = self._name("test", knobs)
-        if name not in self._found:
-            self._found[name] = self._made(name, knobs, self.data.test)
-            self._held_out += 1
-            self._progress("measuring quality on held-out data", 0.5 + 0.5 * min(self._held_out / total, 1.0))
-        return self._found[name]
+    def held_out(self, every: Sequence[Knobs]) -> list[StageRecords]:
+        """The same for the test split, at each of these knobs."""
+        new = self._new("test", every)
+        for number, _ in enumerate(self._make(new, self.data.test), start=1):
+            self._progress("measuring quality on held-out data", 0.5 + 0.5 * number / len(new))
+        return [self._found[self._name("test", knobs)] for knobs in every]
 
-    def _made(self, name: str, knobs: Knobs, split: Split) -> StageRecords:
-        found = self._journal.get(name)
-        if found is None:
-            found = record_stages(self.model, split, knobs, self._task)
-            self._journal.add(name, found)
-        return found
+    def _new(self, split: str, every: Sequence[Knobs]) -> dict[str, Knobs]:
+        """Those that have not been asked for, by their passes' names."""
+        named = {self._name(split, knobs): knobs for knobs in every}
+        return {name: knobs for name, knobs in named.items() if name not in self._found}
+
+    def _make(self, new: Mapping[str, Knobs], split: Split) -> Iterator[None]:
+        """Make passes, or take them from the journal; each is kept before the next is waited for."""
+        missing = [knobs for name, knobs in new.items() if self._journal.get(name) is None]
+        made = record_passes(self.model, split, missing, self._task)
+        for name in new:
+            found = self._journal.get(name)
+            if found is None:
+                found = next(made)
+                self._journal.add(name, found)
+            self._found[name] = found
+            yield
 
     def _name(self, split: str, knobs: Knobs) -> str:
         """What tells passes apart: the split and all knobs, defaults included, a followed price resolved."""

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from adaptrt.export.calibration.evaluations import Evaluations
 from adaptrt.export.calibration.frontier import spread_prices
-from adaptrt.export.calibration.stage_records import BATCH, Array, Knobs, Outcome, StagedModel, split_feeds
+from adaptrt.export.calibration.stage_records import BATCH, Array, Knobs, Outcome, StagedModel, run_calls, split_feeds
+from adaptrt.export.calibration.worker_process import Call
 from adaptrt.export.errors import CalibrationError
 from adaptrt.runtime.bundle.schema import PRICE_KNOB, TOKEN_PRICE_KNOB, Knob
 
@@ -184,12 +185,12 @@ class _Numbers:
 
     def _counts(self, knobs: Knobs, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
         """Learners run [n, gates, tokens] and tokens kept [n, selections, tokens], nobody leaving early."""
-        found = [
-            self._model.run(
-                {name: array[start : start + BATCH] for name, array in inputs.items()}, knobs=knobs, decisions=True
-            ).decisions
+        batches = (
+            {name: array[start : start + BATCH] for name, array in inputs.items()}
             for start in range(0, len(next(iter(inputs.values()))), BATCH)
-        ]
+        )
+        calls = (Call("run", batch, {"knobs": knobs, "decisions": True}) for batch in batches)
+        found = [result.decisions for result in run_calls(self._model, calls)]
         return np.concatenate([one.learners for one in found]), np.concatenate([one.kept for one in found])
 
 
@@ -205,6 +206,7 @@ def _rising(means: Means, knob: Knob, *, least: int) -> Counts:
 
 def _measured(evaluations: Evaluations, chain: Sequence[Knobs]) -> list[HardPoint]:
     found = []
+    evaluations.prepare(chain)
     for knobs in chain:
         records = evaluations.calibration(knobs)
         spent = records.macs_fraction[-1]

@@ -9,6 +9,7 @@ hull's edges on its two sides.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adaptrt.export.calibration.frontier import spread_prices
-from adaptrt.export.calibration.stage_records import Array, StagedModel, record_stages
+from adaptrt.export.calibration.stage_records import Array, Outcome, StagedModel, record_stages
 from adaptrt.export.errors import CalibrationError
 from adaptrt.runtime.bundle.schema import KnobValue
 
@@ -84,6 +85,7 @@ def sweep_family(
     *,
     off: Mapping[str, KnobValue] | None = None,
     points: int = SWEEP_POINTS,
+    known: dict[str, Outcome] | None = None,
 ) -> FamilySweep:
     """Sweep one family's price over a split, nobody leaving early.
 
@@ -93,6 +95,8 @@ def sweep_family(
         knob: Name of the family's price, ``"price"`` or ``"token_price"``.
         off: Values that turn the other families off, such as ``{"token_price": 0.0}``.
         points: Passes over the split, at least 2; the prices spread the work evenly.
+        known: Passes of sweeps before it over the same split, by their knobs, which are not made again; this one's
+            are added. All sweeps of a bundle begin where everything runs.
 
     Raises:
         CalibrationError: There is no such knob, or the data does not fit.
@@ -102,11 +106,15 @@ def sweep_family(
         names = ", ".join(own.name for own in model.bundle.knobs) or "none"
         raise CalibrationError(f"got a sweep of knob {knob!r}, expected one of the bundle's knobs ({names}); name one")
     measured: dict[float, tuple[float, float]] = {}
+    known = {} if known is None else known
 
     def fraction(price: float) -> float:
-        outcome = record_stages(model, split, {**(off or {}), knob: price}).outcome()
-        measured[price] = (outcome.cost, outcome.loss)
-        return outcome.cost
+        knobs = {**(off or {}), knob: price}
+        name = json.dumps(knobs, sort_keys=True)
+        if name not in known:
+            known[name] = record_stages(model, split, knobs).outcome()
+        measured[price] = (known[name].cost, known[name].loss)
+        return known[name].cost
 
     # A negative token price would follow the other price; at 0 every token stays.
     minimum = max(found[0].minimum, 0.0) if knob == "token_price" else found[0].minimum

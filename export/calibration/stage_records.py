@@ -7,7 +7,7 @@ which cost and with which prediction, follows from one run in which nobody leave
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from adaptrt.export.calibration.exit_thresholds import exits_taken
+from adaptrt.export.calibration.worker_process import Call
+from adaptrt.export.calibration.workers import Workers
 from adaptrt.export.errors import CalibrationError
 from adaptrt.models.data.padding import InputShape, Rows, lengths, mask_name
 from adaptrt.models.tasks import TASKS, Task, TaskError, closeness, task_of
@@ -114,31 +116,53 @@ class Outcome:
 
 
 def record_stages(model: StagedModel, split: Split, knobs: Knobs, task: Task | None = None) -> StageRecords:
-    """Run a bundle over a split once, exits off, in batches of ``BATCH``, texts with such of about their length.
+    """Run a bundle over a split once; see ``record_passes``."""
+    return next(record_passes(model, split, [knobs], task))
+
+
+def record_passes(
+    model: StagedModel, split: Split, passes: Sequence[Knobs], task: Task | None = None
+) -> Iterator[StageRecords]:
+    """Run a bundle over a split, exits off, in batches of ``BATCH``, texts with such of about their length.
 
     Args:
-        model: The bundle.
+        model: The bundle. Where it is loaded by several processes, they run batches of the passes to come as well.
         split: Inputs and targets.
-        knobs: Values to feed.
+        passes: Values to feed in each.
         task: What judges the outputs; None: the bundle's own.
+
+    Yields:
+        What each pass recorded.
 
     Raises:
         CalibrationError: The split's inputs or targets do not fit the bundle, or nothing can judge its outputs.
         InputError: A knob does not take its value.
     """
     task = task or bundle_task(model.bundle)
-    feeds = split_feeds(model.bundle.inputs, split)
-    batches: list[list[tuple[Array, ...]]] = []
-    given = list(batches_by_length(model.bundle, feeds))
-    for rows, inputs in given:
-        stages = model.run_stages(inputs, knobs=knobs)
-        batches.append([_judged(task, stage, split.labels[rows]) for stage in stages])
+    # The longest texts first: the memory that they take serves the others, and the last batch to end is a short one.
+    given = list(batches_by_length(model.bundle, split_feeds(model.bundle.inputs, split)))[::-1]
     back = np.argsort(np.concatenate([rows for rows, _ in given]))
-    columns = [
-        np.stack([np.concatenate([batch[stage][part] for batch in batches])[back] for stage in range(len(batches[0]))])
-        for part in range(4)
-    ]
-    return StageRecords(*columns)
+    answers = run_calls(
+        model, (Call("run_stages", inputs, {"knobs": knobs}) for knobs in passes for _, inputs in given)
+    )
+    for _ in passes:
+        batches: list[list[tuple[Array, ...]]] = []
+        for (rows, _), stages in zip(given, answers, strict=False):
+            batches.append([_judged(task, stage, split.labels[rows]) for stage in stages])
+        columns = [
+            np.stack(
+                [np.concatenate([batch[stage][part] for batch in batches])[back] for stage in range(len(batches[0]))]
+            )
+            for part in range(4)
+        ]
+        yield StageRecords(*columns)
+
+
+def run_calls(model: StagedModel, calls: Iterable[Call]) -> Iterator[Any]:
+    """What calls of a model's methods give, in their order; several at once where several processes have the model."""
+    if isinstance(model, Workers):
+        return model.answers(calls)
+    return (call.on(model) for call in calls)
 
 
 def batches_by_length(bundle: Bundle, feeds: Mapping[str, Array]) -> Iterator[tuple[Rows, dict[str, Array]]]:

@@ -36,6 +36,7 @@ from adaptrt.models.folder import ADAPTIVE, CONFIG, PREPROCESSING, SAMPLES, save
 from adaptrt.models.network import Network
 from adaptrt.models.training.adapting import AdaptSettings, adapt_network
 from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor
+from adaptrt.models.training.loss_log import ADAPTED_FILE, LOG_FILE
 from adaptrt.models.training.phase import Report
 from adaptrt.models.training.team import ALONE, Team
 from adaptrt.runtime.bundle.bundle_file import Axis
@@ -327,12 +328,12 @@ def _write(
         arrays = {key: array for part in held_out.values() for key, array in part.items()}
         with (partial / SAMPLES).open("wb") as file:
             np.savez(file, **arrays, **{FOLLOWS_DENSE: np.asarray(follows_dense)})  # type: ignore[arg-type]
-        log = request.work / "losses.json"
+        log = request.work / LOG_FILE
         if log.is_file():
-            shutil.copyfile(log, partial / "losses.json")
+            shutil.copyfile(log, partial / LOG_FILE)
         made_of = request.made_of or Path(request.model).name
         about = {"made_of": made_of, "data": request.data.name, "follows_dense": follows_dense}
-        write_atomically(partial / "adapted.json", (json.dumps(about, indent=2) + "\n").encode())
+        write_atomically(partial / ADAPTED_FILE, (json.dumps(about, indent=2) + "\n").encode())
         if output.exists():
             shutil.rmtree(output)
         partial.replace(output)

@@ -37,6 +37,7 @@ from adaptrt.models.training import activations, teacher
 from adaptrt.models.training.first_maps import fit_first_maps
 from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor, LayerJob, run_jobs
 from adaptrt.models.training.layer_phases import adaptive_of, distil_phase, ffn_of, gain_quantiles
+from adaptrt.models.training.loss_log import JOINT_FILE, LOG_FILE, SETTINGS_FILE
 from adaptrt.models.training.phase import CheckpointError, Progress, Report, parameter_groups
 from adaptrt.models.training.priced_losses import draw_shares, learner_losses, price_knobs, selection_losses
 from adaptrt.models.training.recipe import autocast
@@ -44,7 +45,6 @@ from adaptrt.models.training.steps import StepPhase, run_steps
 from adaptrt.models.training.team import ALONE, Team, TeamError
 from adaptrt.models.training.time_plan import joint_steps, layer_steps
 
-SETTINGS_FILE, LOG_FILE, JOINT_FILE = "settings.json", "losses.json", "joint.pt"
 _CALIBRATION = 256
 """Samples from which contributions of hidden units are taken."""
 _COMPARED = 8

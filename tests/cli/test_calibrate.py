@@ -73,18 +73,41 @@ def test_too_few_evaluations(refused, contents, staged):
     assert "--evaluations" in refused("calibrate", folder, "--data", data, "--evaluations", 0)
 
 
+def test_several_processes_give_the_same_curve(cli, refused, staged):
+    folder, data = staged
+    curves = []
+    for workers in (1, 2):
+        arguments = ("calibrate", folder, "--data", data, "--points", 3, "--evaluations", 30, "--workers", workers)
+        result = cli(*arguments, "--json")
+        assert result.exit_code == 0, result.output
+        curves.append(json.loads(result.stdout)["curve"])
+    assert curves[0] == curves[1]
+    assert "--workers" in refused("calibrate", folder, "--data", data, "--workers", 0)
+
+
+def test_a_process_that_dies_is_one_line(refused, contents, staged, monkeypatch):
+    folder, data = staged
+    workers = importlib.import_module("adaptrt.export.calibration.workers")
+    monkeypatch.setattr(workers, "WORK", "import os; os.kill(os.getpid(), 9)")
+    before = contents(folder)
+    line = refused("calibrate", folder, "--data", data, "--points", 3, "--evaluations", 30, "--workers", 2)
+    assert "died (signal 9)" in line and "fewer workers" in line
+    assert contents(folder) == before
+
+
 def test_an_interrupted_search_goes_on(cli, contents, staged, monkeypatch):
     folder, data = staged
     evaluations = importlib.import_module("adaptrt.export.calibration.evaluations")
-    record, made = evaluations.record_stages, []
+    record, made = evaluations.record_passes, []
 
-    def interrupt(*args):
-        made.append(1)
-        if len(made) == 9:
-            raise KeyboardInterrupt
-        return record(*args)
+    def interrupt(model, split, passes, task):
+        for records in record(model, split, passes, task):
+            made.append(1)
+            if len(made) == 9:
+                raise KeyboardInterrupt
+            yield records
 
-    monkeypatch.setattr(evaluations, "record_stages", interrupt)
+    monkeypatch.setattr(evaluations, "record_passes", interrupt)
     before = contents(folder)
     arguments = ("calibrate", folder, "--data", data, "--points", 4, "--evaluations", 30)
     result = cli(*arguments)

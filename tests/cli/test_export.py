@@ -83,7 +83,7 @@ def test_parity_table_names_what_differs():
     assert list(made.columns[0].cells) == ["everything runs", "capacity 2"]
 
 
-def test_evaluations_reach_the_calibration(cli, model_folder, tmp_path, monkeypatch):
+def test_evaluations_and_workers_reach_the_calibration(cli, model_folder, tmp_path, monkeypatch):
     seen = {}
     exporter = importlib.import_module("adaptrt.export.exporter")
 
@@ -92,10 +92,11 @@ def test_evaluations_reach_the_calibration(cli, model_folder, tmp_path, monkeypa
         return exporter.ExportReport(folder, exporter.ParityReport([]), [])
 
     monkeypatch.setattr(exporter, "export_bundle", export_bundle)
-    assert cli("export", model_folder, "--output", tmp_path / "b", "--evaluations", 77).exit_code == 0
-    assert seen["evaluations"] == 77
+    options = ("--evaluations", 77, "--workers", 3)
+    assert cli("export", model_folder, "--output", tmp_path / "b", *options).exit_code == 0
+    assert (seen["evaluations"], seen["workers"]) == (77, 3)
     assert cli("export", model_folder, "--output", tmp_path / "b").exit_code == 0
-    assert seen["evaluations"] is None
+    assert (seen["evaluations"], seen["workers"]) == (None, None)
 
 
 @pytest.mark.parametrize("verb_args", [["nowhere"], ["digit"]])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ class TestCombinations:
     @pytest.fixture
     def calibrate_fake(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         def run(model: FakeModel, data: DataSplits | None = None, **settings: Any) -> Bundle:
-            monkeypatch.setattr(calibrate, "load", lambda _: model)
+            monkeypatch.setattr(calibrate, "read_bundle", lambda _, **__: model.bundle)
+            monkeypatch.setattr(calibrate, "opened", lambda *_: nullcontext(model))
             calibrate_bundle(folder, data or fake_data(200), **{"points": 7, "evaluations": 50, **settings})
             return decode_bundle((folder / "bundle.json").read_bytes())
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptrt.export.calibration.price_scale import KNOTS, FittedScale, fit_price_scale, sweep_family
+from adaptrt.export.calibration.stage_records import Outcome
 from adaptrt.export.errors import CalibrationError
 from tests.export.fake_bundle import ALL, EXITS, PRICE, TOKEN_PRICE, FakeModel, fake_data
 
@@ -128,6 +129,16 @@ def test_a_family_is_swept_alone() -> None:
     assert len(learners.scale().prices) <= KNOTS
     with pytest.raises(CalibrationError, match=r"got a sweep of knob 'token_price', expected one of .*\(price\)"):
         sweep_family(FakeModel(PRICE), data.calibration, "token_price")
+
+
+def test_where_everything_runs_is_measured_once_for_all_sweeps() -> None:
+    model, data = FakeModel(*ALL), fake_data(100)
+    alone = sweep_family(FakeModel(*ALL), data.calibration, "price", off={"token_price": 0.0}, points=9)
+    known: dict[str, Outcome] = {}
+    tokens = sweep_family(model, data.calibration, "token_price", off={"price": 0.0}, points=9, known=known)
+    assert model.samples == 100 * len(tokens.raw)
+    assert sweep_family(model, data.calibration, "price", off={"token_price": 0.0}, points=9, known=known) == alone
+    assert model.samples == 100 * (len(tokens.raw) + len(alone.raw) - 1)
 
 
 def test_the_families_of_the_fake_differ_in_what_their_work_is_worth() -> None:
