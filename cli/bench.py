@@ -125,7 +125,7 @@ def latency_table(result: BundleLatency) -> Table:
     metric, batches = result.quality_metric, result.batches
     several = any(row.knobs.keys() - {"price"} for row in result.rows)
     per_batch = [heading for batch in batches for heading in (f"batch {batch}, ms", "x dense")]
-    made = tables.table(
+    latencies = tables.table(
         f"{result.name}: latency over the budget, {result.engine}, {result.threads} thread{'s' * (result.threads > 1)}",
         *("budget", metric or "quality", "MACs", *per_batch, "<<knobs" if several else "price", "<frontier"),
     )
@@ -139,15 +139,15 @@ def latency_table(result: BundleLatency) -> Table:
             cells.append(tables.knob_text(row.knobs))
         else:
             cells.append(tables.NONE if row.price is None else f"{row.price:.4f}")
-        made.add_row(*cells, tables.FRONTIER if row.frontier else "")
-    made.add_section()
+        latencies.add_row(*cells, tables.FRONTIER if row.frontier else "")
+    latencies.add_section()
     cells = ["dense", tables.quality(result.dense_quality, metric), tables.count(result.dense_macs)]
     for batch in batches:
         dense = None if result.dense is None else f"{result.dense[batch].median:.3f}"
         cells += [dense or tables.NONE, "1.00" if dense else tables.NONE]
-    made.add_row(*cells)
-    made.caption = f"budget: share of the dense model's MACs; {tables.FRONTIER_CAPTION}"
+    latencies.add_row(*cells)
+    latencies.caption = f"budget: share of the dense model's MACs; {tables.FRONTIER_CAPTION}"
     if several:
-        made.caption += "; knobs not named stand at their defaults"
-    made.caption_justify = "left"
-    return made
+        latencies.caption += "; knobs not named stand at their defaults"
+    latencies.caption_justify = "left"
+    return latencies

@@ -55,8 +55,8 @@ def _near_a_tie(stages: list[StageOutput]) -> bool:
 
 def _compare(network: DerivedNetwork, sample: int, together: list[StageOutput], alone: list[StageOutput]) -> None:
     for number, (given, wanted) in enumerate(zip(together, alone, strict=True)):
-        for name, own in _results(wanted).items():
-            change = _change(_results(given)[name][sample], own[0])
+        for name, expected in _results(wanted).items():
+            change = _change(_results(given)[name][sample], expected[0])
             if not change <= TOLERANCE:
                 raise ExportError(
                     f"got {name} of {type(network.network).__name__} after stage {number} in which sample {sample} "

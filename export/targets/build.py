@@ -118,26 +118,26 @@ def build_target(
                 raise _ReusedError
             tell("comparing with the bundle on its golden inputs", 0.0)
             quality = compare_quality(bundle_folder, bundle, stages, [each.runnable for each in prepared])
-            made = msgspec.structs.replace(
+            engine_set = msgspec.structs.replace(
                 wanted,
                 quality=quality.quality,
                 reference_quality=quality.reference_quality,
                 flip_rate=quality.flip_rate,
                 largest_difference=quality.largest_difference,
             )
-            _require_quality(bundle, made, settings)
+            _require_quality(bundle, engine_set, settings)
             verified = builder.verified(bundle_folder, bundle, prepared, settings, tell)
-            engines = builder.built(made.stages, ranges, settings, staged, tell, register_plugins)
-            made = msgspec.structs.replace(made, stages=engines)
-            write_file(staged / ENGINE_FILE, encode_engines(made))
+            engines = builder.built(engine_set.stages, ranges, settings, staged, tell, register_plugins)
+            engine_set = msgspec.structs.replace(engine_set, stages=engines)
+            write_file(staged / ENGINE_FILE, encode_engines(engine_set))
     except _ReusedError:
         assert there is not None
         _require_quality(bundle, there, settings)
-        made, quality, verified = there, None, None
-    commands = builder.commands(folder, made.stages, ranges, settings)
+        engine_set, quality, verified = there, None, None
+    commands = builder.commands(folder, engine_set.stages, ranges, settings)
     if commands:
         notes.append(builder.unbuilt)
-    return BuildReport(folder, made, quality is None, commands, notes, quality, verified)
+    return BuildReport(folder, engine_set, quality is None, commands, notes, quality, verified)
 
 
 def _check(settings: BuildSettings, record: TargetRecord) -> None:
@@ -245,8 +245,8 @@ def _reusable(folder: Path, wanted: EngineSet, notes: list[str]) -> EngineSet | 
     return there
 
 
-def _require_quality(bundle: Bundle, made: EngineSet, settings: BuildSettings) -> None:
-    if made.quality is None or made.reference_quality is None:
+def _require_quality(bundle: Bundle, engines: EngineSet, settings: BuildSettings) -> None:
+    if engines.quality is None or engines.reference_quality is None:
         raise ExportError(f"{ENGINE_FILE} says no quality, expected one; run it again with --rebuild")
     what = f"{bundle.name!r} in {settings.precision}"
-    require_quality(what, made.quality, made.reference_quality, made.flip_rate, settings.max_quality_drop)
+    require_quality(what, engines.quality, engines.reference_quality, engines.flip_rate, settings.max_quality_drop)
