@@ -67,8 +67,10 @@ def bench(
     from adaptrt.bench.timing.engine_choice import EngineChoice
     from adaptrt.cli.output import check_output_file, note, plain, show, show_json
     from adaptrt.cli.progress import steps_shown
+    from adaptrt.runtime.backends.selection import check_backend
     from adaptrt.runtime.bundle.bundle_file import read_bundle
 
+    check_backend(backend)  # here, not in the process that measures
     keep_on_interrupt("nothing was written, earlier results are as they were")
     content = read_bundle(bundle, verify_hashes=False)  # names a wrong folder before its outputs do
     numbers, picture = output or bundle / "bench.json", plot or bundle / "frontier.png"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ from adaptrt.runtime.bundle.target_table import TARGETS, TargetRecord, all_plugi
 from adaptrt.runtime.table import either, imported
 
 _METADATA = "adaptrt.build"
+_VERSION = re.compile(r"\d+(\.\d+){1,3}", re.ASCII)
+"""Of TensorRT, as its package tells it."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,12 @@ def _check(settings: BuildSettings, record: TargetRecord) -> None:
     if settings.architectures and not record.gpu:
         raise ExportError(
             f"got an architecture for {record.name}, expected none: its graphs fit any CPU; leave --arch out"
+        )
+    if settings.engine_version and not record.gpu:
+        raise ExportError(f"got an engine version for {record.name}, expected none; leave --engine-version out")
+    if settings.engine_version and not _VERSION.fullmatch(settings.engine_version):
+        raise ExportError(
+            f"got engine version {settings.engine_version!r}, expected numbers such as 10.3; give that of the device"
         )
     if not 0 <= settings.max_quality_drop <= 1:
         raise ExportError(f"got a quality drop of {settings.max_quality_drop}, expected a share from 0 to 1")
