@@ -87,25 +87,25 @@ def read_texts(lists: Path = LISTS, count: int = 5000, seed: int = 0) -> DebianT
 
 def _packages(lists: Path) -> dict[str, _Package]:
     """Source and section of each package."""
-    found = {}
+    packages = {}
     for stanza in _stanzas(lists, "Packages"):
         name, section = _field(stanza, "Package"), _field(stanza, "Section")
         if name is not None and section is not None:
             source = (_field(stanza, "Source") or name).split()[0]  # without its version
-            found[name] = _Package(source, section.rpartition("/")[2])  # without the area, as in contrib/games
-    return found
+            packages[name] = _Package(source, section.rpartition("/")[2])  # without the area, as in contrib/games
+    return packages
 
 
 def _descriptions(lists: Path) -> dict[str, str]:
     """Texts, each on one line, and the first package that has it."""
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for stanza in _stanzas(lists, "Translation-en"):
         name, description = _field(stanza, "Package"), _field(stanza, "Description-en")
         if name is not None and description is not None:
             summary, *lines = description.splitlines()
             words = [word for line in lines for word in line.split() if word != "."]
-            found.setdefault(" ".join([*f"{summary.strip()}.".split(), *words]), name)
-    return found
+            names.setdefault(" ".join([*f"{summary.strip()}.".split(), *words]), name)
+    return names
 
 
 def _field(stanza: str, name: str) -> str | None:
@@ -171,12 +171,12 @@ def main(texts: Path, held_out: Path, count: int, lists: Path, seed: int) -> Non
       apt-get update -o Acquire::Languages=en
       python -m adaptrt.bench.debian_texts --texts texts.txt --held-out held_out.jsonl
     """  # noqa: D301 - click takes the character, not its escape, for "do not rewrap"
-    found = read_texts(lists, count, seed)
-    rows = [{"text": text, "section": section} for text, section in zip(found.held_out, found.sections, strict=True)]
-    _write(texts, found.texts)
+    corpus = read_texts(lists, count, seed)
+    rows = [{"text": text, "section": section} for text, section in zip(corpus.held_out, corpus.sections, strict=True)]
+    _write(texts, corpus.texts)
     _write(held_out, [json.dumps(row, ensure_ascii=False) for row in rows])
-    click.echo(f"{len(found.texts):,} texts in {texts}")
-    click.echo(f"{len(found.held_out):,} texts of {len(set(found.sections))} sections in {held_out}")
+    click.echo(f"{len(corpus.texts):,} texts in {texts}")
+    click.echo(f"{len(corpus.held_out):,} texts of {len(set(corpus.sections))} sections in {held_out}")
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def measure(
     output = session.get_outputs()[0].name
     asked = [None, *budgets]
     dense: list[Vectors] = []
-    found: list[list[Vectors]] = [[] for _ in asked]
+    outputs: list[list[Vectors]] = [[] for _ in asked]
     shares: list[list[Vectors]] = [[] for _ in asked]
     make = _maker(model, raw)
     order = list(range(len(raw)))
@@ -123,7 +123,7 @@ def measure(
         dense.append(session.run([output], inputs)[0])
         for number, budget in enumerate(asked):
             result = model.run(inputs, budget=Budget.full() if budget is None else Budget.fraction(budget))
-            found[number].append(result.outputs[output])
+            outputs[number].append(result.outputs[output])
             shares[number].append(result.macs_fraction)
         on_done(done / len(batches))
     wanted = np.concatenate(dense)
@@ -133,15 +133,15 @@ def measure(
     whole = np.concatenate(shares[0])
     rows = []
     for number, budget in enumerate(asked):
-        vectors, used = np.concatenate(found[number]), np.concatenate(shares[number])
+        vectors, used = np.concatenate(outputs[number]), np.concatenate(shares[number])
         near = likeness(vectors, wanted, scores="logits" in output)
         error = float(near.std() / max(1.0, np.sqrt(len(near))))
         by_label = None if labels is None else neighbour_accuracy(vectors, wanted, labels, neighbours)
         work = float(used.sum() / whole.sum())
         rows.append(FidelityRow(budget, work, float(used.mean()), float(near.mean()), error, by_label))
-    own = None if labels is None else neighbour_accuracy(wanted, wanted, labels, neighbours)
+    dense_accuracy = None if labels is None else neighbour_accuracy(wanted, wanted, labels, neighbours)
     said = "same largest score" if "logits" in output else "cosine"
-    return Fidelity(model.bundle.name, len(raw), said, own, rows)
+    return Fidelity(model.bundle.name, len(raw), said, dense_accuracy, rows)
 
 
 def _maker(model: AdaptiveModel, raw: RawData) -> Callable[[list[int]], dict[str, Any]]:
@@ -153,12 +153,12 @@ def _maker(model: AdaptiveModel, raw: RawData) -> Callable[[list[int]], dict[str
     return lambda rows: dict(make([raw.items[row] for row in rows]))
 
 
-def likeness(found: Vectors, wanted: Vectors, *, scores: bool) -> Vectors:
+def likeness(given: Vectors, wanted: Vectors, *, scores: bool) -> Vectors:
     """Of each sample: 1 where the largest score stands at the same place, or the cosine of two vectors."""
     if scores:
-        return np.asarray(found.argmax(1) == wanted.argmax(1), np.float32)
-    sizes = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
-    return np.asarray((found * wanted).sum(1) / np.maximum(sizes, 1e-12), np.float32)
+        return np.asarray(given.argmax(1) == wanted.argmax(1), np.float32)
+    sizes = np.linalg.norm(given, axis=1) * np.linalg.norm(wanted, axis=1)
+    return np.asarray((given * wanted).sum(1) / np.maximum(sizes, 1e-12), np.float32)
 
 
 def neighbour_accuracy(queries: Vectors, index: Vectors, labels: Sequence[Any], neighbours: int) -> float:
@@ -176,10 +176,10 @@ def neighbour_accuracy(queries: Vectors, index: Vectors, labels: Sequence[Any], 
     right = 0
     for start in range(0, len(queries), 256):
         near = queries[start : start + 256] @ index.T
-        own = np.arange(start, start + len(near))
-        near[np.arange(len(near)), own] = -np.inf
+        rows = np.arange(start, start + len(near))
+        near[np.arange(len(near)), rows] = -np.inf
         nearest = np.argsort(-near, axis=1, kind="stable")[:, :neighbours]
-        for sample, others in zip(own, nearest, strict=True):
+        for sample, others in zip(rows, nearest, strict=True):
             right += Counter(labels[int(other)] for other in others).most_common(1)[0][0] == labels[int(sample)]
     return right / len(queries)
 

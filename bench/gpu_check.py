@@ -85,8 +85,8 @@ def run(plan: Plan, described: dict[str, Any], choose: Choose, say: Callable[[st
     rates = gpu_time.measure_rates(plan.timer, plan.device, plan.rate_size)
     rows: list[Row] = []
     for tokens in plan.tokens:
-        found = gpu_time.measure_tokens(tokens, plan.shape, plan.shares, plan.timer, rates, plan.device, choose)
-        rows += found
+        timings = gpu_time.measure_tokens(tokens, plan.shape, plan.shares, plan.timer, rates, plan.device, choose)
+        rows += timings
     most = [row for row in rows if row.tokens == max(plan.tokens)]
     linearity = gpu_time.determination(most)
     return Result(

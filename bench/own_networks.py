@@ -243,10 +243,10 @@ class Matcher(Adaptive):
             q, k, v = self.qkv[number](x[side]).chunk(3, -1)
             x[side] = x[side] + self.mix[2 * number](torch.cat([x[side], _attend(q, k, v, real[side])], -1))
         k, v = zip(*(self.cross[number](each).chunk(2, -1) for each in x), strict=True)
-        found = [_attend(k[side], k[1 - side], v[1 - side], real[1 - side]) for side in (0, 1)]
+        attended = [_attend(k[side], k[1 - side], v[1 - side], real[1 - side]) for side in (0, 1)]
         after = {name: state[name] for name in ("valid0", "valid1")}
         for side in (0, 1):
-            rows = x[side] + self.mix[2 * number + 1](torch.cat([x[side], found[side]], -1))
+            rows = x[side] + self.mix[2 * number + 1](torch.cat([x[side], attended[side]], -1))
             after |= {f"x{side}": rows, f"real{side}": real[side], f"place{side}": place[side]}
         return after
 
@@ -314,22 +314,22 @@ def measure(name: str, budget: float, batch: int, rounds: int, folder: Path) -> 
         {key: array[start : start + batch] for key, array in feeds.items()} for start in range(0, _SAMPLES, batch)
     ]
     work = [model.run(each).macs_fraction for each in batches]
-    own: list[float] = []
+    ours: list[float] = []
     against: list[float] = []
     for turn in range(rounds):
-        turns: list[tuple[Callable[[dict[str, Any]], Any], list[float]]] = [(model.run, own), (dense, against)]
+        turns: list[tuple[Callable[[dict[str, Any]], Any], list[float]]] = [(model.run, ours), (dense, against)]
         for run, times in turns if turn % 2 == 0 else reversed(turns):
             times.append(_seconds(run, batches))
     share = float(np.concatenate(work).mean())
     if not share > 0:
         raise BenchError(f"got no work in {name} at a budget of {budget:g}, expected some; choose a larger one")
-    time = Spread.of([one / other for one, other in zip(own, against, strict=True)])
+    time = Spread.of([one / other for one, other in zip(ours, against, strict=True)])
     return Row(
         name,
         model.bundle.dense.macs,
         share,
         Spread.of(against).scaled(1e3),
-        Spread.of(own).scaled(1e3),
+        Spread.of(ours).scaled(1e3),
         time,
         time.scaled(1 / share),
     )

@@ -153,13 +153,13 @@ class RouteTrials:
     @contextlib.contextmanager
     def _forced(self, routes: Tensor) -> Iterator[None]:
         def force(layer: int) -> Callable[..., Decision]:
-            def told(_gate: object, given: tuple[Any, ...], found: Decision) -> Decision:
-                tokens = len(found.k) // routes.shape[1]
+            def forced(_gate: object, given: tuple[Any, ...], decision: Decision) -> Decision:
+                tokens = len(decision.k) // routes.shape[1]
                 k = routes[layer].expand(-1, tokens).reshape(-1)
                 valid = given[2] if len(given) > 2 else None
-                return found._replace(k=k if valid is None else k * valid.reshape(-1).to(torch.int32))
+                return decision._replace(k=k if valid is None else k * valid.reshape(-1).to(torch.int32))
 
-            return told
+            return forced
 
         hooks = [gate.register_forward_hook(force(layer)) for layer, gate in enumerate(self.gates)]
         try:
@@ -236,20 +236,20 @@ def least_loss(loss: Array, work: Array, spent: float) -> float:
 def _frontier(loss: Array, work: Array) -> list[tuple[float, float, float]]:
     """Mean work, mean loss and price of work along the lower hull, work ascending."""
     samples = np.arange(loss.shape[1])
-    found: dict[float, tuple[float, float, float]] = {}
+    points: dict[float, tuple[float, float, float]] = {}
 
     def at(price: float) -> tuple[float, float, float]:
         best = (loss + price * work).argmin(0)
         point = (float(work[best, samples].mean()), float(loss[best, samples].mean()), price)
-        found.setdefault(point[0], point)
+        points.setdefault(point[0], point)
         return point
 
     cheapest = work.min(0)
     tie = np.where(work <= cheapest + 1e-12, loss, np.inf).argmin(0)
-    found[float(cheapest.mean())] = (float(cheapest.mean()), float(loss[tie, samples].mean()), np.inf)
+    points[float(cheapest.mean())] = (float(cheapest.mean()), float(loss[tie, samples].mean()), np.inf)
     for price in np.concatenate([[0.0], np.geomspace(1e-6, 1e6, 400)]):
         at(float(price))
-    return sorted(found.values())
+    return sorted(points.values())
 
 
 def _slope(loss: Array, work: Array, spent: float) -> float:

@@ -118,10 +118,10 @@ def adapt(
     require_there(data)
     folder = checkpoint_folder(model)  # before anything is written for it
     keep_on_interrupt(f"checkpoints are kept in {work}; the same command goes on from there")
-    own: contextlib.AbstractContextManager[Mapping[str, str]] = contextlib.nullcontext(os.environ)
+    processes_joined: contextlib.AbstractContextManager[Mapping[str, str]] = contextlib.nullcontext(os.environ)
     if processes and processes > 1 and "WORLD_SIZE" not in os.environ:
-        own = with_processes(processes, ["-m", "adaptrt.cli", *sys.argv[1:]])
-    with own as environment, joined(environment) as team:
+        processes_joined = with_processes(processes, ["-m", "adaptrt.cli", *sys.argv[1:]])
+    with processes_joined as environment, joined(environment) as team:
         chosen = team.share(_chosen_precision(precision, work) if team.leads else None)
         assert chosen is not None
         settings = {"hours": hours, "joint_steps": steps, "batch": batch, "seed": seed, "precision": chosen.precision}
@@ -148,11 +148,11 @@ def adapt(
             return
         note(f"training in {chosen.precision}: {chosen.reason}")
         with steps_shown() as tell, training_shown() as report:
-            found = adapt_folder(request, report, tell, team)
+            adapted = adapt_folder(request, report, tell, team)
     if as_json:
-        show_json(found)
+        show_json(adapted)
         return
-    for line in _lines(found):
+    for line in _lines(adapted):
         show(line)
 
 
@@ -169,14 +169,16 @@ def _chosen_precision(asked: str, work: Path) -> PrecisionChoice:
     return choice
 
 
-def _lines(found: AdaptReport) -> list[str]:
-    labels = "the data's labels" if found.labelled else "the dense network's answers"
+def _lines(report: AdaptReport) -> list[str]:
+    labels = "the data's labels" if report.labelled else "the dense network's answers"
     lines = [
-        f"{found.task} with {', '.join(found.families)}, adapted on {found.samples:,} samples",
-        f"{found.held_out:,} samples to calibrate and as many to test with, judged by {labels}",
+        f"{report.task} with {', '.join(report.families)}, adapted on {report.samples:,} samples",
+        f"{report.held_out:,} samples to calibrate and as many to test with, judged by {labels}",
     ]
-    if found.cut:
-        lines.append(f"{found.cut:,} samples were longer than the network takes, and cut")
-    if found.skipped:
-        lines.append(f"{len(found.skipped):,} items could not be read and were left out, the first: {found.skipped[0]}")
-    return [*lines, f"Network in {found.folder}; next: adaptrt export {found.folder}"]
+    if report.cut:
+        lines.append(f"{report.cut:,} samples were longer than the network takes, and cut")
+    if report.skipped:
+        lines.append(
+            f"{len(report.skipped):,} items could not be read and were left out, the first: {report.skipped[0]}"
+        )
+    return [*lines, f"Network in {report.folder}; next: adaptrt export {report.folder}"]

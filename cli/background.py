@@ -75,9 +75,9 @@ class LaidOver:
     background: Background
 
     def __str__(self) -> str:
-        told = "as the bundle declares" if self.background.declared else "as --background says"
+        declared_by = "as the bundle declares" if self.background.declared else "as --background says"
         pictures = "picture" if self.read == 1 else "pictures"
-        return f"{self.pictures} of {self.read} {pictures} not opaque, laid over {self.background} {told}"
+        return f"{self.pictures} of {self.read} {pictures} not opaque, laid over {self.background} {declared_by}"
 
     def plain(self) -> dict[str, Any]:
         """The same for JSON."""

@@ -67,8 +67,10 @@ def bench(
     from adaptrt.bench.timing.engine_choice import EngineChoice
     from adaptrt.cli.output import check_output_file, note, plain, show, show_json
     from adaptrt.cli.progress import steps_shown
+    from adaptrt.runtime.backends.selection import check_backend
     from adaptrt.runtime.bundle.bundle_file import read_bundle
 
+    check_backend(backend)  # here, not in the process that measures
     keep_on_interrupt("nothing was written, earlier results are as they were")
     content = read_bundle(bundle, verify_hashes=False)  # names a wrong folder before its outputs do
     numbers, picture = output or bundle / "bench.json", plot or bundle / "frontier.png"
@@ -125,7 +127,7 @@ def latency_table(result: BundleLatency) -> Table:
     metric, batches = result.quality_metric, result.batches
     several = any(row.knobs.keys() - {"price"} for row in result.rows)
     per_batch = [heading for batch in batches for heading in (f"batch {batch}, ms", "x dense")]
-    made = tables.table(
+    latencies = tables.table(
         f"{result.name}: latency over the budget, {result.engine}, {result.threads} thread{'s' * (result.threads > 1)}",
         *("budget", metric or "quality", "MACs", *per_batch, "<<knobs" if several else "price", "<frontier"),
     )
@@ -139,15 +141,15 @@ def latency_table(result: BundleLatency) -> Table:
             cells.append(tables.knob_text(row.knobs))
         else:
             cells.append(tables.NONE if row.price is None else f"{row.price:.4f}")
-        made.add_row(*cells, tables.FRONTIER if row.frontier else "")
-    made.add_section()
+        latencies.add_row(*cells, tables.FRONTIER if row.frontier else "")
+    latencies.add_section()
     cells = ["dense", tables.quality(result.dense_quality, metric), tables.count(result.dense_macs)]
     for batch in batches:
         dense = None if result.dense is None else f"{result.dense[batch].median:.3f}"
         cells += [dense or tables.NONE, "1.00" if dense else tables.NONE]
-    made.add_row(*cells)
-    made.caption = f"budget: share of the dense model's MACs; {tables.FRONTIER_CAPTION}"
+    latencies.add_row(*cells)
+    latencies.caption = f"budget: share of the dense model's MACs; {tables.FRONTIER_CAPTION}"
     if several:
-        made.caption += "; knobs not named stand at their defaults"
-    made.caption_justify = "left"
-    return made
+        latencies.caption += "; knobs not named stand at their defaults"
+    latencies.caption_justify = "left"
+    return latencies

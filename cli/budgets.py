@@ -31,10 +31,13 @@ def parse_budget(text: str, *, hard: bool = False) -> Budget:
         raise CommandError(f"got --hard with budget {shown}, expected {_hard_kinds()}; leave --hard out")
     if form is None:
         return Budget(kind.name)
+    written = text.removesuffix(form.suffix)
     try:
-        number = float(text.removesuffix(form.suffix))
+        number = float(written)
     except ValueError:
         raise _unreadable(text) from None
+    if not written.isascii() or "_" in written:  # Python's numbers, nobody's budgets: 1_0% may be meant as 1.0%
+        raise _unreadable(text)
     budget = Budget(kind.name, number * form.multiplier / form.divisor, hard, kind.percentile)
     if form.largest is not None and budget.value > form.largest:
         raise _unreadable(text)

@@ -74,8 +74,8 @@ def calibrate(
             bundle, splits, points=points, evaluations=evaluations, workers=workers, progress=progress
         )
     if as_json:
-        made = read_bundle(bundle, verify_hashes=False).data.get("evaluations", len(curve))
-        report = {"bundle": str(bundle), "data": splits.name if data is None else data, "evaluations": made}
+        passes = read_bundle(bundle, verify_hashes=False).data.get("evaluations", len(curve))
+        report = {"bundle": str(bundle), "data": splits.name if data is None else data, "evaluations": passes}
         output.show_json({**report, "curve": curve})
         return
     from adaptrt.cli import tables

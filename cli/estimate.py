@@ -92,7 +92,7 @@ def estimate_table(result: Estimate) -> Table:
         heading for batch in result.batches for heading in (f"batch {batch}, ms", "quartiles", "x dense", "x int8")
     ]
     what = f"texts of {result.tokens} tokens" if result.length else f"{result.tokens} tokens"
-    made = tables.table(
+    estimates = tables.table(
         f"{result.model}, {what}, {result.threads} thread{'s' * (result.threads > 1)}: what adapting would give",
         *("<family", "budget", "work", *per_batch),
     )
@@ -104,17 +104,17 @@ def estimate_table(result: Estimate) -> Table:
             over = tables.NONE if int8 is None else f"{spread.median / int8.latency_ms[batch].median:.2f}"
             cells += [f"{spread.median:.2f}", _quartiles(spread.low, spread.high)]
             cells += [f"{rival.over_dense[batch].median:.2f}", over]
-        made.add_row(*cells)
+        estimates.add_row(*cells)
     previous = ""
     for row in result.rows:
         if row.name != previous:
-            made.add_section()
+            estimates.add_section()
         previous = row.name
-        made.add_row(row.name, f"{row.wanted:.0%}", _work(row), *_times(row, result.batches))
-    made.caption = "budget and work: shares of the dense model's MACs; *: no nearer to the budget"
-    made.caption += "".join(f"; left out: {reason}" for reason in result.left_out)
-    made.caption_justify = "left"
-    return made
+        estimates.add_row(row.name, f"{row.wanted:.0%}", _work(row), *_times(row, result.batches))
+    estimates.caption = "budget and work: shares of the dense model's MACs; *: no nearer to the budget"
+    estimates.caption += "".join(f"; left out: {reason}" for reason in result.left_out)
+    estimates.caption_justify = "left"
+    return estimates
 
 
 def _work(row: EstimateRow) -> str:

@@ -70,13 +70,13 @@ class PatchGrid:
         return np.asarray(grid[row[:, None], column[None]])
 
 
-def draw_explanation(bundle: Bundle, image: Array, found: Predictions, path: Path, *, top: int) -> None:
+def draw_explanation(bundle: Bundle, image: Array, predictions: Predictions, path: Path, *, top: int) -> None:
     """Draw the image, the patches that every selection kept, and the learners that every gate ran for each patch.
 
     Args:
         bundle: What ran.
         image: Its input, ``[C, H, W]``.
-        found: What it made of that one sample.
+        predictions: What it made of that one sample.
         path: A ``.png``, ``.svg`` or ``.pdf`` file.
         top: Classes listed.
 
@@ -86,15 +86,15 @@ def draw_explanation(bundle: Bundle, image: Array, found: Predictions, path: Pat
     """
     recipe = bundle.inputs[0].preprocessing
     assert recipe is not None  # else the image could not have been read
-    shown, told = _pixels(image, recipe), found.decisions
-    kept = np.zeros((0, 0), bool) if told is None else told.kept[0]
-    learners = np.zeros((0, 0), np.int32) if told is None else told.learners[0]
-    grid = PatchGrid((kept if len(kept) else learners).shape[1], *shown.shape[:2]) if told is not None else None
+    shown, decisions = _pixels(image, recipe), predictions.decisions
+    kept = np.zeros((0, 0), bool) if decisions is None else decisions.kept[0]
+    learners = np.zeros((0, 0), np.int32) if decisions is None else decisions.learners[0]
+    grid = PatchGrid((kept if len(kept) else learners).shape[1], *shown.shape[:2]) if decisions is not None else None
     panels = [("image", None)] + [("kept", number) for number in range(len(kept))]
     columns = max(min(len(panels), _COLUMNS), min(len(learners), _COLUMNS), 2)
     above, below = -(-len(panels) // columns), -(-len(learners) // columns)
     figure = new_figure(_PANEL * columns, _PANEL * 1.12 * (above + below) + 1.0)
-    figure.suptitle(_heading(bundle, found, top), fontsize=10)
+    figure.suptitle(_heading(bundle, predictions, top), fontsize=10)
     axes = np.asarray(figure.subplots(above + below, columns, squeeze=False))
     for panel in axes.flat:
         panel.set_xticks([])
@@ -108,30 +108,30 @@ def draw_explanation(bundle: Bundle, image: Array, found: Predictions, path: Pat
             _draw_kept(place, shown, kept[number], number, grid)
     most = _learners(bundle, learners)
     colors = colormaps["viridis"].resampled(most + 1).with_extremes(bad="#dddddd")
-    for place, own, number in zip(axes[above:].flat, learners, range(len(learners)), strict=False):
+    for place, counts, number in zip(axes[above:].flat, learners, range(len(learners)), strict=False):
         place.set_visible(True)
         assert grid is not None
-        _draw_learners(place, own, number, grid, most, colors)
+        _draw_learners(place, counts, number, grid, most, colors)
     if len(learners):
         scale = figure.colorbar(axes[above, 0].images[0], ax=axes[above:], shrink=0.8, ticks=range(most + 1))
         scale.set_label("learners run (grey: token gone)", fontsize=8)
     save_picture(figure, path)
 
 
-def _heading(bundle: Bundle, found: Predictions, top: int) -> str:
-    classes = found.classes(top)
+def _heading(bundle: Bundle, predictions: Predictions, top: int) -> str:
+    classes = predictions.classes(top)
     lines = (
         []
         if classes is None
         else [", ".join(f"{class_name(bundle, label) or f'class {label}'}: {percent(p)}" for label, p in classes[0])]
     )
     left = ""
-    if found.exit is not None:
-        stage = int(found.exit[0])
+    if predictions.exit is not None:
+        stage = int(predictions.exit[0])
         left = f"left at {bundle.stages[stage].exit} (exit {stage + 1} of {len(bundle.stages)}), "
-    lines.append(f"{left}{percent(float(found.macs_fraction[0]))} of the dense model's MACs")
-    changed = changed_knobs(found.knobs, bundle.knobs)
-    asked = f"budget {found.budget}" if found.budget is not None else ""
+    lines.append(f"{left}{percent(float(predictions.macs_fraction[0]))} of the dense model's MACs")
+    changed = changed_knobs(predictions.knobs, bundle.knobs)
+    asked = f"budget {predictions.budget}" if predictions.budget is not None else ""
     lines.append("; ".join(part for part in (asked, knob_text(changed) if changed else "") if part))
     return "\n".join(line for line in lines if line)
 

@@ -69,12 +69,12 @@ def export(
     from adaptrt.models.registry import load_model
 
     keep_on_interrupt("no bundle was written, one that was there is as it was")
-    own = is_reference(model) and not Path(model).exists()
-    source = load_user_network(model) if own else load_model(model)
+    from_module = is_reference(model) and not Path(model).exists()
+    source = load_user_network(model) if from_module else load_model(model)
     folder = output or Path("build") / source.name
     check_replaceable(folder)
     splits = None
-    if not no_calibrate and not (own and data is None):
+    if not no_calibrate and not (from_module and data is None):
         name = data or source.data_name
         if name is None:
             raise CommandError(f"model {model!r} names no data set, expected --data or --no-calibrate; give one")
@@ -103,6 +103,6 @@ def export(
     show(tables.parity_table(report.parity.rows))
     if report.curve:
         show(tables.curve_table(report.curve, report.quality_metric, source.model.dense_macs(), frontier_only=True))
-    if own and not report.curve:
+    if from_module and not report.curve:
         show("It is not calibrated and knows no budgets: give --data, labelled samples in an .npz file")
     show(f"Bundle in {folder}")

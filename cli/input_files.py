@@ -95,19 +95,19 @@ def _read_arrays(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            found = {"": loaded}
+            arrays = {"": loaded}
         else:
             with loaded:
                 chosen = wanted if set(wanted) <= set(loaded.files) else loaded.files[:2]
-                found = {name: loaded[name] for name in chosen}
+                arrays = {name: loaded[name] for name in chosen}
     except Exception as error:  # numpy's readers raise whatever the damage provokes
         raise CommandError(
             f"cannot read {str(path)!r} ({one_line(error)}), expected arrays; write it with numpy.save or numpy.savez"
         ) from None
-    if found.keys() == set(wanted):
-        return found
-    if len(found) == len(wanted) == 1:
-        return {wanted[0]: next(iter(found.values()))}
-    got = ", ".join(repr(name) for name in found if name) or "one array without a name"
+    if arrays.keys() == set(wanted):
+        return arrays
+    if len(arrays) == len(wanted) == 1:
+        return {wanted[0]: next(iter(arrays.values()))}
+    got = ", ".join(repr(name) for name in arrays if name) or "one array without a name"
     names = ", ".join(repr(name) for name in wanted)
     raise CommandError(f"{str(path)!r} holds {got}, expected {names}; save them by name with numpy.savez")

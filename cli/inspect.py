@@ -54,14 +54,14 @@ def inspect(folder: Path, plot: Path | None, as_json: bool) -> None:
     sizes = _sizes(bundle, content)
     engines = _engines(bundle, content)
     if as_json:
-        found = {name: output.plain(made) for name, (made, _) in engines.items()}
+        described = {name: output.plain(engine_set) for name, (engine_set, _) in engines.items()}
         unusable = {name: error for name, (_, error) in engines.items() if error is not None}
         output.show_json(
             {
                 "folder": str(bundle),
                 **output.plain(content),
                 "bytes": sizes,
-                "engines": found,
+                "engines": described,
                 "unusable_engines": unusable,
             }
         )
@@ -93,45 +93,45 @@ def _engines(folder: Path, bundle: Bundle) -> dict[str, tuple[EngineSet | None, 
     from adaptrt.runtime.bundle.target_table import TARGETS
     from adaptrt.runtime.errors import BundleError
 
-    found: dict[str, tuple[EngineSet | None, str | None]] = {}
+    engines: dict[str, tuple[EngineSet | None, str | None]] = {}
     for target in TARGETS.values():
         for precision in target.precisions:
             place = engine_folder(folder, target.name, precision)
             if not place.exists():
                 continue
-            made = None
+            engine_set = None
             try:
-                made = read_engines(place)
-                check_source(made, bundle, place)
+                engine_set = read_engines(place)
+                check_source(engine_set, bundle, place)
             except BundleError as error:
-                found[place.name] = made, str(error)
+                engines[place.name] = engine_set, str(error)
             else:
-                found[place.name] = made, None
-    return found
+                engines[place.name] = engine_set, None
+    return engines
 
 
 def _engines_table(engines: dict[str, tuple[EngineSet | None, str | None]]) -> Table:
     from adaptrt.cli import tables
 
-    made = tables.table(
+    rows = tables.table(
         "Engines", "<target", "<engine", "<for", "<plugins", "quality", "decisions flipped", "<<remarks"
     )
-    for name, (found, error) in engines.items():
-        if found is None:
-            made.add_row(name, *[tables.NONE] * 5, error)
+    for name, (engine_set, error) in engines.items():
+        if engine_set is None:
+            rows.add_row(name, *[tables.NONE] * 5, error)
             continue
-        quality = tables.NONE if found.quality is None else tables.percent(found.quality)
-        flips = tables.NONE if found.flip_rate is None else f"{found.flip_rate:.2%}"
-        built = found.engine_version if found.stages[0].engine is not None else "prepared only"
-        made.add_row(name, built, found.arch or "any", found.plugins, quality, flips, error or "")
-    return made
+        quality = tables.NONE if engine_set.quality is None else tables.percent(engine_set.quality)
+        flips = tables.NONE if engine_set.flip_rate is None else f"{engine_set.flip_rate:.2%}"
+        built = engine_set.engine_version if engine_set.stages[0].engine is not None else "prepared only"
+        rows.add_row(name, built, engine_set.arch or "any", engine_set.plugins, quality, flips, error or "")
+    return rows
 
 
 def _tensors(bundle: Bundle) -> Table:
     from adaptrt.cli import tables
     from adaptrt.runtime.bundle.schema import THRESHOLDS_KNOB
 
-    made = tables.table("Tensors", "<kind", "<name", "<dtype", "<shape", "<<remarks")
+    rows = tables.table("Tensors", "<kind", "<name", "<dtype", "<shape", "<<remarks")
     for kind, specs in (("input", bundle.inputs), ("output", bundle.outputs)):
         for spec in specs:
             p, remark = spec.preprocessing, ""
@@ -144,20 +144,20 @@ def _tensors(bundle: Bundle) -> Table:
                     remark += f", cut out of {p.resize} {'x'.join(map(str, p.size[::-1]))}".rstrip()
             if spec.minimum is not None:
                 remark = f"{spec.minimum} to {spec.maximum}"
-            made.add_row(kind, spec.name, spec.dtype, _shape(spec.shape), remark)
+            rows.add_row(kind, spec.name, spec.dtype, _shape(spec.shape), remark)
     for name, axis in bundle.axes.items():
         most = "no limit" if axis.longest is None else str(axis.longest)
-        made.add_row("axis", name, "", "", f"{axis.shortest} to {most}")
+        rows.add_row("axis", name, "", "", f"{axis.shortest} to {most}")
     for knob in bundle.knobs:
         remark = f"{knob.minimum:g} to {knob.maximum:g}, default {knob.default:g}"
         if knob.name == THRESHOLDS_KNOB:
             remark = "any number; default infinity: none leaves early (of the host, in no graph)"
-        made.add_row("knob", knob.name, knob.dtype, _shape(knob.shape), remark)
+        rows.add_row("knob", knob.name, knob.dtype, _shape(knob.shape), remark)
     for number, stage in enumerate(bundle.stages):
         for carry in stage.carry:
             name = f"{carry.name} <- {carry.source}"
-            made.add_row("carried", name, carry.dtype, _shape(carry.shape), f"stage {number - 1} to {number}")
-    return made
+            rows.add_row("carried", name, carry.dtype, _shape(carry.shape), f"stage {number - 1} to {number}")
+    return rows
 
 
 def _shape(shape: list[int | str] | list[int]) -> str:
@@ -167,61 +167,61 @@ def _shape(shape: list[int | str] | list[int]) -> str:
 def _files(bundle: Bundle, sizes: dict[str, int]) -> Table:
     from adaptrt.cli import tables
 
-    made = tables.table("Files", "<file", "<what", "size", "<sha256")
+    rows = tables.table("Files", "<file", "<what", "size", "<sha256")
     for number, stage in enumerate(bundle.stages):
         what = "the network" if len(bundle.stages) == 1 else f"stage {number}"
         if stage.exit is not None:
             what += f", exit {stage.exit}"
-        made.add_row(stage.file, what, tables.size(sizes[stage.file]), stage.sha256[:12])
+        rows.add_row(stage.file, what, tables.size(sizes[stage.file]), stage.sha256[:12])
         for data in stage.external_data:
-            made.add_row(data.file, "weights", tables.size(sizes[data.file]), data.sha256[:12])
+            rows.add_row(data.file, "weights", tables.size(sizes[data.file]), data.sha256[:12])
     dense = bundle.dense
     if dense.file is not None and dense.sha256 is not None:
         there = tables.size(sizes[dense.file]) if dense.file in sizes else "not there"
-        made.add_row(dense.file, "dense model, for comparison", there, dense.sha256[:12])
-    return made
+        rows.add_row(dense.file, "dense model, for comparison", there, dense.sha256[:12])
+    return rows
 
 
 def _facts(bundle: Bundle) -> Table:
     from adaptrt.cli import tables
     from adaptrt.runtime.bundle.schema import SNAPPING_SETTING
 
-    made = tables.table("Facts", "<fact", "<value")
-    made.add_row("dense MACs per sample", f"{bundle.dense.macs:,} ({tables.count(bundle.dense.macs)})")
-    made.add_row("dense parameters", f"{bundle.dense.parameters:,}")
-    made.add_row(
+    rows = tables.table("Facts", "<fact", "<value")
+    rows.add_row("dense MACs per sample", f"{bundle.dense.macs:,} ({tables.count(bundle.dense.macs)})")
+    rows.add_row("dense parameters", f"{bundle.dense.parameters:,}")
+    rows.add_row(
         f"dense {bundle.quality_metric or 'quality'}",
         tables.quality(bundle.dense.quality, bundle.quality_metric),
     )
     if bundle.task is not None:
-        made.add_row("task", bundle.task)
+        rows.add_row("task", bundle.task)
     if bundle.exit_criterion is not None:
-        made.add_row("exit criterion", bundle.exit_criterion)
+        rows.add_row("exit criterion", bundle.exit_criterion)
     kinds = [decision.kind for stage in bundle.stages for decision in stage.decisions]
     if kinds:
         gates, selections = kinds.count("learners"), kinds.count("selection")
-        made.add_row("decisions told", f"{_count(gates, 'gate')}, {_count(selections, 'token selection')}")
+        rows.add_row("decisions told", f"{_count(gates, 'gate')}, {_count(selections, 'token selection')}")
     for op, learners in bundle.ops.items():
         has_learners = op.startswith("Conditional")
-        made.add_row(f"op adaptrt::{op}", _count(learners, "learner") if has_learners else "no learners")
+        rows.add_row(f"op adaptrt::{op}", _count(learners, "learner") if has_learners else "no learners")
     if bundle.budget_table is not None:
         soft, hard = len(bundle.budget_table.soft), len(bundle.budget_table.hard)
-        made.add_row("budget table", _count(soft, "row") + f", {_count(hard, 'row')} for hard budgets" * (hard > 0))
+        rows.add_row("budget table", _count(soft, "row") + f", {_count(hard, 'row')} for hard budgets" * (hard > 0))
     for entry in bundle.files:
-        made.add_row(f"file {entry.role}", entry.file)
+        rows.add_row(f"file {entry.role}", entry.file)
     if bundle.text is not None:
-        made.add_row("texts", f"into {', '.join(bundle.text.inputs.values())}, at most {bundle.text.longest} tokens")
+        rows.add_row("texts", f"into {', '.join(bundle.text.inputs.values())}, at most {bundle.text.longest} tokens")
     if bundle.audio is not None:
         kind, rate = bundle.audio.kind.replace("_", "-"), bundle.audio.sample_rate
-        made.add_row("recordings", f"into {bundle.audio.input}, {kind} of {rate} Hz")
+        rows.add_row("recordings", f"into {bundle.audio.input}, {kind} of {rate} Hz")
     for key, value in bundle.data.items():
-        made.add_row(f"data {key}", str(value))
+        rows.add_row(f"data {key}", str(value))
     for (setting, hard), points in Counter((point.setting, point.hard) for point in bundle.curve).items():
         if setting and not setting.startswith(SNAPPING_SETTING):
-            made.add_row(f"setting {setting}", _count(points, "point") + ", for hard budgets" * hard)
+            rows.add_row(f"setting {setting}", _count(points, "point") + ", for hard budgets" * hard)
     if sampled := sum(point.setting.startswith(SNAPPING_SETTING) for point in bundle.curve):
-        made.add_row("sampled combinations", _count(sampled, "point"))
-    return made
+        rows.add_row("sampled combinations", _count(sampled, "point"))
+    return rows
 
 
 def _count(number: int, what: str) -> str:

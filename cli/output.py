@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -94,7 +95,7 @@ def check_output_file(path: Path, suffixes: Iterable[str], *, inputs: Iterable[P
         inputs: Files that are read and must not be replaced.
 
     Raises:
-        CommandError: Its folder is missing, it is a folder or an input, or ends in another suffix.
+        CommandError: Its folder is missing or takes no files, it is a folder or an input, or ends in another suffix.
     """
     expected = " or ".join(suffixes)
     if path.suffix.lower() not in suffixes:
@@ -108,3 +109,11 @@ def check_output_file(path: Path, suffixes: Iterable[str], *, inputs: Iterable[P
         )
     if path.resolve() in {source.resolve() for source in inputs}:
         raise CommandError(f"got {str(path)!r} as input and output, expected two files; choose another output")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise CommandError(
+            f"cannot write {path}: {error.strerror or type(error).__name__}, expected a folder that takes files; "
+            "choose another output"
+        ) from error

@@ -70,20 +70,22 @@ def profile(
     inputs = find_inputs(bundle, model.bundle, batch, source)
     cache = ProfileCache()
     with steps_shown() as progress:
-        found = model.profile(inputs, seconds=seconds, progress=lambda share: progress("profiling", share), cache=cache)
-    kept, _ = cache.load(found.key)
+        measured = model.profile(
+            inputs, seconds=seconds, progress=lambda share: progress("profiling", share), cache=cache
+        )
+    kept, _ = cache.load(measured.key)
     if plot is not None:
         from adaptrt.bench.reports.profile_plot import plot_profile
 
-        plot_profile(found, plot)
-    file = None if kept is None else str(cache.path(found.key))
+        plot_profile(measured, plot)
+    file = None if kept is None else str(cache.path(measured.key))
     if as_json:
-        show_json({"bundle": str(bundle), "file": file, **plain(found)})
+        show_json({"bundle": str(bundle), "file": file, **plain(measured)})
         return
-    show(profile_table(found))
+    show(profile_table(measured))
     show(
-        f"{found.key.device}; {found.key.backend}; the first calls after a pause take "
-        + ", ".join(f"{factor:.2f}" for factor in found.cold)
+        f"{measured.key.device}; {measured.key.backend}; the first calls after a pause take "
+        + ", ".join(f"{factor:.2f}" for factor in measured.cold)
         + " times as long; "
         + ("not kept" if file is None else f"kept in {file}")
     )
@@ -119,17 +121,17 @@ def find_inputs(folder: Path, bundle: Bundle, batch: int, source: Path | None) -
     }
 
 
-def profile_table(found: Profile) -> Table:
+def profile_table(profile: Profile) -> Table:
     """The profile for a terminal."""
     from adaptrt.cli import tables
 
-    count = found.key.threads
+    count = profile.key.threads
     threads = "the engine's number of threads" if count is None else f"{count} thread{'s' * (count > 1)}"
-    title = f"Batch {found.key.batch}, {threads}, measured for {found.seconds:.1f} s"
-    made = tables.table(title, "budget", "of dense MACs", "quality", "ms, median", "ms, 95%", "calls")
-    for point in found.points:
+    title = f"Batch {profile.key.batch}, {threads}, measured for {profile.seconds:.1f} s"
+    rows = tables.table(title, "budget", "of dense MACs", "quality", "ms, median", "ms, 95%", "calls")
+    for point in profile.points:
         quality = tables.NONE if point.quality is None else f"{point.quality:.4f}"
-        made.add_row(
+        rows.add_row(
             tables.percent(point.fraction),
             tables.percent(point.done),
             quality,
@@ -137,4 +139,4 @@ def profile_table(found: Profile) -> Table:
             f"{point.p95_ms:.3f}",
             str(point.runs),
         )
-    return made
+    return rows

@@ -146,37 +146,43 @@ def run(
     knobs: dict[str, KnobValue] | None = None if price is None else {"price": price}
     most = batch or MOST_SAMPLES
     prepare(model, arrays, asked, batch=most)
-    told = explain is not None and any(stage.decisions for stage in model.bundle.stages)
-    found = predict(
-        model, arrays, budget=None if knobs else asked, knobs=knobs, batch=most, decisions=told, deadline_ms=deadline
+    explained = explain is not None and any(stage.decisions for stage in model.bundle.stages)
+    predictions = predict(
+        model,
+        arrays,
+        budget=None if knobs else asked,
+        knobs=knobs,
+        batch=most,
+        decisions=explained,
+        deadline_ms=deadline,
     )
-    if found.message is not None:
-        note(f"note: {found.message}")
+    if predictions.message is not None:
+        note(f"note: {predictions.message}")
     if output is not None:
         from adaptrt.export.staging import write_file
 
-        write_file(output, found.encode())
+        write_file(output, predictions.encode())
     if explain is not None:
         from adaptrt.cli.explanation import draw_explanation
 
-        draw_explanation(model.bundle, next(iter(arrays.values()))[0], found, explain, top=top)
-    told_apart = len(given.names) == found.samples
-    names = given.names if told_apart else [""] * found.samples
+        draw_explanation(model.bundle, next(iter(arrays.values()))[0], predictions, explain, top=top)
+    told_apart = len(given.names) == predictions.samples
+    names = given.names if told_apart else [""] * predictions.samples
     if as_json:
         ran = {"name": model.backend_name, "reason": model.backend_reason, "precision": model.precision}
         show_json(
             {
-                **_describe(bundle, model.bundle, found, (given.label, names), top),
+                **_describe(bundle, model.bundle, predictions, (given.label, names), top),
                 "laid_over": laid_over,
                 "backend": ran,
             }
         )
         return
-    _show(model.bundle, found, (given.label, given.shown() if told_apart else names), top)
+    _show(model.bundle, predictions, (given.label, given.shown() if told_apart else names), top)
     from adaptrt.cli.output import show
 
     if output is not None:
-        show(f"Outputs of {found.samples} samples in {output}")
+        show(f"Outputs of {predictions.samples} samples in {output}")
     if explain is not None:
         show(f"What was decided for {names[0]} in {explain}")
 
@@ -212,23 +218,23 @@ def check_explained(inputs: Sequence[Path]) -> None:
         raise CommandError(f"got --explain with {got}, expected one image; give one PNG, JPEG or the like")
 
 
-def _exits(bundle: Bundle, found: Predictions) -> dict[str, int] | None:
+def _exits(bundle: Bundle, predictions: Predictions) -> dict[str, int] | None:
     """How many samples left at each head, by its name."""
-    if found.exit is None:
+    if predictions.exit is None:
         return None
-    exits = found.exit.tolist()
+    exits = predictions.exit.tolist()
     return {stage.exit or str(number): exits.count(number) for number, stage in enumerate(bundle.stages)}
 
 
 def _describe(
-    folder: Path, bundle: Bundle, found: Predictions, named: tuple[str, list[str]], top: int
+    folder: Path, bundle: Bundle, predictions: Predictions, named: tuple[str, list[str]], top: int
 ) -> dict[str, Any]:
     from adaptrt.cli.tables import class_name
 
     heading, names = named
-    classes = found.classes(top)
+    classes = predictions.classes(top)
     results = []
-    for index in range(found.samples):
+    for index in range(predictions.samples):
         result: dict[str, Any] = {"sample": index}
         if names[index]:
             result[heading] = names[index]
@@ -237,56 +243,56 @@ def _describe(
                 {"class": label, **({"name": name} if (name := class_name(bundle, label)) else {}), "probability": p}
                 for label, p in classes[index]
             ]
-        if found.exit is not None:
-            result["exit"] = bundle.stages[found.exit[index]].exit
-        results.append(result | {"macs_fraction": found.macs_fraction[index]})
-    budget = found.budget
+        if predictions.exit is not None:
+            result["exit"] = bundle.stages[predictions.exit[index]].exit
+        results.append(result | {"macs_fraction": predictions.macs_fraction[index]})
+    budget = predictions.budget
     return {
         "bundle": str(folder),
-        "samples": found.samples,
+        "samples": predictions.samples,
         "budget": budget and {"kind": budget.kind, "value": budget.value, "hard": budget.hard},
-        "knobs": found.knobs,
-        "reachable": found.reachable,
-        "message": found.message,
-        "macs_fraction": found.mean_macs_fraction,
-        "exits": _exits(bundle, found),
-        "latency_ms": found.latency_ms,
-        "outputs": {name: list(array.shape) for name, array in found.outputs.items()},
+        "knobs": predictions.knobs,
+        "reachable": predictions.reachable,
+        "message": predictions.message,
+        "macs_fraction": predictions.mean_macs_fraction,
+        "exits": _exits(bundle, predictions),
+        "latency_ms": predictions.latency_ms,
+        "outputs": {name: list(array.shape) for name, array in predictions.outputs.items()},
         "results": results,
     }
 
 
-def _show(bundle: Bundle, found: Predictions, named: tuple[str, list[str]], top: int) -> None:
+def _show(bundle: Bundle, predictions: Predictions, named: tuple[str, list[str]], top: int) -> None:
     from adaptrt.cli import tables
     from adaptrt.cli.output import show
 
     heading, names = named
-    classes, rows = found.classes(top), min(found.samples, _ROWS)
+    classes, rows = predictions.classes(top), min(predictions.samples, _ROWS)
     listed = 0 if classes is None else min(top, len(classes[0]) if classes else top)
     files = [f"<{heading}"] if any(names) else []
-    exits = [] if found.exit is None else ["<exit"]
-    made = tables.table("", "sample", *files, *["class", "probability"] * listed, *exits, "of dense MACs")
+    exits = [] if predictions.exit is None else ["<exit"]
+    listing = tables.table("", "sample", *files, *["class", "probability"] * listed, *exits, "of dense MACs")
     for index in range(rows):
         cells = [str(index), *([names[index]] if files else [])]
         for label, probability in classes[index] if classes is not None else ():
             cells += [tables.class_name(bundle, label) or str(label), tables.percent(probability)]
-        if found.exit is not None:
-            cells.append(str(bundle.stages[found.exit[index]].exit))
-        made.add_row(*cells, tables.percent(float(found.macs_fraction[index])))
+        if predictions.exit is not None:
+            cells.append(str(bundle.stages[predictions.exit[index]].exit))
+        listing.add_row(*cells, tables.percent(float(predictions.macs_fraction[index])))
     if rows:
-        show(made)
-    if found.samples > rows:
-        show(f"... and {found.samples - rows} more; --json lists all, --output writes all outputs")
+        show(listing)
+    if predictions.samples > rows:
+        show(f"... and {predictions.samples - rows} more; --json lists all, --output writes all outputs")
     if classes is None:
-        show(*(f"output {name}: {array.dtype} {list(array.shape)}" for name, array in found.outputs.items()))
-    budget = "" if found.budget is None else f"budget {found.budget}, "
-    changed = tables.changed_knobs(found.knobs, bundle.knobs)
+        show(*(f"output {name}: {array.dtype} {list(array.shape)}" for name, array in predictions.outputs.items()))
+    budget = "" if predictions.budget is None else f"budget {predictions.budget}, "
+    changed = tables.changed_knobs(predictions.knobs, bundle.knobs)
     knobs = tables.knob_text(changed) if changed else "all knobs at their defaults"
-    share = tables.percent(found.mean_macs_fraction)
-    samples = f"{found.samples} {'sample' if found.samples == 1 else 'samples'}"
+    share = tables.percent(predictions.mean_macs_fraction)
+    samples = f"{predictions.samples} {'sample' if predictions.samples == 1 else 'samples'}"
     show(
         f"{budget}{knobs}: {share} of the dense MACs on average over {samples}, "
-        f"{found.latency_ms:.2f} ms in {found.calls} {'call' if found.calls == 1 else 'calls'}"
+        f"{predictions.latency_ms:.2f} ms in {predictions.calls} {'call' if predictions.calls == 1 else 'calls'}"
     )
-    if (taken := _exits(bundle, found)) is not None:
+    if (taken := _exits(bundle, predictions)) is not None:
         show("left at " + ", ".join(f"{name}: {count}" for name, count in taken.items()))

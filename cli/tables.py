@@ -35,7 +35,7 @@ _KNOBS = {
 
 def table(title: str, *columns: str) -> Table:
     """An empty table; a column whose heading starts with ``<`` is aligned left, with ``<<`` it may wrap as well."""
-    made = Table(
+    empty = Table(
         title=title,
         title_justify="left",
         title_style="bold",
@@ -45,8 +45,8 @@ def table(title: str, *columns: str) -> Table:
     )
     for heading in columns:
         left, wraps = heading.startswith("<"), heading.startswith("<<")
-        made.add_column(heading.lstrip("<"), justify="left" if left else "right", no_wrap=not wraps)
-    return made
+        empty.add_column(heading.lstrip("<"), justify="left" if left else "right", no_wrap=not wraps)
+    return empty
 
 
 def class_name(bundle: Bundle, label: int) -> str | None:
@@ -98,20 +98,20 @@ def _numbers(value: KnobValue) -> str:
 
 
 def _all_are(value: KnobValue, number: float) -> bool:
-    return all(own == number for own in (value if isinstance(value, list) else [value]))
+    return all(entry == number for entry in (value if isinstance(value, list) else [value]))
 
 
 def backend_table(report: BackendReport) -> Table:
     """Torch against an engine, a row per golden run."""
     compared = "samples away from ties" if report.exact else "samples away from ties, for information"
-    made = table(f"{report.backend} beside torch", "<<knobs", "samples", compared, "max difference", "agreement")
+    rows = table(f"{report.backend} beside torch", "<<knobs", "samples", compared, "max difference", "agreement")
     for row in report.rows:
         knobs: dict[str, KnobValue] = {n: v[0] if len(v) == 1 else v for n, v in row.knobs.items()}
         shown = {name: value for name, value in knobs.items() if not _below_zero(value)}
         difference = f"{row.difference:.1e}" if row.clear else NONE
         text = knob_text(shown) if shown else "everything runs"
-        made.add_row(text, str(row.samples), str(row.clear), difference, percent(row.agreeing))
-    return made
+        rows.add_row(text, str(row.samples), str(row.clear), difference, percent(row.agreeing))
+    return rows
 
 
 def parity_table(rows: Sequence[ParityRow]) -> Table:
@@ -121,7 +121,7 @@ def parity_table(rows: Sequence[ParityRow]) -> Table:
     """
     confidences = any(row.max_confidence_error for row in rows)
     several = any(row.knobs.keys() - {"price"} for row in rows)
-    made = table(
+    differences = table(
         "Parity with torch",
         *("<<knobs" if several else "price", "batch", "samples", "decisions", "flips", "ties", "max logit error"),
         *(["max confidence error"] if confidences else []),
@@ -133,14 +133,14 @@ def parity_table(rows: Sequence[ParityRow]) -> Table:
             for name, value in row.knobs.items()
             if not _below_zero(value) and any(other.knobs.get(name) != value for other in rows)
         }
-        made.add_row(
+        differences.add_row(
             (knob_text(shown) if shown else "everything runs") if several else f"{row.price:.4f}",
             *(str(row.batch), str(row.samples), str(row.decisions), str(row.flips), str(row.ties)),
             f"{row.max_output_error:.1e}",
             *([f"{row.max_confidence_error:.1e}"] if confidences else []),
             *(f"{row.max_macs_error:.1e}", percent(row.agreeing)),
         )
-    return made
+    return differences
 
 
 def _below_zero(value: KnobValue) -> bool:
@@ -162,20 +162,22 @@ def curve_table(
     """
     if any(point.setting or point.hard for point in curve):
         marked = [point for point in curve if point.frontier] if frontier_only else curve
-        made = _settings_table(marked, metric, dense_macs)
+        points = _settings_table(marked, metric, dense_macs)
         if len(marked) < len(curve):
-            made.caption = f"{made.caption}; adaptrt inspect lists all {len(curve)} points"
-        return made
+            points.caption = f"{points.caption}; adaptrt inspect lists all {len(curve)} points"
+        return points
     knobs = list(dict.fromkeys(name for point in curve for name in point.knobs))
-    made = table("Curve, measured on held-out data", *knobs, "of dense MACs", "MACs", metric or "quality", "<frontier")
+    points = table(
+        "Curve, measured on held-out data", *knobs, "of dense MACs", "MACs", metric or "quality", "<frontier"
+    )
     for point in sorted(curve, key=lambda point: point.macs_fraction):
-        made.add_row(*(_cell(point.knobs.get(name)) for name in knobs), *_measured(point, metric, dense_macs))
-    made.caption, made.caption_justify = FRONTIER_CAPTION, "left"
-    return made
+        points.add_row(*(_cell(point.knobs.get(name)) for name in knobs), *_measured(point, metric, dense_macs))
+    points.caption, points.caption_justify = FRONTIER_CAPTION, "left"
+    return points
 
 
 def _settings_table(curve: Sequence[CurvePoint], metric: str | None, dense_macs: int) -> Table:
-    made = table(
+    chains = table(
         "Curve, measured on held-out data",
         *("<setting", "<budgets", "of dense MACs", "MACs", metric or "quality", "<frontier", "<<knobs"),
     )
@@ -183,14 +185,14 @@ def _settings_table(curve: Sequence[CurvePoint], metric: str | None, dense_macs:
     ordered = sorted(curve, key=lambda point: (order.index(_group(point)), point.macs_fraction))
     for (hard, _), points in groupby(ordered, key=_group):
         for point in points:
-            made.add_row(
+            chains.add_row(
                 *(point.setting or NONE, "hard" if hard else "soft"),
                 *_measured(point, metric, dense_macs),
                 knob_text(point.knobs),
             )
-        made.add_section()
-    made.caption, made.caption_justify = f"{FRONTIER_CAPTION}; hard: the same work for every input", "left"
-    return made
+        chains.add_section()
+    chains.caption, chains.caption_justify = f"{FRONTIER_CAPTION}; hard: the same work for every input", "left"
+    return chains
 
 
 def _group(point: CurvePoint) -> tuple[bool, str]:
@@ -215,11 +217,11 @@ def _measured(point: CurvePoint, metric: str | None, dense_macs: int) -> list[st
 
 def engines_table(report: BuildReport) -> Table:
     """What was built: a file per stage."""
-    made = report.engines
-    version = f" {made.engine_version}" if made.engine_version else ""
-    arch = f", sm_{made.arch.replace(' ', ' sm_')}" if made.arch else ""
-    shown = table(f"{made.target}{version}, {made.precision}{arch}", "<stage", "<prepared", "<engine", "size")
-    for number, stage in enumerate(made.stages):
+    engines = report.engines
+    version = f" {engines.engine_version}" if engines.engine_version else ""
+    arch = f", sm_{engines.arch.replace(' ', ' sm_')}" if engines.arch else ""
+    shown = table(f"{engines.target}{version}, {engines.precision}{arch}", "<stage", "<prepared", "<engine", "size")
+    for number, stage in enumerate(engines.stages):
         file = stage.engine or stage.prepared
         bytes_there = (report.folder / file.file).stat().st_size
         shown.add_row(str(number), stage.prepared.file, stage.engine.file if stage.engine else NONE, size(bytes_there))
@@ -228,16 +230,18 @@ def engines_table(report: BuildReport) -> Table:
 
 def engines_quality(report: BuildReport) -> str:
     """How far what was built is from the bundle on its golden inputs."""
-    made = report.engines
-    told = f"golden predictions: {percent(made.quality)} as in torch, the bundle {percent(made.reference_quality)}"
-    if made.flip_rate is not None:
-        told += f"; decisions otherwise: {made.flip_rate:.3%}"
-    if made.largest_difference is not None:
-        told += f"; logits differ by up to {made.largest_difference:.2g}"
+    engines = report.engines
+    text = (
+        f"golden predictions: {percent(engines.quality)} as in torch, the bundle {percent(engines.reference_quality)}"
+    )
+    if engines.flip_rate is not None:
+        text += f"; decisions otherwise: {engines.flip_rate:.3%}"
+    if engines.largest_difference is not None:
+        text += f"; logits differ by up to {engines.largest_difference:.2g}"
     if report.verified is not None:
         from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
         from adaptrt.runtime.bundle.target_table import TARGETS
 
-        engine, portable = BACKENDS[TARGETS[made.target].backend].title, BACKENDS[DEFAULT_BACKEND].title
-        told += f"; {engine}'s from {portable}'s by {report.verified:.1e} away from ties"
-    return told
+        engine, portable = BACKENDS[TARGETS[engines.target].backend].title, BACKENDS[DEFAULT_BACKEND].title
+        text += f"; {engine}'s from {portable}'s by {report.verified:.1e} away from ties"
+    return text

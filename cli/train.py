@@ -137,12 +137,12 @@ def evaluation_table(evaluation: dict[str, Any]) -> Table:
     """What the saved model reaches at every price, and the dense model."""
     from adaptrt.cli import tables
 
-    made = tables.table("Saved model", "price", "of dense MACs", "calibration accuracy", "test accuracy")
+    points = tables.table("Saved model", "price", "of dense MACs", "calibration accuracy", "test accuracy")
     named = [(f"{row['price']:.2f}" if "price" in row else "none", row) for row in evaluation["adaptive"]]
     for name, row in [*named, ("dense", evaluation["dense"])]:
-        made.add_row(
+        points.add_row(
             name,
             tables.percent(row["test"].get("macs_fraction", 1.0)),
             *(tables.quality(row[part]["accuracy"], "accuracy") for part in ("calibration", "test")),
         )
-    return made
+    return points

@@ -85,7 +85,7 @@ class EpochHistory:
 
     def phases(self) -> list[dict[str, Any]]:
         """Every phase with its seconds, and the loss and training accuracy of its epochs."""
-        found = []
+        phases = []
         for name in dict.fromkeys(phase for phase, _ in self._epochs):
             epochs = [self._epochs[key] for key in sorted(self._epochs) if key[0] == name]
             entry: dict[str, Any] = {
@@ -96,8 +96,8 @@ class EpochHistory:
             }
             if epochs[-1].accuracy is not None:
                 entry["accuracy"] = [epoch.accuracy for epoch in epochs]
-            found.append(entry)
-        return found
+            phases.append(entry)
+        return phases
 
 
 def _decode(line: bytes) -> Epoch | None:
@@ -157,5 +157,5 @@ def _measure(model: StagedNetwork, split: Split, price: float | None) -> dict[st
 def encode_log(log: dict[str, Any]) -> bytes:
     """Indented JSON, with lists of plain values on one line each; a loss that is not finite is null."""
     text = json.dumps(plain(log), indent=2, allow_nan=False)
-    flat = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
+    flat = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda match: "[" + " ".join(match[1].split()) + "]", text)
     return (flat + "\n").encode()

@@ -133,41 +133,41 @@ def view(model: AdaptiveModel, watched: Watched) -> Table:
     from adaptrt.cli import tables
 
     known, latest = watched.describe(), watched.latest
-    made = tables.table("", "<", "<<")
-    made.show_header = False
-    made.add_row("budget", known["budget"])
-    made.add_row("batch", f"{watched.batch} sample{'s' * (watched.batch > 1)} a call")
+    rows = tables.table("", "<", "<<")
+    rows.show_header = False
+    rows.add_row("budget", known["budget"])
+    rows.add_row("batch", f"{watched.batch} sample{'s' * (watched.batch > 1)} a call")
     if latest is None:
-        return made
-    made.add_row("latency", f"{known['latency_ms']:.3f} ms; median {known['median_ms']:.3f}, 95% {known['p95_ms']:.3f}")
+        return rows
+    rows.add_row("latency", f"{known['latency_ms']:.3f} ms; median {known['median_ms']:.3f}, 95% {known['p95_ms']:.3f}")
     kind = BUDGET_KINDS[watched.budget.kind]
     highest = watched.budget.value * kind.factor * 1.5 if kind.meter is TIME else max(watched.milliseconds)
-    made.add_row("", sparkline(list(watched.milliseconds)[-_WIDTH:], highest))
-    made.add_row("of dense MACs", tables.percent(known["macs_fraction"]))
-    made.add_row("", sparkline(list(watched.fractions)[-_WIDTH:], 1.1))
+    rows.add_row("", sparkline(list(watched.milliseconds)[-_WIDTH:], highest))
+    rows.add_row("of dense MACs", tables.percent(known["macs_fraction"]))
+    rows.add_row("", sparkline(list(watched.fractions)[-_WIDTH:], 1.1))
     if latest.budget is not None:
         quality = model.operating_point(Budget.fraction(known["macs_fraction"])).quality
-        made.add_row("quality expected", tables.NONE if quality is None else f"{quality:.4f}")
+        rows.add_row("quality expected", tables.NONE if quality is None else f"{quality:.4f}")
     if known["met"] is not None:
-        made.add_row("target met", f"{known['met']:.1%} of {known['calls']} calls")
+        rows.add_row("target met", f"{known['met']:.1%} of {known['calls']} calls")
     if latest.energy_mj is not None:
-        made.add_row("energy", f"{latest.energy_mj:.2f} mJ")
+        rows.add_row("energy", f"{latest.energy_mj:.2f} mJ")
     reading = latest.telemetry
     if reading is not None:
         if reading.total_power_w is not None:
-            made.add_row("power", f"{reading.total_power_w:.2f} W")
+            rows.add_row("power", f"{reading.total_power_w:.2f} W")
         hottest = sorted(reading.temperature_c.items(), key=lambda item: -item[1])[:_SENSORS]
         if hottest:
-            made.add_row("temperature", ", ".join(f"{zone} {degrees:.1f} °C" for zone, degrees in hottest))
+            rows.add_row("temperature", ", ".join(f"{zone} {degrees:.1f} °C" for zone, degrees in hottest))
         clocks = list(reading.clock_hz.items())[:_SENSORS]
         if clocks:
-            made.add_row("clocks", ", ".join(f"{name} {hertz / 1e9:.2f} GHz" for name, hertz in clocks))
+            rows.add_row("clocks", ", ".join(f"{name} {hertz / 1e9:.2f} GHz" for name, hertz in clocks))
         if reading.power_mode is not None:
-            made.add_row("power mode", reading.power_mode.name or str(reading.power_mode.number))
+            rows.add_row("power mode", reading.power_mode.name or str(reading.power_mode.number))
     if latest.message is not None:
-        made.add_row("note", latest.message)
-    made.add_row("", "Ctrl-C ends it")
-    return made
+        rows.add_row("note", latest.message)
+    rows.add_row("", "Ctrl-C ends it")
+    return rows
 
 
 def sparkline(values: list[float], highest: float) -> str:

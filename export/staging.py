@@ -54,17 +54,17 @@ def check_replaceable(output: Path) -> None:
             if output.exists():
                 raise ExportError(f"{output} is a file, expected a folder or nothing; choose another output")
             return
-        found = list(output.iterdir())
+        files = list(output.iterdir())
     except OSError as error:
         raise _unwritable(output, error) from error
-    if found and not (output / BUNDLE_FILE).is_file():
+    if files and not (output / BUNDLE_FILE).is_file():
         raise ExportError(
             f"{output} is a folder with other content and no {BUNDLE_FILE}, expected a bundle, an empty folder "
             "or none; choose another output"
         )
-    listed = _preprocessing_files(output) if found else set()
+    listed = _preprocessing_files(output) if files else set()
     foreign = sorted(
-        path.name for path in found if path.name not in listed and not any(path.match(pattern) for pattern in _OURS)
+        path.name for path in files if path.name not in listed and not any(path.match(pattern) for pattern in _OURS)
     )
     if foreign:
         raise ExportError(

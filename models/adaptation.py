@@ -55,7 +55,7 @@ def adapt(
             norm.load_state_dict(dense.norm.state_dict())
         if acm is None and routed is None:
             return adaptive
-        inputs = [found.ffn for found in layer_inputs(dense, calibration)]
+        inputs = [reaching.ffn for reaching in layer_inputs(dense, calibration)]
         for block, source, x in zip(adaptive.blocks, dense.blocks, inputs, strict=True):
             assert isinstance(block, Block) and isinstance(source, Block)
             if isinstance(block.ffn, AdaptiveFFN) and isinstance(source.ffn, DenseFFN):
@@ -95,7 +95,7 @@ class BlockInputs(NamedTuple):
 @torch.no_grad()
 def layer_inputs(model: Network, inputs: dict[str, Tensor]) -> list[BlockInputs]:
     """Run a dense model on a batch of inputs and keep what reaches each block's layers."""
-    tokens, found = model.embed_inputs(inputs), []
+    tokens, reaching_blocks = model.embed_inputs(inputs), []
     for block in model.blocks:
         assert isinstance(block, Block) and isinstance(block.projections, DenseProjections)
         p, x = block.projections, tokens.x
@@ -112,8 +112,8 @@ def layer_inputs(model: Network, inputs: dict[str, Tensor]) -> list[BlockInputs]
         if tokens.valid is not None:
             real = tokens.valid.reshape(-1)
             reaching = BlockInputs(*(part[real] for part in reaching))
-        found.append(reaching)
-    return found
+        reaching_blocks.append(reaching)
+    return reaching_blocks
 
 
 def _split_linear(source: torch.nn.Linear, learners: ConditionalLinear) -> None:

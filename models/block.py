@@ -145,8 +145,8 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tokens, prices: Prices) -> tuple[Tokens, list[Decision | Selection]]:
         """Run the block on ``[B * K, D]``; the decisions in the order in which they were made."""
-        tokens, attention, made = self.attention_half(tokens, prices)
-        decisions: list[Decision | Selection] = [*made]
+        tokens, attention, attention_decisions = self.attention_half(tokens, prices)
+        decisions: list[Decision | Selection] = [*attention_decisions]
         if self.selector is not None:
             keep = None if prices.keep is None else prices.keep[self.selection : self.selection + 1]
             token_price = torch.zeros(1) if prices.token_price is None else prices.token_price
@@ -155,7 +155,7 @@ class Block(nn.Module):
         x = tokens.x
         normed = x if self.post_norm else self.norm2(x)
         if isinstance(self.ffn, AdaptiveFFN):
-            number = self.gate_offset + len(made)
+            number = self.gate_offset + len(attention_decisions)
             capacity = None if prices.capacity is None else prices.capacity[number : number + 1]
             price = prices.others.get(self.ffn.own_price) if self.ffn.own_price else prices.price
             y, decision = self.ffn(normed, required(price), tokens, capacity)

@@ -160,8 +160,8 @@ class Network(StagedNetwork):
 
     def exit_modules(self) -> list[nn.Module]:
         """Early heads with their norms, and the last head's learned certainty."""
-        found: list[nn.Module] = [*self.exit_heads, *self.exit_norms]
-        return found if self.head.certainty is None else [*found, self.head.certainty]
+        modules: list[nn.Module] = [*self.exit_heads, *self.exit_norms]
+        return modules if self.head.certainty is None else [*modules, self.head.certainty]
 
     def stage_blocks(self, stage: int) -> range:
         """Numbers of a stage's blocks."""
@@ -169,17 +169,17 @@ class Network(StagedNetwork):
         return range(ends[stage], ends[stage + 1])
 
     def _stage_modules(self, stage: int) -> list[Block]:
-        found = [self.blocks[number] for number in self.stage_blocks(stage)]
-        assert all(isinstance(block, Block) for block in found)
-        return found  # type: ignore[return-value]
+        modules = [self.blocks[number] for number in self.stage_blocks(stage)]
+        assert all(isinstance(block, Block) for block in modules)
+        return modules  # type: ignore[return-value]
 
     def gates(self) -> list[PriceGate | ArgmaxGate]:
         """Every gate, in the order of the decisions in ``NetworkOutput``."""
-        found: list[PriceGate | ArgmaxGate] = []
+        gates: list[PriceGate | ArgmaxGate] = []
         for block in self.blocks:
             assert isinstance(block, Block)
-            found += block.gates()
-        return found
+            gates += block.gates()
+        return gates
 
     def price_limits(self) -> tuple[float, float]:
         """Prices at which everything runs, and at which as little as may be does.
@@ -299,9 +299,9 @@ class Network(StagedNetwork):
         decisions: list[Decision | Selection] = []
         for block in self._stage_modules(stage):
             before = tokens
-            tokens, made = block(tokens, prices)
-            block.count(work, before, tokens, made)
-            decisions += made
+            tokens, block_decisions = block(tokens, prices)
+            block.count(work, before, tokens, block_decisions)
+            decisions += block_decisions
         last = stage == len(self.stage_names) - 1
         head: Any = self.head if last else self.exit_heads[stage]
         norm = self.norm if last else self.exit_norms[stage]
@@ -326,12 +326,12 @@ class Network(StagedNetwork):
     def run(self, inputs: dict[str, Tensor], knobs: dict[str, Tensor]) -> NetworkOutput:
         """Run all stages on all samples, nobody leaving."""
         stages = self.run_stages(inputs, knobs)
-        made = [decision for stage in stages for decision in stage.decisions]
+        decisions = [decision for stage in stages for decision in stage.decisions]
         return NetworkOutput(
             stages[-1].outputs,
             stages[-1].macs_fraction,
-            [decision for decision in made if isinstance(decision, Decision)],
-            [decision for decision in made if isinstance(decision, Selection)],
+            [decision for decision in decisions if isinstance(decision, Decision)],
+            [decision for decision in decisions if isinstance(decision, Selection)],
             stages,
         )
 
@@ -375,9 +375,9 @@ class Network(StagedNetwork):
             ValueError: The families do not fit.
         """
         network = Network(self.adapter, families, self.task)
-        own = network.state_dict()
-        own.update({name: value for name, value in self.state_dict().items() if name in own})
-        network.load_state_dict(own)
+        weights = network.state_dict()
+        weights.update({name: value for name, value in self.state_dict().items() if name in weights})
+        network.load_state_dict(weights)
         return network.train(self.training)
 
     def unsplit(self) -> Network:

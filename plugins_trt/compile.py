@@ -74,7 +74,7 @@ def variants(
             raise KernelError(f"got {kind} {', '.join(unknown) or 'none'}, expected some of {', '.join(known)}")
     if not architectures:
         raise KernelError(f"got no architecture, expected some of {', '.join(map(str, ARCHITECTURES))}")
-    found = []
+    variants = []
     for arch in dict.fromkeys(architectures):
         family_of(arch)
         for op in ops:
@@ -87,8 +87,8 @@ def variants(
                     for choice in record.configurations(arch, dtype, weights, aligned=aligned):
                         job = Job(op, arch, dtype, weights, aligned, dict(choice.blocks), choice.warps, choice.stages)
                         base = f"aligned{ALIGNMENT}" if aligned else "any"
-                        found.append(Variant(job, f"{base}-{choice.name}" if choice.at_least else base, choice))
-    return found
+                        variants.append(Variant(job, f"{base}-{choice.name}" if choice.at_least else base, choice))
+    return variants
 
 
 def compile_kernels(
@@ -154,10 +154,10 @@ def _compile_all(
             stale.unlink()
     answers = {stem: answer for stem, answer in ((v.stem, _cached(files[id(v)])) for v in wanted) if answer}
     left = deque(variant for variant in wanted if variant.stem not in answers)
-    told = threading.Lock()
+    printing = threading.Lock()
 
     def tell() -> None:
-        with told:
+        with printing:
             if on_done is not None:
                 on_done(len(answers), len(wanted))
 
@@ -207,13 +207,13 @@ def _worker() -> Iterator[Callable[[Job], Answer]]:
             env=environment,
         )
         assert process.stdin is not None and process.stdout is not None
-        asked, told = process.stdin, process.stdout
+        requests, answers = process.stdin, process.stdout
 
         def ask(job: Job) -> Answer:
             with contextlib.suppress(BrokenPipeError):
-                asked.write(json.dumps(asdict(job)) + "\n")
-                asked.flush()
-            line = told.readline()
+                requests.write(json.dumps(asdict(job)) + "\n")
+                requests.flush()
+            line = answers.readline()
             if not line:
                 log.seek(0)
                 said = log.read().decode(errors="replace").strip().splitlines()
@@ -227,8 +227,8 @@ def _worker() -> Iterator[Callable[[Job], Answer]]:
             process.kill()
             process.wait()
             with contextlib.suppress(BrokenPipeError):  # what it was not there to read
-                asked.close()
-            told.close()
+                requests.close()
+            answers.close()
 
 
 def _prefix(made_by: str) -> str:

@@ -223,9 +223,9 @@ def sizes_of(
     for name, axes, shape in tensors:
         if len(shape) != len(axes):
             raise KernelError(f"{op}: {name} has shape {list(shape)}, expected [{', '.join(axes)}]")
-    found = [(name, axis, size) for name, axes, shape in tensors for axis, size in zip(axes, shape, strict=True)]
+    sized_axes = [(name, axis, size) for name, axes, shape in tensors for axis, size in zip(axes, shape, strict=True)]
     # An axis such as "N*h" holds two; both are known from other tensors once these are read.
-    for name, axis, size in sorted(found, key=lambda entry: "*" in entry[1]):
+    for name, axis, size in sorted(sized_axes, key=lambda entry: "*" in entry[1]):
         wanted = axes_sizes((axis,), sizes)[0] if "*" in axis else sizes.setdefault(axis, size)
         if wanted != size:
             raise KernelError(f"{op}: axis {axis} of {name} is {size}, expected {wanted} as in other tensors")
@@ -281,14 +281,14 @@ def kernel_records(records: Mapping[str, OpRecord]) -> dict[str, KernelRecord]:
     Raises:
         KernelError: Two ops have different parts of one name, or a part's kernel has no layout.
     """
-    found: dict[str, KernelRecord] = {}
+    kernels: dict[str, KernelRecord] = {}
     for part in (part for record in records.values() for part in record.parts):
         if part.kernel not in LAYOUTS:
             raise KernelError(f"got kernel {part.kernel} of {part.name}, expected one of {', '.join(LAYOUTS)}; add it")
         kernel = KernelRecord(part, LAYOUTS[part.kernel])
-        if found.setdefault(part.name, kernel) != kernel:
+        if kernels.setdefault(part.name, kernel) != kernel:
             raise KernelError(f"got two different parts {part.name}, expected equal ones; give one another name")
-    return found
+    return kernels
 
 
 KERNEL_RECORDS: dict[str, KernelRecord] = kernel_records(RECORDS)

@@ -237,10 +237,10 @@ def _read_image(folder: Path, image: ImageFile) -> bytes:
         raise KernelError(
             f"cannot read {path} ({error.strerror}), which the manifest names; make kernels again"
         ) from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != image.sha256:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != image.sha256:
         raise KernelError(
-            f"{path} has SHA-256 {found}, expected {image.sha256[:64]} of the manifest; make kernels again"
+            f"{path} has SHA-256 {digest}, expected {image.sha256[:64]} of the manifest; make kernels again"
         )
     return content
 

@@ -117,12 +117,12 @@ class _Plugin:
         """Dtypes and shapes of the outputs; TensorRT gives attributes by name here, and by place elsewhere."""
         sizes = self._sizes(inputs, [attributes[attribute.name] for attribute in self._attributes])
         values = self._values(inputs)
-        found = []
+        outputs = []
         for output in self._outputs:
             shape = tuple(_product([sizes[name] for name in axis.split("*")]) for axis in output.axes)
             dtype = values if output.dtype == VALUES else self._trt.DataType.INT32
-            found.append(self._plugin.from_shape_expr(shape, dtype))
-        return found[0] if len(found) == 1 else tuple(found)
+            outputs.append(self._plugin.from_shape_expr(shape, dtype))
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def tune(self, *given: Any) -> list[Any]:
         """The one combination of types that the network's own types allow, and a tactic for each kernel."""
@@ -177,7 +177,7 @@ class _Plugin:
         fixed: dict[str, int] = {}
         for argument, desc in zip(self._inputs, inputs, strict=True):
             fixed |= {axis: size for axis, size in zip(argument.axes, desc.shape, strict=True) if size >= 0}
-        found = [
+        suitable = [
             kernel
             for kernel in self._manifest.kernels
             if (kernel.op, kernel.arch) == (self._op, self._arch)
@@ -185,12 +185,12 @@ class _Plugin:
             and kernel.dtype in {dtype, "int32"}
             and all(name in fixed and fixed[name] % of == 0 for name, of in kernel.requires.items())
         ]
-        if not found:
+        if not suitable:
             raise KernelError(
                 f"got no kernel of {self._op} for {self._arch} in {dtype} at sizes {fixed}, expected one in "
                 f'{self._manifest.folder}; make kernels ARCH="{self._arch}"'
             )
-        return found
+        return suitable
 
     def _sizes(self, inputs: Sequence[Any], attributes: Sequence[Any]) -> dict[str, Any]:
         """Every size by name: numbers from attributes, expressions from the inputs' shapes."""
@@ -213,8 +213,8 @@ def _product(factors: Sequence[Any]) -> Any:
     expressions = [factor for factor in factors if not isinstance(factor, int)]
     if not expressions:
         return number
-    found = functools.reduce(operator.mul, expressions)
-    return found if number == 1 else found * number
+    product = functools.reduce(operator.mul, expressions)
+    return product if number == 1 else product * number
 
 
 def _kind(attribute: PartAttribute) -> Any:

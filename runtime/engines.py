@@ -142,15 +142,15 @@ class Engines:
             return [{name: array.copy() for name, array in stage.items()} for stage in stages]
         try:
             if self._alone is None:
-                found = self.stages.run_all(feeds, sizes[self.batch or ""])
+                outputs_by_stage = self.stages.run_all(feeds, sizes[self.batch or ""])
             else:
-                found = [self._alone.run(feeds)]
-            for outputs in found:
+                outputs_by_stage = [self._alone.run(feeds)]
+            for outputs in outputs_by_stage:
                 self._outputs.check(outputs, sizes)
         except OutputError:
             self._recover()
             raise
-        return found
+        return outputs_by_stage
 
     def deadline(
         self, entry: float, milliseconds: float, feeds: Mapping[str, Array], sizes: Mapping[str, int]

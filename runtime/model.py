@@ -200,7 +200,7 @@ class AdaptiveModel:
         ticket = None
         if plan.physical and plan.budget is not None and 0 not in sizes.values():
             run = partial(_run_at, self, inputs)
-            ticket = self._device.begin(plan.budget, self._samples(sizes), run, own=budget is not None)
+            ticket = self._device.begin(plan.budget, self._samples(sizes), run, for_call=budget is not None)
             plan = ticket.plan
         recorder = DecisionRecorder.of(self._bundle, sizes, self._batch or "") if decisions else None
         feeds.update(plan.feeds)

@@ -33,7 +33,7 @@ class _Step:
         backend: that executes it.
         file: its name, for messages.
         given: the bundle's inputs and knobs that it takes.
-        told: its outputs of the bundle, and its confidence if another stage follows.
+        results: its outputs of the bundle, and its confidence if another stage follows.
         fetched: these and what the next stage takes.
         handed: what is wanted of it where nobody can leave.
         decisions: those that are told on request.
@@ -47,7 +47,7 @@ class _Step:
     backend: Backend
     file: str
     given: tuple[str, ...]
-    told: tuple[str, ...]
+    results: tuple[str, ...]
     fetched: tuple[str, ...]
     handed: tuple[str, ...]
     decisions: tuple[DecisionSpec, ...]
@@ -77,16 +77,16 @@ class StageSequence:
         steps = []
         for number, (stage, backend) in enumerate(zip(bundle.stages, backends, strict=True)):
             after = bundle.stages[number + 1].carry if number + 1 < len(backends) else []
-            told = [*self._outputs, *([CONFIDENCE_OUTPUT] if after else [])]
+            results = [*self._outputs, *([CONFIDENCE_OUTPUT] if after else [])]
             handed = [carry.source for carry in after if carry.source not in inputs]
             taken = {name for later in backends[number + 1 :] for name in later.inputs}
             step = _Step(
                 backend=backend,
                 file=stage.file,
                 given=tuple(name for name in names if name in backend.inputs),
-                told=tuple(told),
-                fetched=tuple(dict.fromkeys([*told, *handed])),
-                handed=tuple(dict.fromkeys(handed or told)),
+                results=tuple(results),
+                fetched=tuple(dict.fromkeys([*results, *handed])),
+                handed=tuple(dict.fromkeys(handed or results)),
                 decisions=tuple(stage.decisions),
                 disclosed=tuple(name for decision in stage.decisions for name in decision.outputs.values()),
                 carried=tuple(carry for carry in after if carry.source not in inputs),
@@ -125,9 +125,9 @@ class StageSequence:
             BackendError: an engine failed, or gave something that is not as the bundle says.
         """
         if samples == 1 and recorder is None and deadline is None and self._single is not None:
-            found = self._single.run(arrays, thresholds)
-            if found is not None:
-                return found
+            single = self._single.run(arrays, thresholds)
+            if single is not None:
+                return single
         given = {name: self._to_value(array) for name, array in arrays.items()}
         passed = {name: given[name] for name in self._passed}
         feeds: dict[str, Value] = {}
@@ -176,13 +176,13 @@ class StageSequence:
         """
         given = {name: self._to_value(array) for name, array in arrays.items()}
         carried: dict[str, Value] = {}
-        found = []
+        stages = []
         for step in self._steps:
             feeds = {**carried, **{name: given[name] for name in step.given}}
             got = dict(zip(step.fetched, step.backend.run_values(feeds, step.fetched), strict=True))
-            found.append({name: _array(step, got, name, samples) for name in step.told})
+            stages.append({name: _array(step, got, name, samples) for name in step.results})
             carried = self._handed_on(step, got, given)
-        return found
+        return stages
 
     def _part(self, step: _Step, got: Mapping[str, Value], there: int) -> dict[str, Array]:
         """The bundle's outputs at this stage, for all samples that reached it."""

@@ -63,12 +63,12 @@ class SoftBudgetCheck:
             differences = done - np.float32(expected)
             excess, squares = float(differences.sum()), float(np.dot(differences, differences))
         with self._lock:
-            found = self._excesses.get(int(expected * _KINDS))
-            if found is None:
-                found = self._excesses[int(expected * _KINDS)] = _Excess()
+            excesses = self._excesses.get(int(expected * _KINDS))
+            if excesses is None:
+                excesses = self._excesses[int(expected * _KINDS)] = _Excess()
             if math.isfinite(squares):  # a call whose work is no number would be in every mean from now on
-                found.add(count, excess, squares, count * expected)
-            return found.text
+                excesses.add(count, excess, squares, count * expected)
+            return excesses.text
 
 
 class _Excess:

@@ -97,13 +97,13 @@ def measure_on_machine(
     with Contention(core) as other:
         for rival, budget in ways.items():
             model.budget = budget
-            own: dict[str, list[float]] = {"milliseconds": [], "macs_fraction": [], "contended": []}
+            series: dict[str, list[float]] = {"milliseconds": [], "macs_fraction": [], "contended": []}
             for index, contended in enumerate(PHASES):
                 other.switch(contended)
                 times, shares = _run(model, inputs, seconds)
-                own["milliseconds"] += times
-                own["macs_fraction"] += shares
-                own["contended"] += [float(contended)] * len(times)
+                series["milliseconds"] += times
+                series["macs_fraction"] += shares
+                series["contended"] += [float(contended)] * len(times)
                 counted = np.array(times[FORGIVEN:])
                 phases.append(
                     Phase(
@@ -118,7 +118,7 @@ def measure_on_machine(
                     )
                 )
                 progress(rival, (index + 1) / len(PHASES))
-            calls[rival] = own
+            calls[rival] = series
     return MachineRun(model.bundle.name, target, threads, LIMIT, phases, calls)
 
 
@@ -129,15 +129,15 @@ def controller_cost(seed: int = 0) -> float:
     points = [ProfilePoint(share, share, 0.9, 1 + 9 * share, 11.0, 60) for share in np.linspace(0.3, 1.0, 9).tolist()]
     budgets.use(Profile(DeviceKey("", "", "", None, 1, 1, 1, None), points, 0.05, [1.0, 1.0, 1.0], 1.0))
     budget, scatter = Budget.latency(7.0), np.exp(generator.normal(0, 0.04, 200)).tolist()
-    found, now = [], 0.0
+    microseconds, now = [], 0.0
     for _ in range(21):
         begun = perf_counter()
         for factor in scatter:
-            ticket = budgets.begin(budget, 1, now, own=False, profiler=_unasked)
+            ticket = budgets.begin(budget, 1, now, for_call=False, profiler=_unasked)
             now += 0.01
             budgets.end(ticket, ticket.plan.point.macs_fraction, ticket.expected * factor, now)
-        found.append((perf_counter() - begun) / len(scatter) * 1e6)
-    return float(np.median(found[1:]))
+        microseconds.append((perf_counter() - begun) / len(scatter) * 1e6)
+    return float(np.median(microseconds[1:]))
 
 
 def _unasked(batch: int, energy: bool) -> Profile:

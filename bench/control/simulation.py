@@ -117,7 +117,7 @@ def rows_of(
                     missed_worst=max(missed),
                     missed_all=float(np.mean(over)),
                     quality=float(np.mean(quality)),
-                    below_oracle=max(high - own for high, own in zip(best, quality, strict=True)),
+                    below_oracle=max(high - reached for high, reached in zip(best, quality, strict=True)),
                     settled_after=(-1 if -1 in known else max(known)) if known else None,
                 )
             )
@@ -135,7 +135,7 @@ def _settled_after(trace: Trace, run: Run) -> int | None:
         return None
     level = DEVICE.oracle(trace, TARGET, PERCENTILE)
     edges = np.flatnonzero(np.diff(trace.forgiven.astype(int), prepend=0) == 1)
-    found = []
+    settled = []
     for edge in edges:
         stop = edge + 4 * FORGIVEN
         work = trace.work[edge:stop] / trace.work[edge:stop].mean()
@@ -143,5 +143,5 @@ def _settled_after(trace: Trace, run: Run) -> int | None:
         chosen = np.array([DEVICE.nominal(share) for share in run.fraction[edge:stop] * work])
         ratio = np.convolve(chosen / wanted, np.full(FORGIVEN, 1 / FORGIVEN), mode="valid")
         near = np.flatnonzero(np.abs(ratio - 1) <= _SETTLED)
-        found.append(int(near[0]) if len(near) else -1)
-    return (-1 if -1 in found else max(found)) if found else None
+        settled.append(int(near[0]) if len(near) else -1)
+    return (-1 if -1 in settled else max(settled)) if settled else None

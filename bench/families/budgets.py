@@ -32,8 +32,10 @@ def accuracy_at(network: FamilyNetwork, points: Sequence[NetworkPoint], fraction
         bundle = read_bundle(network.file, verify_hashes=False)
         point = BudgetSolver(bundle).solve(Budget.fraction(fraction * base / bundle.dense.macs))
         return point.quality if point.reachable else None
-    ordered = sorted(points, key=lambda own: own.macs_fraction)
-    cost, accuracy = (np.array([getattr(own, name) for own in ordered]) for name in ("macs_fraction", "accuracy"))
+    ordered = sorted(points, key=lambda measured: measured.macs_fraction)
+    cost, accuracy = (
+        np.array([getattr(measured, name) for measured in ordered]) for name in ("macs_fraction", "accuracy")
+    )
     if fraction < cost[0]:
         return None
     return float(max(accuracy[cost <= fraction].max(), np.interp(fraction, cost, accuracy)))

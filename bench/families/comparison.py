@@ -95,11 +95,13 @@ def measure(
     if dense is None or dense.file is None or dense.quality is None:
         raise BenchError("got no network with a calibrated bundle and its dense model, expected one; add combined")
     machine = describe_machine()
-    found = {n.name: network_points(n, data.test, count=points, base=BASE.vit, progress=shown.tell) for n in networks}
+    points_of = {
+        n.name: network_points(n, data.test, count=points, base=BASE.vit, progress=shown.tell) for n in networks
+    }
     count = min(samples, len(data.test))
     images = data.test.inputs[np.arange(count) * len(data.test) // count]
     times = measure_times(
-        [Contender(n.name, n.file, found[n.name]) for n in networks],
+        [Contender(n.name, n.file, points_of[n.name]) for n in networks],
         calibrated[0] / dense.file,
         images,
         batches=batches,
@@ -110,10 +112,11 @@ def measure(
     rows = []
     for network in networks:
         scale = dense_macs(network.recipe.vit) / dense.macs
-        own = [
-            _row(point, times, batches, network.name, index, scale) for index, point in enumerate(found[network.name])
+        rows_of = [
+            _row(point, times, batches, network.name, index, scale)
+            for index, point in enumerate(points_of[network.name])
         ]
-        rows.append(FamilyNetworkRows(network.name, network.epochs, sorted(own, key=lambda row: row.macs_fraction)))
+        rows.append(FamilyNetworkRows(network.name, network.epochs, sorted(rows_of, key=lambda row: row.macs_fraction)))
     return Result(
         benchmark="families",
         data=data.name,
@@ -124,17 +127,18 @@ def measure(
         rounds=rounds,
         dense=DenseNetwork(dense.quality, dense.macs, times.dense),
         networks=rows,
-        budgets=_at_budgets(networks, found),
+        budgets=_at_budgets(networks, points_of),
         machine=machine,
         source=describe_source(),
     )
 
 
-def _at_budgets(networks: Sequence[FamilyNetwork], found: Mapping[str, Sequence[NetworkPoint]]) -> list[BudgetRow]:
+def _at_budgets(networks: Sequence[FamilyNetwork], points_of: Mapping[str, Sequence[NetworkPoint]]) -> list[BudgetRow]:
     """Every network at every budget."""
     base = dense_macs(BASE.vit)
     return [
-        BudgetRow(share, {n.name: accuracy_at(n, found[n.name], share, base) for n in networks}) for share in BUDGETS
+        BudgetRow(share, {n.name: accuracy_at(n, points_of[n.name], share, base) for n in networks})
+        for share in BUDGETS
     ]
 
 

@@ -91,7 +91,7 @@ def measure_times(
         BenchError: A process failed.
         BundleError: A bundle is damaged.
     """
-    found = Times({}, {})
+    times = Times({}, {})
     with ExitStack() as stack:
         baseline = stack.enter_context(SessionProcess(dense, threads=threads))
         running = []
@@ -106,11 +106,13 @@ def measure_times(
         for batch in batches:
             parts = batches_of(images, batch, len(images))
             arrays = {f"{index} of {batch}": part for index, part in enumerate(parts)}
-            for process in (baseline, *(own.process for own in running)):
+            for process in (baseline, *(bench.process for bench in running)):
                 process.load(arrays)
             cases = [Case(_DENSE, baseline, [{baseline.inputs[0]: name} for name in arrays])]
-            cases += [case for own in running for case in own.cases(list(arrays))]
-            shares = {case.name: own.share(case) for own in running for case in cases if case.process is own.process}
+            cases += [case for bench in running for case in bench.cases(list(arrays))]
+            shares = {
+                case.name: bench.share(case) for bench in running for case in cases if case.process is bench.process
+            }
             done, total = 0, rounds * len(cases)
 
             def turn(batch: int = batch, total: int = total) -> None:
@@ -119,15 +121,15 @@ def measure_times(
                 on_turn(f"batch {batch}", done, total)
 
             timings = interleave(cases, baseline=_DENSE, rounds=rounds, warm=_WARM, runs=1, on_turn=turn)
-            found.dense[batch] = timings[_DENSE].seconds.scaled(1e3)
-            found.points[batch] = {
-                own.contender.name: [
+            times.dense[batch] = timings[_DENSE].seconds.scaled(1e3)
+            times.points[batch] = {
+                bench.contender.name: [
                     PointTime(shares[name], timings[name].seconds.scaled(1e3), timings[name].ratio)
-                    for name in own.names
+                    for name in bench.names
                 ]
-                for own in running
+                for bench in running
             }
-    return found
+    return times
 
 
 class _Running:

@@ -109,13 +109,13 @@ def find_networks(root: Path, names: Sequence[str] | None = None) -> list[Family
     for name in names or ():
         if name not in recipes:
             raise BenchError(f"got network {name!r}, expected one of {', '.join(recipes)}; name one")
-    found = []
+    networks = []
     for name, recipe in recipes.items():
         if names is None or name in names:
             ready = READY.get(name)
             ships = ready is not None and (weights_folder(ready) / ADAPTIVE).is_file()
-            found.append(FamilyNetwork(name, recipe, root / name, ready if ships else None))
-    return found
+            networks.append(FamilyNetwork(name, recipe, root / name, ready if ships else None))
+    return networks
 
 
 def train_network(network: FamilyNetwork, data: DataSplits, root: Path, *, precision: str, report: Report) -> None:
@@ -196,11 +196,11 @@ def keep_settings(network: FamilyNetwork, tokens: int, count: int) -> list[dict[
     pruning, class_token = network.recipe.pruning, network.recipe.vit.class_token
     assert pruning is not None
     low, high = network.recipe.keep_range
-    found: list[dict[str, KnobValue]] = [
+    settings: list[dict[str, KnobValue]] = [
         {"keep": [float(number) for number in counts_at_share(pruning, float(share), tokens, class_token)]}
         for share in np.linspace(low, high, count)[:-1]
     ]
-    return [*found, {}]
+    return [*settings, {}]
 
 
 def data_name() -> str:

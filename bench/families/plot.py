@@ -99,17 +99,17 @@ def _draw(axes: Axes, result: Result, where: Callable[[FamilyRow], float], batch
 
 def _series(result: Result) -> dict[str, list[FamilyRow]]:
     """Points by network; the narrower dense networks, of one point each, are one series."""
-    found: dict[str, list[FamilyRow]] = {}
+    series: dict[str, list[FamilyRow]] = {}
     for network in result.networks:
         name = "narrow" if network.name.startswith("narrow") else network.name
-        found.setdefault(name, []).extend(network.points)
-    return found
+        series.setdefault(name, []).extend(network.points)
+    return series
 
 
 def _style(name: str, names: Sequence[str]) -> _Style:
     if name in _STYLES:
         return _STYLES[name]
-    others = [own for own in names if own not in _STYLES]
+    others = [drawn for drawn in names if drawn not in _STYLES]
     color, marker = _OTHERS[others.index(name) % len(_OTHERS)]
     return _Style(name, color, marker)
 

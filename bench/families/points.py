@@ -72,19 +72,21 @@ def network_points(
     scale = bundle.dense.macs * share
     if network.static:
         settings = keep_settings(network, network.recipe.vit.tokens, count)
-        measured: list[tuple[dict[str, KnobValue], tuple[float, float] | None]] = [(own, None) for own in settings]
+        measured: list[tuple[dict[str, KnobValue], tuple[float, float] | None]] = [
+            (setting, None) for setting in settings
+        ]
     else:
         measured = [
             (p.knobs, (p.macs_fraction, p.quality) if p.calibrated and p.quality is not None else None)
             for p in choose_points(bundle, count)
         ]
-    found = []
+    points = []
     for index, (knobs, known) in enumerate(measured):
         progress(f"{network.name}: accuracy", index / len(measured))
         if known is None:
             known = _known(network, knobs, test, partial(_measure, network.file, knobs, test))
-        found.append(NetworkPoint(knobs, known[0] * scale, known[1]))
-    return found
+        points.append(NetworkPoint(knobs, known[0] * scale, known[1]))
+    return points
 
 
 def _dense_accuracy(file: Path, test: Split) -> float:

@@ -54,11 +54,11 @@ def family_recipes() -> dict[str, Recipe]:
 
 def share_dense(folder: Path, recipe: Recipe, dense: Path) -> None:
     """Start a network from the dense one that was trained in ``dense``, if it was trained as ``recipe`` says."""
-    checkpoint, own = dense / "dense.pt", dense / "recipe.json"
-    if (folder / "dense.pt").exists() or not (checkpoint.is_file() and own.is_file()):
+    checkpoint, recipe_file = dense / "dense.pt", dense / "recipe.json"
+    if (folder / "dense.pt").exists() or not (checkpoint.is_file() and recipe_file.is_file()):
         return
     wanted = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    trained = json.loads(own.read_bytes())
+    trained = json.loads(recipe_file.read_bytes())
     if all(trained.get(name) == wanted[name] for name in _SHAPES_DENSE):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(checkpoint, folder / "dense.pt")

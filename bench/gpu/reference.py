@@ -218,12 +218,12 @@ def checks(
     """Every kernel file in every dtype at every case; ops that differ from others in a constant, at one of them."""
     files: set[tuple[str, ...]] = set()
     for op in LEARNER_OPS:
-        own = tuple(part.kernel for part in op.parts)
-        for sizes in cases if own not in files else (cases[len(cases) // 2],):
+        kernels = tuple(part.kernel for part in op.parts)
+        for sizes in cases if kernels not in files else (cases[len(cases) // 2],):
             for dtype in TOLERANCES:
-                for weights in (dtype, "int8") if own not in files else (dtype,):
+                for weights in (dtype, "int8") if kernels not in files else (dtype,):
                     yield check_mlp(sizes, dtype, weights, device, choose, op)
-        files.add(own)
+        files.add(kernels)
     for sizes in cases:
         yield check_order(sizes, device, choose)
     most = max(sizes.T for sizes in cases)

@@ -45,8 +45,8 @@ def attach_bodies(model: onnx.ModelProto) -> dict[str, int]:
         record = RECORDS.get(node.op_type)
         if record is None:
             raise ExportError(f"op {node.op_type} has no record, expected one of {', '.join(RECORDS)}; add it to ops/")
-        own = _attributes(record, node)
-        wanted = {**_static_sizes(record, node, constants), **own}
+        given = _attributes(record, node)
+        wanted = {**_static_sizes(record, node, constants), **given}
         first = bodies.setdefault(record.name, wanted)
         for key, value in wanted.items():
             if first[key] != value:
@@ -55,7 +55,7 @@ def attach_bodies(model: onnx.ModelProto) -> dict[str, int]:
                     f"the same {key} in all; one op name has one body per file"
                 )
         del node.attribute[:]
-        attributes = {**own, **PLUGIN_ATTRIBUTES}
+        attributes = {**given, **PLUGIN_ATTRIBUTES}
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
     del model.functions[:]
     try:

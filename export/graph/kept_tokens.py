@@ -80,11 +80,11 @@ def _segments(node: onnx.NodeProto) -> str:
 
 def _dimension(graph: onnx.GraphProto, name: str) -> str:
     """Name of the only dimension of a stand-in."""
-    found = [value for value in graph.input if value.name == name]
-    if not found:
+    inputs = [value for value in graph.input if value.name == name]
+    if not inputs:
         known = ", ".join(value.name for value in graph.input)
         raise ExportError(f"{name} is no input of the graph, expected one of {known}")
-    dims = found[0].type.tensor_type.shape.dim
+    dims = inputs[0].type.tensor_type.shape.dim
     if len(dims) != 1 or not dims[0].dim_param:
         got = [dim.dim_param or dim.dim_value for dim in dims]
         raise ExportError(
@@ -127,15 +127,15 @@ def _names_read(node: onnx.NodeProto) -> Iterator[str]:
 def _read_for(graph: onnx.GraphProto, name: str) -> set[str]:
     """All values that are needed to compute one."""
     producers = {output: node for node in graph.node for output in node.output}
-    found: set[str] = set()
+    needed: set[str] = set()
     waiting = [name]
     while waiting:
         node = producers.get(waiting.pop())
         for read in _names_read(node) if node is not None else ():
-            if read not in found:
-                found.add(read)
+            if read not in needed:
+                needed.add(read)
                 waiting.append(read)
-    return found
+    return needed
 
 
 def _sort(graph: onnx.GraphProto) -> None:

@@ -126,9 +126,9 @@ class _Placed(nn.Module):
 
 def _inputs(exported: torch.export.ExportedProgram, count: int) -> list[fx.Node]:
     placeholders = {node.name: node for node in exported.graph_module.graph.nodes if node.op == "placeholder"}
-    found = [placeholders[str(name)] for name in exported.graph_signature.user_inputs]
-    assert len(found) == count
-    return found
+    inputs = [placeholders[str(name)] for name in exported.graph_signature.user_inputs]
+    assert len(inputs) == count
+    return inputs
 
 
 def _require_no_data(graph: fx.Graph, what: str) -> None:

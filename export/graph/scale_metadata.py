@@ -35,8 +35,8 @@ def read_price_scales(graph: onnx.ModelProto) -> dict[str, PriceScale]:
     for entry in graph.metadata_props:
         if entry.key == SCALES_METADATA:
             try:
-                found = msgspec.json.decode(entry.value, type=dict[str, _Knots])
-                return {family: PriceScale(knots.prices, knots.values) for family, knots in found.items()}
+                scales = msgspec.json.decode(entry.value, type=dict[str, _Knots])
+                return {family: PriceScale(knots.prices, knots.values) for family, knots in scales.items()}
             except (msgspec.MsgspecError, ValueError) as error:
                 raise ExportError(
                     f"got a graph whose metadata {SCALES_METADATA} cannot be read ({error}), expected price scales; "

@@ -88,14 +88,14 @@ def count_work(
 
 def needed(outputs: Iterable[fx.Node]) -> set[fx.Node]:
     """All nodes that outputs depend on, themselves among them."""
-    found: set[fx.Node] = set()
+    ancestors: set[fx.Node] = set()
     waiting = list(outputs)
     while waiting:
         node = waiting.pop()
-        if node not in found:
-            found.add(node)
+        if node not in ancestors:
+            ancestors.add(node)
             waiting += node.all_input_nodes
-    return found
+    return ancestors
 
 
 def operator(node: fx.Node) -> str:
@@ -106,15 +106,15 @@ def operator(node: fx.Node) -> str:
 
 def _varying(graph: fx.Graph, inputs: Collection[str]) -> set[fx.Node]:
     """Nodes that differ between samples; sizes alone do not."""
-    found: set[fx.Node] = set()
+    varying: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op == "placeholder" and node.name in inputs:
-            found.add(node)
-        elif node.op == "call_function" and not found.isdisjoint(node.all_input_nodes):
+            varying.add(node)
+        elif node.op == "call_function" and not varying.isdisjoint(node.all_input_nodes):
             value = node.meta.get("val")
             if not isinstance(value, int | float | bool | torch.SymInt | torch.SymFloat | torch.SymBool):
-                found.add(node)
-    return found
+                varying.add(node)
+    return varying
 
 
 def _macs(node: fx.Node) -> sympy.Expr | None:

@@ -126,7 +126,7 @@ def trace_stage(model: StagedNetwork, stage: int, *, debug: bool = False) -> Tra
             "learners_<gate> and kept_<selection>, or pass decisions=True to the runtime"
         )
     carried = model.carried_specs(stage)
-    specs = [*model.stage_inputs(stage), *(found.tensor for found in carried)]
+    specs = [*model.stage_inputs(stage), *(output.tensor for output in carried)]
     knobs = [spec for spec in model.knob_specs() if spec.name in model.stage_knobs(stage)]
     example = {c.tensor.name: _example(c.tensor, model.example_sizes()) for c in carried} | model.traced_inputs()
     dimensions = _limited(model)
@@ -137,22 +137,22 @@ def trace_stage(model: StagedNetwork, stage: int, *, debug: bool = False) -> Tra
     module.eval()
     with torch.no_grad(), dynamic_sizes() as sizes:
         inputs, knob_values, _ = module.named(tensors)
-        found = model.run_stage(stage, inputs, knob_values)
-    _require_outputs(model, stage, found)
+        output = model.run_stage(stage, inputs, knob_values)
+    _require_outputs(model, stage, output)
     kept_names = [f"kept_size_{number}" for number in range(sizes.calls)]
     tensors += tuple(torch.zeros(size) for size in itertools.islice(_primes(model), sizes.calls))
     shapes += [{0: torch.export.Dim(name)} for name in kept_names]
-    decisions = _decision_specs(model, stage, found)
-    outputs = [*found.outputs, "macs_fraction"] + ["confidence"] * (not module.last)
-    outputs += [*found.carried, *(name for decision in decisions for name in decision.outputs.values())]
+    decisions = _decision_specs(model, stage, output)
+    outputs = [*output.outputs, "macs_fraction"] + ["confidence"] * (not module.last)
+    outputs += [*output.carried, *(name for decision in decisions for name in decision.outputs.values())]
     outputs += ["learners"] * debug
     names = [*(spec.name for spec in specs), *(spec.name for spec in knobs), *kept_names]
     graph = _export(module, tensors, {"tensors": tuple(shapes)}, names, outputs)
     resolve_kept(graph, kept_names)
-    own = {STAGE_METADATA: f"{stage}/{stages}"} if stages > 1 else {}
-    onnx.helper.set_model_props(graph, own | scale_metadata(model))
+    stage_entry = {STAGE_METADATA: f"{stage}/{stages}"} if stages > 1 else {}
+    onnx.helper.set_model_props(graph, stage_entry | scale_metadata(model))
     carry = [Carry(c.tensor.name, c.source, c.tensor.dtype, list(c.tensor.shape)) for c in carried]
-    return TracedStage(graph, carry, decisions, model.stage_names[stage], _described(graph, list(found.outputs)))
+    return TracedStage(graph, carry, decisions, model.stage_names[stage], _described(graph, list(output.outputs)))
 
 
 def trace_dense(model: StagedNetwork) -> onnx.ModelProto:
@@ -233,22 +233,22 @@ def _dynamic(spec: NamedTensor, dimensions: dict[str, Any]) -> dict[int, Any]:
     }
 
 
-def _decision_specs(model: StagedNetwork, stage: int, found: StageOutput) -> list[DecisionSpec]:
+def _decision_specs(model: StagedNetwork, stage: int, output: StageOutput) -> list[DecisionSpec]:
     """The outputs that tell a stage's decisions, in order, numbered through the whole network."""
     gates = sum(model.gates_in(earlier) for earlier in range(stage))
     selections = sum(model.selections_in(earlier) for earlier in range(stage))
     specs = []
-    told = selections - model.untold_before(stage)
-    for decision in found.decisions:
+    number = selections - model.untold_before(stage)
+    for decision in output.decisions:
         if isinstance(decision, Decision):
             specs.append(DecisionSpec("learners", gates, {"runs": f"learners_{gates}"}))
             gates += 1
         else:
             if decision.disclosed:
                 outputs = {"index": f"kept_{selections}", "count": f"count_{selections}"}
-                spec = DecisionSpec("selection", told, outputs, of=decision.of, nested=decision.nested)
+                spec = DecisionSpec("selection", number, outputs, of=decision.of, nested=decision.nested)
                 specs.append(spec)
-                told += 1
+                number += 1
             selections += 1
     return specs
 

@@ -29,8 +29,8 @@ _PACKAGES = frozenset({"site-packages", "dist-packages"})
 
 def where(node: fx.Node) -> str:
     """File and line of the user's that a node of a program comes from."""
-    found = (node.meta.get("custom") or {}).get(_PLACE)
-    return _UNKNOWN if found is None else place(*found)
+    location = (node.meta.get("custom") or {}).get(_PLACE)
+    return _UNKNOWN if location is None else place(*location)
 
 
 def where_raised(error: BaseException) -> str:

@@ -130,9 +130,9 @@ def _expression(size: Any) -> sympy.Expr:
 
 
 def _tensor(node: fx.Node, place: int, name: str = "") -> fx.Node:
-    found = node.args[place] if place < len(node.args) else node.kwargs[name]
-    assert isinstance(found, fx.Node)
-    return found
+    tensor = node.args[place] if place < len(node.args) else node.kwargs[name]
+    assert isinstance(tensor, fx.Node)
+    return tensor
 
 
 def _matrix(first: int) -> Callable[[fx.Node], sympy.Expr]:

@@ -198,8 +198,8 @@ def _trace_stage(
     learners = list(itertools.islice(outputs, len(given.calls.learners)))
     decided += [*learners, *outputs]
     sources = [_source(program, node, sizes) for node in decided[len(decided) - 2 * takes :: 2]]
-    found = _Traced(program, after, state, heads, decided, learners, handed, takes, {}, sources)
-    return found, after.state
+    traced = _Traced(program, after, state, heads, decided, learners, handed, takes, {}, sources)
+    return traced, after.state
 
 
 def _source(program: Program, index: fx.Node, sizes: dict[str, int]) -> Axis | None:
@@ -239,7 +239,7 @@ def _state_after(
     """The state after a stage: dtypes, axes, and which of it are inputs handed on."""
     known = {sympy.Symbol(name): name for name in sizes}
     handed = {node: spec.handed_on for (_, spec), node in zip(one.state.items(), one.program.inputs, strict=False)}
-    found: dict[str, StateTensor] = {}
+    tensors: dict[str, StateTensor] = {}
     for name, node in one.handed.items():
         shape: list[Axis] = []
         for place, size in enumerate(one.program.shape(node)):
@@ -260,9 +260,9 @@ def _state_after(
                     sizes[axis] = next(primes)
                     one.sizes[axis] = size
                 shape.append(axis)
-        found[name] = StateTensor(tuple(shape), _name(one.given.state[name].dtype), handed.get(node))
+        tensors[name] = StateTensor(tuple(shape), _name(one.given.state[name].dtype), handed.get(node))
     del declaration, taken
-    return found
+    return tensors
 
 
 def _trace_dense(network: Adaptive, declaration: Declaration, inputs: Named) -> Program:
@@ -342,23 +342,23 @@ def _weights(program: Program, roots: list[fx.Node]) -> set[str]:
 
 def _tables(traced: list[_Traced]) -> dict[str, tuple[int, int]]:
     """Whole numbers that inputs may have, where they are looked up in tables."""
-    found: dict[str, tuple[int, int]] = {}
+    ranges: dict[str, tuple[int, int]] = {}
     for one in traced:
         for spec, node in zip(one.state.values(), one.program.inputs, strict=False):
             name = spec.handed_on if spec.dtype in ("int64", "int32") else None
             for user in node.users if name is not None else ():
                 if user.target == torch.ops.aten.embedding.default:
                     rows = user.args[0].meta["val"].shape[0]  # type: ignore[union-attr]
-                    found[str(name)] = (0, min(int(rows) - 1, found.get(str(name), (0, rows))[1]))
-    return found
+                    ranges[str(name)] = (0, min(int(rows) - 1, ranges.get(str(name), (0, rows))[1]))
+    return ranges
 
 
 def _joined(
-    found: list[dict[str, tuple[int, int | None]]], declaration: Declaration
+    stages: list[dict[str, tuple[int, int | None]]], declaration: Declaration
 ) -> dict[str, tuple[int, int | None]]:
     limits: dict[str, tuple[int, int | None]] = {}
     for axis in declaration.sizes:
-        pairs = [each[axis] for each in found if axis in each]
+        pairs = [each[axis] for each in stages if axis in each]
         highs = [high for _, high in pairs if high is not None]
         limits[axis] = (max((low for low, _ in pairs), default=1), min(highs, default=None))
     return limits

@@ -151,17 +151,17 @@ class DerivedNetwork(StagedNetwork):
         """The computed state, real sizes that no tensor shows, and the work so far."""
         if stage == 0:
             return []
-        found = [
+        specs = [
             CarriedSpec(NamedTensor(_STATE.format(name), spec.dtype, spec.shape), _NEXT.format(name))
             for name, spec in self._stages[stage].state.items()
             if spec.handed_on is None
         ]
         for axis in self._carried_counts(stage):
             real = _REAL.format(axis)
-            found.append(CarriedSpec(NamedTensor(real, "float32", (BATCH,)), _NEXT.format(real)))
+            specs.append(CarriedSpec(NamedTensor(real, "float32", (BATCH,)), _NEXT.format(real)))
         if self.derivation.dense.axes:
-            found.append(CarriedSpec(NamedTensor(_DENSE, "float32", (BATCH,)), _NEXT.format(_DENSE)))
-        return [*found, CarriedSpec(NamedTensor(_MACS_BEFORE, "float32", (BATCH,)), "macs_fraction")]
+            specs.append(CarriedSpec(NamedTensor(_DENSE, "float32", (BATCH,)), _NEXT.format(_DENSE)))
+        return [*specs, CarriedSpec(NamedTensor(_MACS_BEFORE, "float32", (BATCH,)), "macs_fraction")]
 
     def selections_in(self, stage: int) -> int:
         """Calls of ``take``."""
@@ -182,10 +182,10 @@ class DerivedNetwork(StagedNetwork):
 
     def run_stage(self, stage: int, inputs: Named, knobs: Named) -> StageOutput:
         """Run one stage; see ``StagedNetwork.run_stage``."""
-        found, last = self._stages[stage], stage == len(self._stages) - 1
+        derived, last = self._stages[stage], stage == len(self._stages) - 1
         state = {
             name: inputs[_STATE.format(name) if spec.handed_on is None else spec.handed_on]
-            for name, spec in found.state.items()
+            for name, spec in derived.state.items()
         }
         if stage == 0:
             state = {name: inputs[name] for name in self.declaration.shapes}
@@ -194,7 +194,7 @@ class DerivedNetwork(StagedNetwork):
         like = next(iter(inputs.values()))
         sizes = self._sizes(stage, inputs, given)
         dense = self._dense_work(stage, inputs, sizes)
-        macs_fraction = self._share(found, calls, sizes, dense, like, inputs.get(_MACS_BEFORE))
+        macs_fraction = self._share(derived, calls, sizes, dense, like, inputs.get(_MACS_BEFORE))
         carried = {} if last else self._carried(stage, given, sizes, dense, like)
         outputs = {spec.name: given.leave.outputs[spec.name] for spec in self.output_specs}
         sure = None if given.leave.sure is None or last else given.leave.sure.to(torch.float32)
@@ -202,32 +202,32 @@ class DerivedNetwork(StagedNetwork):
             dataclasses.replace(call.selection, disclosed=False)
             if rows is None
             else dataclasses.replace(call.selection, of=rows.name, nested=rows.nested)
-            for call, rows in zip(calls.selections, found.sets, strict=True)
+            for call, rows in zip(calls.selections, derived.sets, strict=True)
         ]
         return StageOutput(outputs, sure, macs_fraction, carried, decisions)
 
     def run_stages(self, inputs: Named, knobs: Named) -> list[StageOutput]:
         """Run all stages on all samples, nobody leaving."""
-        found: list[StageOutput] = []
+        outputs: list[StageOutput] = []
         for number in range(len(self._stages)):
             given = {**inputs}
-            if found:
-                before = {**found[-1].carried, "macs_fraction": found[-1].macs_fraction}
+            if outputs:
+                before = {**outputs[-1].carried, "macs_fraction": outputs[-1].macs_fraction}
                 given = {spec.name: inputs[spec.name] for spec in self.stage_inputs(number)}
                 given |= {spec.tensor.name: before[spec.source] for spec in self.carried_specs(number)}
             read = {name: value for name, value in knobs.items() if name in self._stages[number].knobs}
-            found.append(self.run_stage(number, given, read))
-        return found
+            outputs.append(self.run_stage(number, given, read))
+        return outputs
 
     def exit_modules(self) -> list[nn.Module]:
         """Modules whose weights only early exits use."""
         early = self.derivation.weights - self.derivation.dense_weights
-        found: list[tuple[str, nn.Module]] = []
+        modules: list[tuple[str, nn.Module]] = []
         for name, module in self.network.named_modules():
-            own = {f"network.{name}.{inner}" for inner, _ in module.named_parameters()}
-            if own and own <= early and not any(name.startswith(f"{outer}.") for outer, _ in found):
-                found.append((name, module))
-        return [module for _, module in found]
+            weights = {f"network.{name}.{inner}" for inner, _ in module.named_parameters()}
+            if weights and weights <= early and not any(name.startswith(f"{outer}.") for outer, _ in modules):
+                modules.append((name, module))
+        return [module for _, module in modules]
 
     def dense_macs(self) -> int:
         """Of the dense network for an input as long as the example's, all of it real."""
@@ -236,20 +236,20 @@ class DerivedNetwork(StagedNetwork):
     def dense_macs_of(self, inputs: Mapping[str, npt.NDArray[Any]]) -> list[int]:
         """Of the dense network for each sample, by its real sizes."""
         count = len(next(iter(inputs.values())))
-        found = []
+        macs = []
         for sample in range(count):
             sizes: dict[str, int] = {}
             for name, shape in self.declaration.shapes.items():
                 sizes |= {a: inputs[name].shape[p] for p, a in enumerate(shape) if isinstance(a, str) and a != BATCH}
             for axis, mask in self.declaration.padding.items():
                 sizes[axis] = max(int(np.count_nonzero(inputs[mask][sample])), 1)
-            found.append(evaluate_whole(self.derivation.dense.products, sizes))
-        return found
+            macs.append(evaluate_whole(self.derivation.dense.products, sizes))
+        return macs
 
     def dense_parameters(self) -> int:
         """Number of weights that the dense network uses."""
-        own = {f"network.{name}": parameter for name, parameter in self.network.named_parameters()}
-        return sum(parameter.numel() for name, parameter in own.items() if name in self.derivation.dense_weights)
+        weights = {f"network.{name}": parameter for name, parameter in self.network.named_parameters()}
+        return sum(parameter.numel() for name, parameter in weights.items() if name in self.derivation.dense_weights)
 
     def unsplit(self) -> StagedNetwork:
         """The same network in one stage, without its early exits.

@@ -46,16 +46,16 @@ class _OwnJudge:
         Raises:
             TaskError: There is nothing to judge by, or the judge gives something else than numbers.
         """
-        own = {name: outputs[name] for name in self.names}
+        answers = {name: outputs[name] for name in self.names}
         if self.judge is None:
-            if "logits" not in own:
+            if "logits" not in answers:
                 raise TaskError(
                     f"got labels and no judge for the outputs {', '.join(self.names)} of {self.kind}, expected judge, "
                     "or an output logits [batch, classes]; write judge(outputs, targets), or export with --no-calibrate"
                 )
-            return CLASSIFICATION.judge(own, targets)
+            return CLASSIFICATION.judge(answers, targets)
         try:
-            quality, loss = (np.asarray(each, np.float64) for each in self.judge(own, {"labels": targets}))
+            quality, loss = (np.asarray(each, np.float64) for each in self.judge(answers, {"labels": targets}))
         except Exception as error:  # the user's code raises what it likes
             raise TaskError(
                 f"{self.kind}.judge raised {type(error).__name__}: {error}; expected quality and loss of each sample"

@@ -16,14 +16,14 @@ _LEAST_TRACED = 11
 
 def resized(inputs: Named, declaration: Declaration, sizes: dict[str, int]) -> Named:
     """Inputs cut, or repeated from the start, to given sizes of the named axes; others stay as they are."""
-    found = {}
+    tensors = {}
     for name, shape in declaration.shapes.items():
         tensor = inputs[name]
         for axis, size in enumerate(shape):
             if isinstance(size, str) and size in sizes and size != BATCH and tensor.shape[axis] != sizes[size]:
                 tensor = tensor.index_select(axis, torch.arange(sizes[size]) % tensor.shape[axis])
-        found[name] = tensor
-    return found
+        tensors[name] = tensor
+    return tensors
 
 
 def traced_sizes(declaration: Declaration) -> dict[str, int]:

@@ -35,22 +35,22 @@ def load_user_network(reference: str) -> LoadedModel:
     """
     module_name, _, name = reference.partition(":")
     module = _imported(module_name)
-    made = getattr(module, name, None)
-    if made is None:
+    network = getattr(module, name, None)
+    if network is None:
         known = [each for each, value in vars(module).items() if _makes(value, module)]
         raise ExportError(
             f"got {reference!r}, and {module_name} has no {name}, expected a function or a class of it"
             f"{': ' + ', '.join(known) if known else ''}; name one"
         )
-    if callable(made) and not isinstance(made, Adaptive):
+    if callable(network) and not isinstance(network, Adaptive):
         try:
-            made = made()
+            network = network()
         except Exception as error:  # the user's code raises what it likes
             raise ExportError(
                 f"{reference} raised {type(error).__name__}: {_text(error)} at {where_raised(error)}; expected a "
                 "network from a call without arguments"
             ) from error
-    return derived_model(made, module_name.rpartition(".")[2])
+    return derived_model(network, module_name.rpartition(".")[2])
 
 
 def derived_model(network: object, name: str) -> LoadedModel:
@@ -101,8 +101,8 @@ def _imported(name: str) -> ModuleType:
 
 def _makes(value: object, module: ModuleType) -> bool:
     """Whether a name of a module could be meant."""
-    own = getattr(value, "__module__", None) == module.__name__
-    return own and (inspect.isfunction(value) or (inspect.isclass(value) and issubclass(value, Adaptive)))
+    defined_here = getattr(value, "__module__", None) == module.__name__
+    return defined_here and (inspect.isfunction(value) or (inspect.isclass(value) and issubclass(value, Adaptive)))
 
 
 def _text(error: BaseException) -> str:

@@ -87,10 +87,10 @@ def parity_settings(model: StagedNetwork, inputs: Mapping[str, Array]) -> list[S
 
 def _own_settings(specs: Mapping[str, KnobSpec], defaults: Setting) -> list[Setting]:
     """Knobs of the network's own: all some way from everything to least, and each of them alone at its least."""
-    own = {name: spec for name, spec in specs.items() if name not in CALIBRATED}
-    ways = (0.25, 0.5, 0.75, 1.0) if own else ()
-    together = [{name: [_towards_least(spec, way)] * spec.shape[0] for name, spec in own.items()} for way in ways]
-    alone = [{name: [_towards_least(spec, 1.0)] * spec.shape[0]} for name, spec in own.items() if len(own) > 1]
+    knobs = {name: spec for name, spec in specs.items() if name not in CALIBRATED}
+    ways = (0.25, 0.5, 0.75, 1.0) if knobs else ()
+    together = [{name: [_towards_least(spec, way)] * spec.shape[0] for name, spec in knobs.items()} for way in ways]
+    alone = [{name: [_towards_least(spec, 1.0)] * spec.shape[0]} for name, spec in knobs.items() if len(knobs) > 1]
     return [{**defaults, **values} for values in together + alone]
 
 

@@ -68,13 +68,13 @@ class ParityRow:
 
     def failures(self) -> list[str]:
         """What is out of tolerance, in words; empty if nothing."""
-        found = []
+        failures = []
         if not self.samples:
-            found.append("0 samples were compared, expected at least 1")
+            failures.append("0 samples were compared, expected at least 1")
         if self.flips:
-            found.append(f"{self.flips} of {self.decisions} decisions differ outside ties, expected 0")
+            failures.append(f"{self.flips} of {self.decisions} decisions differ outside ties, expected 0")
         if self.unexplained:
-            found.append(f"{self.unexplained} samples differ free-running without a tie, expected 0")
+            failures.append(f"{self.unexplained} samples differ free-running without a tie, expected 0")
         for name, error, limit in (
             ("outputs", self.max_output_error, OUTPUT_TOLERANCE),
             ("confidences", self.max_confidence_error, OUTPUT_TOLERANCE),
@@ -82,8 +82,8 @@ class ParityRow:
             ("macs_fraction", self.max_macs_error, MACS_TOLERANCE),
         ):
             if not error <= limit:
-                found.append(f"{name} differ by {error:.2e}, expected at most {limit:.0e}")
-        return found
+                failures.append(f"{name} differ by {error:.2e}, expected at most {limit:.0e}")
+        return failures
 
 
 @dataclass(frozen=True)

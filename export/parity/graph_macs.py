@@ -149,15 +149,17 @@ def check_work(
     errors: list[float] = []
     alike: list[bool] = []
     for setting in settings:
-        found = [graphs.run(one, setting) for one in alone]
+        runs = [graphs.run(one, setting) for one in alone]
         together = graphs.run(batch, setting, count=False)
-        for sample, run in enumerate(found):
+        for sample, run in enumerate(runs):
             same = True
-            for number, ((work, own), (_, given)) in enumerate(zip(run, together, strict=True)):
+            for number, ((work, outputs), (_, given)) in enumerate(zip(run, together, strict=True)):
                 where = _where(setting, sample, number, len(stages))
-                share, counted = float(own[_SHARE][0]), work / dense[sample]
+                share, counted = float(outputs[_SHARE][0]), work / dense[sample]
                 errors.append(_compare(share, counted, tolerance, where, _COUNTED))
-                same = same and all(_begins(given[key], own[key], sample, samples) for key in stages[number].disclosed)
+                same = same and all(
+                    _begins(given[key], outputs[key], sample, samples) for key in stages[number].disclosed
+                )
                 if same:
                     _compare(float(given[_SHARE][sample]), share, tolerance, f"{where} of a batch", _ALONE)
                 alike.append(same)
@@ -176,9 +178,9 @@ def _compare(said: float, expected: float, tolerance: float, where: str, why: st
     return error
 
 
-def _begins(together: Array, own: Array, sample: int, samples: int) -> bool:
+def _begins(together: Array, alone: Array, sample: int, samples: int) -> bool:
     """Whether what a sample decided in a batch begins with what it decided alone; behind that is padding."""
-    return np.array_equal(together.reshape(samples, -1)[sample, : own.size], own.reshape(-1))
+    return np.array_equal(together.reshape(samples, -1)[sample, : alone.size], alone.reshape(-1))
 
 
 def _where(setting: Mapping[str, Any], sample: int, stage: int, stages: int) -> str:
@@ -227,14 +229,14 @@ class _Graphs:
         self, inputs: Mapping[str, Array], setting: Mapping[str, Any], *, count: bool = True
     ) -> list[tuple[int, dict[str, Array]]]:
         """What was counted up to each stage, 0 if nothing is to be, and what the stage gave."""
-        found: list[tuple[int, dict[str, Array]]] = []
+        stages: list[tuple[int, dict[str, Array]]] = []
         total = 0
         for stage, graph in zip(self._stages, self._counted, strict=True):
-            fed = stage.taken(found[-1][1], inputs) if found else {}
+            fed = stage.taken(stages[-1][1], inputs) if stages else {}
             given = graph.run({**inputs, **fed, **setting})
             total += graph.count(given) if count else 0
-            found.append((total, given))
-        return found
+            stages.append((total, given))
+        return stages
 
 
 class _CountedGraph:
@@ -305,18 +307,18 @@ class _CountedGraph:
 
     def _tokens(self, given: Mapping[str, Array]) -> dict[str, _Rows]:
         """Real tokens and padding that values are about, followed from where tokens were selected or joined."""
-        found: dict[str, _Rows] = {}
+        tokens: dict[str, _Rows] = {}
         for node in self._nodes:
             if node.op in (_REDUCE, _SELECT):
                 size = _shape(given, node.outputs[0])[1]
                 members = given[f"{_VALUE}{node.named['segment']}"] if node.op == _REDUCE else np.arange(size)
                 real = len(np.intersect1d(members, np.arange(size)))
-                found[node.outputs[0]] = _Rows(real, size - real)
-            elif node.op not in _SIZES and (parts := [found[name] for name in node.inputs if name in found]):
+                tokens[node.outputs[0]] = _Rows(real, size - real)
+            elif node.op not in _SIZES and (parts := [tokens[name] for name in node.inputs if name in tokens]):
                 largest = max(parts, key=lambda rows: rows.padding)
                 joined = _Rows(*(sum(numbers) for numbers in zip(*parts, strict=True)))
-                found.update(dict.fromkeys(node.outputs, joined if node.op == "Concat" else largest))
-        return found
+                tokens.update(dict.fromkeys(node.outputs, joined if node.op == "Concat" else largest))
+        return tokens
 
 
 class _Node:
@@ -342,20 +344,20 @@ class _Node:
         self.named = dict(zip((field.name for field in fields), self.inputs, strict=False))
 
 
-def _varying(nodes: Sequence[_Node], found: set[str]) -> set[str]:
+def _varying(nodes: Sequence[_Node], varying: set[str]) -> set[str]:
     """All values that depend on those given, sizes alone being no dependence."""
     for node in nodes:
-        if node.op not in _SIZES and not found.isdisjoint(node.inputs):
-            found |= set(node.outputs) - {""}
-    return found
+        if node.op not in _SIZES and not varying.isdisjoint(node.inputs):
+            varying |= set(node.outputs) - {""}
+    return varying
 
 
-def _needed(nodes: Sequence[_Node], found: set[str]) -> set[str]:
+def _needed(nodes: Sequence[_Node], needed: set[str]) -> set[str]:
     """All values that those given depend on."""
     for node in reversed(nodes):
-        if not found.isdisjoint(node.outputs):
-            found |= set(node.inputs) - {""}
-    return found
+        if not needed.isdisjoint(node.outputs):
+            needed |= set(node.inputs) - {""}
+    return needed
 
 
 def _tell(graph: onnx.GraphProto, nodes: Sequence[_Node]) -> None:

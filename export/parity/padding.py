@@ -26,7 +26,7 @@ def without_padding(one: Mapping[str, Array], axes: Mapping[str, Sequence[str]])
         one: Inputs, ``[1, ...]``.
         axes: Names of the axes of each, empty where a size is fixed. A mask ``[1, axis]`` says what is real.
     """
-    found = dict(one)
+    arrays = dict(one)
     for name, named in axes.items():
         mask = one[name]
         if not is_mask(name, mask) or not named[1]:
@@ -35,5 +35,5 @@ def without_padding(one: Mapping[str, Array], axes: Mapping[str, Sequence[str]])
         for other, of_other in axes.items():
             for place, axis in enumerate(of_other):
                 if axis == named[1]:
-                    found[other] = found[other].take(real, axis=place)
-    return found
+                    arrays[other] = arrays[other].take(real, axis=place)
+    return arrays

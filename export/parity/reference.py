@@ -125,16 +125,16 @@ def _decisions(
     from adaptrt.models.families.gate import Decision
     from adaptrt.models.tokens import Selection
 
-    made: list[Decision | Selection] = []
+    decisions: list[Decision | Selection] = []
     undisclosed = np.full(batch, FAR)
     for decision in (decision for out in stages for decision in out.decisions):
         if isinstance(decision, Selection) and not (decision.disclosed and decision.of == FOLLOWED):
             undisclosed = np.minimum(undisclosed, decision.margin.abs().amin(1).numpy())
         else:
-            made.append(decision)
+            decisions.append(decision)
     position: npt.NDArray[np.int64] | None = None  # [B, K], -1 for padding
     ks, margins, kept, selection_margins, tokens = [], [], [], [], 0
-    for decision in made:
+    for decision in decisions:
         if position is None:
             size = len(decision.k) // max(batch, 1) if isinstance(decision, Decision) else decision.margin.shape[1]
             tokens, position = size, np.tile(np.arange(size), (batch, 1))
@@ -162,10 +162,10 @@ def spread(values: Array, position: npt.NDArray[np.int64], tokens: int, absent: 
     ``position`` ``[B, K]`` is -1 for padding; ``absent`` stands where no token is left.
     """
     batch = len(values)
-    found = np.full((batch, tokens, *values.shape[2:]), absent, values.dtype)
+    padded = np.full((batch, tokens, *values.shape[2:]), absent, values.dtype)
     rows, columns = np.nonzero(position >= 0)
-    found[rows, position[rows, columns]] = values[rows, columns]
-    return found
+    padded[rows, position[rows, columns]] = values[rows, columns]
+    return padded
 
 
 def follow(position: npt.NDArray[np.int64], index: Array, count: Array) -> npt.NDArray[np.int64]:

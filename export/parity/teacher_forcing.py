@@ -49,10 +49,12 @@ def force_decisions(model: onnx.ModelProto, decisions: Sequence[DecisionSpec]) -
             _force_learners(copy, name, tensor)
         else:
             # Looked up anew: forcing a selection puts copies of all nodes in their place.
-            found = [node for node in copy.graph.node if node.op_type == "SelectTokens" and node.output[1] == tensor]
-            if len(found) != 1:
-                raise ExportError(f"{len(found)} selections give {name}, expected 1; export the model again")
-            _force_selection(copy, found[0], decision)
+            selections = [
+                node for node in copy.graph.node if node.op_type == "SelectTokens" and node.output[1] == tensor
+            ]
+            if len(selections) != 1:
+                raise ExportError(f"{len(selections)} selections give {name}, expected 1; export the model again")
+            _force_selection(copy, selections[0], decision)
     return copy
 
 
@@ -63,15 +65,15 @@ def _steering(graph: onnx.ModelProto) -> set[str]:
     """
     made_by = {name: node for node in graph.graph.node for name in node.output}
     left = [name for node in adaptive_nodes(graph) for name in node.input]
-    found: set[str] = set()
+    steering: set[str] = set()
     while left:
         name = left.pop()
-        if name not in found:
-            found.add(name)
+        if name not in steering:
+            steering.add(name)
             node = made_by.get(name)
             if node is not None and node.op_type in ("Equal", "Cast"):
                 left += node.input
-    return found
+    return steering
 
 
 def _force_learners(copy: onnx.ModelProto, name: str, tensor: str) -> None:
@@ -87,10 +89,10 @@ def _force_learners(copy: onnx.ModelProto, name: str, tensor: str) -> None:
 def _force_selection(copy: onnx.ModelProto, node: onnx.NodeProto, decision: DecisionSpec) -> None:
     number, index, count = decision.number, decision.outputs["index"], decision.outputs["count"]
     names = [spec.name for spec in RECORDS[node.op_type].inputs]
-    own = onnx.NodeProto()
-    own.CopyFrom(node)
-    own.name = f"{node.name}_own"
-    own.output[:] = [f"own_y_{number}", f"chosen_{index}", f"chosen_{count}"]
+    chosen = onnx.NodeProto()
+    chosen.CopyFrom(node)
+    chosen.name = f"{node.name}_own"
+    chosen.output[:] = [f"own_y_{number}", f"chosen_{index}", f"chosen_{count}"]
     score, threshold = names.index("score"), names.index("threshold")
     half = f"half_{number}"
     copy.graph.initializer.append(helper.make_tensor(half, onnx.TensorProto.FLOAT, [], [0.5]))
@@ -99,7 +101,7 @@ def _force_selection(copy: onnx.ModelProto, node: onnx.NodeProto, decision: Deci
     shape = helper.make_node("Shape", [node.input[threshold]], [size])
     node.input[score], node.input[threshold] = f"forced_score_{number}", f"forced_threshold_{number}"
     place = list(copy.graph.node).index(node)
-    nodes = [*copy.graph.node[:place], shape, middle, *copy.graph.node[place:], own]
+    nodes = [*copy.graph.node[:place], shape, middle, *copy.graph.node[place:], chosen]
     nodes = [_copied(each) for each in nodes]
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)

@@ -124,10 +124,10 @@ def _compare(model: AdaptiveModel, reference: Reference) -> BackendRow:
     stages = model.run_stages(reference.inputs, knobs=_as_knobs(model, reference))
     clear = reference.clear(TIE)
     differences = []
-    for found, wanted in zip(stages, reference.stages, strict=True):
-        pairs = [(found[name], value) for name, value in wanted.outputs.items()]
+    for stage, wanted in zip(stages, reference.stages, strict=True):
+        pairs = [(stage[name], value) for name, value in wanted.outputs.items()]
         if wanted.confidence is not None:
-            pairs.append((found["confidence"], wanted.confidence))
+            pairs.append((stage["confidence"], wanted.confidence))
         differences += [largest_difference(one, other, clear) for one, other in pairs]
     return BackendRow(
         knobs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ from adaptrt.runtime.bundle.target_table import TARGETS, TargetRecord, all_plugi
 from adaptrt.runtime.table import either, imported
 
 _METADATA = "adaptrt.build"
+_VERSION = re.compile(r"\d+(\.\d+){1,3}", re.ASCII)
+"""Of TensorRT, as its package tells it."""
 
 
 @dataclass(frozen=True)
@@ -128,26 +131,26 @@ def build_target(
                 raise _ReusedError
             tell("comparing with the bundle on its golden inputs", 0.0)
             quality = compare_quality(bundle_folder, bundle, stages, [each.runnable for each in prepared])
-            made = msgspec.structs.replace(
+            engine_set = msgspec.structs.replace(
                 wanted,
                 quality=quality.quality,
                 reference_quality=quality.reference_quality,
                 flip_rate=quality.flip_rate,
                 largest_difference=quality.largest_difference,
             )
-            _require_quality(bundle, made, settings)
+            _require_quality(bundle, engine_set, settings)
             verified = builder.verified(bundle_folder, bundle, prepared, settings, tell)
-            engines = builder.built(made.stages, ranges, settings, staged, tell, register_plugins)
-            made = msgspec.structs.replace(made, stages=engines)
-            write_file(staged / ENGINE_FILE, encode_engines(made))
+            engines = builder.built(engine_set.stages, ranges, settings, staged, tell, register_plugins)
+            engine_set = msgspec.structs.replace(engine_set, stages=engines)
+            write_file(staged / ENGINE_FILE, encode_engines(engine_set))
     except _ReusedError:
         assert there is not None
         _require_quality(bundle, there, settings)
-        made, quality, verified = there, None, None
-    commands = builder.commands(folder, made.stages, ranges, settings)
+        engine_set, quality, verified = there, None, None
+    commands = builder.commands(folder, engine_set.stages, ranges, settings)
     if commands:
         notes.append(builder.unbuilt)
-    return BuildReport(folder, made, quality is None, commands, notes, quality, verified)
+    return BuildReport(folder, engine_set, quality is None, commands, notes, quality, verified)
 
 
 def _check(settings: BuildSettings, record: TargetRecord) -> None:
@@ -176,6 +179,12 @@ def _check(settings: BuildSettings, record: TargetRecord) -> None:
     if settings.weight_bits not in (NARROW_BITS, WIDE_BITS):
         raise ExportError(
             f"got weights of {settings.weight_bits} bits, expected {NARROW_BITS} or {WIDE_BITS}; name one"
+        )
+    if settings.engine_version and not record.gpu:
+        raise ExportError(f"got an engine version for {record.name}, expected none; leave --engine-version out")
+    if settings.engine_version and not _VERSION.fullmatch(settings.engine_version):
+        raise ExportError(
+            f"got engine version {settings.engine_version!r}, expected numbers such as 10.3; give that of the device"
         )
     if not 0 <= settings.max_quality_drop <= 1:
         raise ExportError(f"got a quality drop of {settings.max_quality_drop}, expected a share from 0 to 1")
@@ -260,8 +269,8 @@ def _reusable(folder: Path, wanted: EngineSet, notes: list[str]) -> EngineSet | 
     return there
 
 
-def _require_quality(bundle: Bundle, made: EngineSet, settings: BuildSettings) -> None:
-    if made.quality is None or made.reference_quality is None:
+def _require_quality(bundle: Bundle, engines: EngineSet, settings: BuildSettings) -> None:
+    if engines.quality is None or engines.reference_quality is None:
         raise ExportError(f"{ENGINE_FILE} says no quality, expected one; run it again with --rebuild")
     what = f"{bundle.name!r} in {settings.precision}"
-    require_quality(what, made.quality, made.reference_quality, made.flip_rate, settings.max_quality_drop)
+    require_quality(what, engines.quality, engines.reference_quality, engines.flip_rate, settings.max_quality_drop)

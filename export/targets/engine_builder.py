@@ -155,9 +155,9 @@ def _load_library(api: EngineApi, library: Path) -> None:
 
 
 def _refused(api: EngineApi, who: str, file: Path, messages: Sequence[str]) -> ExportError:
-    told = " ".join("; ".join(messages).split()) or "it gave no reason"
+    reason = " ".join("; ".join(messages).split()) or "it gave no reason"
     return ExportError(
-        f"the {who} of {api.target} {api.version} refuses {file.name}: {told[:600]}; expected a graph that it "
+        f"the {who} of {api.target} {api.version} refuses {file.name}: {reason[:600]}; expected a graph that it "
         "takes; nothing was written, report this model"
     )
 

@@ -96,14 +96,14 @@ def _upstream(
 ) -> set[int]:
     """Places of the nodes that lead to some tensors, by those inputs of each node that are to be followed."""
     pending = list(ends)
-    found: set[int] = set()
+    places: set[int] = set()
     while pending:
         place = producers.get(pending.pop())
-        if place is None or place in found:
+        if place is None or place in places:
             continue
-        found.add(place)
+        places.add(place)
         pending += followed(typed.graph.node[place])
-    return found
+    return places
 
 
 def _float32_inputs(node: onnx.NodeProto) -> set[int]:

@@ -37,9 +37,9 @@ class OpenVinoSession:
             model = core.read_model(io.BytesIO(graph.SerializeToString()))
             self._compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # openvino raises plain RuntimeErrors
-            told = " ".join(str(error).split())[:600]
+            reason = " ".join(str(error).split())[:600]
             raise ExportError(
-                f"OpenVINO {openvino_version()} refuses the prepared graph: {told}; nothing was written, "
+                f"OpenVINO {openvino_version()} refuses the prepared graph: {reason}; nothing was written, "
                 "report this model"
             ) from error
         self._inputs = [value.name for value in graph.graph.input]
@@ -56,8 +56,8 @@ class OpenVinoSession:
 
     def run(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """Outputs by name, in that order."""
-        found = self._compiled({name: array for name, array in feeds.items() if name in self._read})
-        return [np.array(found[name]) for name in names]
+        results = self._compiled({name: array for name, array in feeds.items() if name in self._read})
+        return [np.array(results[name]) for name in names]
 
 
 def openvino_installed() -> bool:

@@ -75,10 +75,12 @@ def _parts(
     nodes = []
     for part in record.parts:
         inputs, outputs = ([names[field.name] for field in fields] for fields in (part.inputs, part.outputs))
-        made = helper.make_node(part.name, inputs, outputs, name=f"{node.name or first}_{part.name}", domain=DOMAIN)
+        kernel_node = helper.make_node(
+            part.name, inputs, outputs, name=f"{node.name or first}_{part.name}", domain=DOMAIN
+        )
         attributes = PLUGIN_ATTRIBUTES | {one.name: _attribute(node, one, sizes) for one in part.attributes}
-        made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-        nodes.append(made)
+        kernel_node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        nodes.append(kernel_node)
     values = []
     for field in between:
         shape = [_dimension(axis, sizes, first) for axis in field.axes]

@@ -99,9 +99,9 @@ def require_quality(
         ExportError: It is, or it is no number.
     """
     if not reference_quality - quality <= max_drop:
-        told = "" if flip_rate is None else f", with {flip_rate:.1%} of the decisions otherwise"
+        flips = "" if flip_rate is None else f", with {flip_rate:.1%} of the decisions otherwise"
         raise ExportError(
-            f"{what} predicts {quality:.1%} of the golden outputs{told}, expected at most {max_drop:.1%} less than "
+            f"{what} predicts {quality:.1%} of the golden outputs{flips}, expected at most {max_drop:.1%} less than "
             f"the bundle's {reference_quality:.1%}; nothing was written: use --precision fp32 or raise "
             "--max-quality-drop"
         )
@@ -131,9 +131,9 @@ def compare_quality(
     if not golden.is_file():
         raise ExportError(f"{folder} has no {GOLDEN_FILE}, expected the runs to compare with; export the bundle again")
     defaults = {knob.name: np.full(knob.shape, knob.default, knob.dtype) for knob in bundle.knobs}
-    own, other = _graphs(bundle, original, defaults), _graphs(bundle, prepared, defaults, open_session)
+    portable, other = _graphs(bundle, original, defaults), _graphs(bundle, prepared, defaults, open_session)
     rows = [
-        _compared(bundle, reference, own.run(reference, forced=False), other.run(reference, forced=False))
+        _compared(bundle, reference, portable.run(reference, forced=False), other.run(reference, forced=False))
         for reference in read_golden(golden)
     ]
     return QualityReport(rows)
@@ -152,15 +152,15 @@ def _graphs(
     return StageGraphs(files, defaults, forcible=False, open_session=open_session)
 
 
-def _compared(bundle: Bundle, reference: Reference, own: GraphRun, other: GraphRun) -> QualityRow:
-    both = (own.k >= 0) & (other.k >= 0)
+def _compared(bundle: Bundle, reference: Reference, portable: GraphRun, other: GraphRun) -> QualityRow:
+    both = (portable.k >= 0) & (other.k >= 0)
     samples = reference.samples
-    exits = _exits(own.stages, own.stages), _exits(own.stages, other.stages)
-    deciding = samples if len(own.stages) > 1 else 0
-    agreement = [_agreement(bundle, run.stages, reference.stages) for run in (other, own)]
+    exits = _exits(portable.stages, portable.stages), _exits(portable.stages, other.stages)
+    deciding = samples if len(portable.stages) > 1 else 0
+    agreement = [_agreement(bundle, run.stages, reference.stages) for run in (other, portable)]
     pairs = [
         (one.outputs[name], two.outputs[name])
-        for one, two in zip(own.stages, other.stages, strict=True)
+        for one, two in zip(portable.stages, other.stages, strict=True)
         for name in reference.outputs
     ]
     clear = reference.clear(TIE)
@@ -169,9 +169,9 @@ def _compared(bundle: Bundle, reference: Reference, own: GraphRun, other: GraphR
         samples=samples,
         quality=agreement[0],
         reference_quality=agreement[1],
-        decisions=int(both.sum()) + _selected_from(own.kept) + deciding,
-        learner_flips=int((both & (own.k != other.k)).sum()),
-        token_flips=int((own.kept != other.kept).sum()),
+        decisions=int(both.sum()) + _selected_from(portable.kept) + deciding,
+        learner_flips=int((both & (portable.k != other.k)).sum()),
+        token_flips=int((portable.kept != other.kept).sum()),
         exit_flips=int((exits[0] != exits[1]).sum()),
         largest_difference=max(largest_difference(*pair, np.ones(samples, bool)) for pair in pairs),
         clear_difference=max(largest_difference(*pair, clear) for pair in pairs),
@@ -190,12 +190,12 @@ def _agreement(bundle: Bundle, stages: Sequence[StageValues], golden: Sequence[S
     return float(np.mean(same))
 
 
-def _exits(own: Sequence[StageValues], stages: Sequence[StageValues]) -> npt.NDArray[np.int64]:
+def _exits(deciding: Sequence[StageValues], stages: Sequence[StageValues]) -> npt.NDArray[np.int64]:
     """Where samples leave, int64 ``[B]``, at thresholds in the middle of what the bundle's own stages say."""
-    told = [(mine.confidence, his.confidence) for mine, his in zip(own[:-1], stages[:-1], strict=True)]
-    pairs = [(mine, his) for mine, his in told if mine is not None and his is not None]
+    confidences = [(mine.confidence, his.confidence) for mine, his in zip(deciding[:-1], stages[:-1], strict=True)]
+    pairs = [(mine, his) for mine, his in confidences if mine is not None and his is not None]
     if not pairs:
-        return np.zeros(len(own[0].macs_fraction), np.int64)
+        return np.zeros(len(deciding[0].macs_fraction), np.int64)
     thresholds = np.array([np.median(mine) for mine, _ in pairs], np.float32)
     never = np.zeros_like(pairs[0][1])  # the last stage, where nobody has a choice
     return np.asarray(exits_taken(np.stack([*(his for _, his in pairs), never]), thresholds))

@@ -31,20 +31,20 @@ def infer_types(model: onnx.ModelProto) -> onnx.ModelProto:
 def element_types(typed: onnx.ModelProto) -> dict[str, int]:
     """Element type (``onnx.TensorProto.DataType``) by tensor name, of a graph from ``infer_types``."""
     graph = typed.graph
-    found = {weight.name: weight.data_type for weight in graph.initializer}
+    types = {weight.name: weight.data_type for weight in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
-        found[value.name] = value.type.tensor_type.elem_type
-    return found
+        types[value.name] = value.type.tensor_type.elem_type
+    return types
 
 
 def ranks(typed: onnx.ModelProto) -> dict[str, int]:
     """Number of dimensions by tensor name, where it is known."""
     graph = typed.graph
-    found = {weight.name: len(weight.dims) for weight in graph.initializer}
+    dimensions = {weight.name: len(weight.dims) for weight in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         if value.type.tensor_type.HasField("shape"):
-            found[value.name] = len(value.type.tensor_type.shape.dim)
-    return found
+            dimensions[value.name] = len(value.type.tensor_type.shape.dim)
+    return dimensions
 
 
 def require_flat(nodes: Iterable[onnx.NodeProto]) -> None:

@@ -204,12 +204,12 @@ class ResNet(StagedNetwork):
         last = stage == len(self.stage_names) - 1
         head = self.head if last else self.exit_heads[stage]
         assert isinstance(head, ExitHead)
-        found = head(x.mean((2, 3)), inputs)
+        answer = head(x.mean((2, 3)), inputs)
         work.constant(head.macs(last=last))
-        macs_fraction = work.total(inputs.get("macs_before"), found.outputs["logits"])
-        carried = {} if last else {"next_hidden": x, **found.carried}
-        confidence = found.confidence if self.adaptive else None
-        return StageOutput(found.outputs, confidence, macs_fraction, carried, [], found.certainty)
+        macs_fraction = work.total(inputs.get("macs_before"), answer.outputs["logits"])
+        carried = {} if last else {"next_hidden": x, **answer.carried}
+        confidence = answer.confidence if self.adaptive else None
+        return StageOutput(answer.outputs, confidence, macs_fraction, carried, [], answer.certainty)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Classify images by the last head, without computing the others.
@@ -228,10 +228,10 @@ class ResNet(StagedNetwork):
 
     def layers(self) -> list[Layer]:
         """Multiply-accumulates of every layer for one image, early heads left out; see ``adaptrt.models.macs``."""
-        found = [self._stem_layer()]
+        layers = [self._stem_layer()]
         for number in range(self.config.depth):
-            found += self._block(number).layers(f"blocks.{number}")
-        return [*found, Layer("head", self.head.width * self.head.classes)]
+            layers += self._block(number).layers(f"blocks.{number}")
+        return [*layers, Layer("head", self.head.width * self.head.classes)]
 
     def dense_macs(self) -> int:
         """Multiply-accumulates of the network without early heads for one image."""
@@ -239,9 +239,9 @@ class ResNet(StagedNetwork):
 
     def dense_parameters(self) -> int:
         """Number of weights of the network without early heads."""
-        own = (parameter.numel() for parameter in self.parameters())
+        sizes = (parameter.numel() for parameter in self.parameters())
         exits = (parameter.numel() for module in self.exit_modules() for parameter in module.parameters())
-        return sum(own) - sum(exits)
+        return sum(sizes) - sum(exits)
 
     def _stem_layer(self) -> Layer:
         return Layer("stem", self.config.image_size**2 * self.stem.weights)
@@ -257,8 +257,8 @@ class ResNet(StagedNetwork):
     def unsplit(self) -> ResNet:
         """The same network in one stage, without its early heads."""
         whole = ResNet(dataclasses.replace(self.config, exits=None))
-        own = whole.state_dict()
-        whole.load_state_dict({name: value for name, value in self.state_dict().items() if name in own})
+        weights = whole.state_dict()
+        whole.load_state_dict({name: value for name, value in self.state_dict().items() if name in weights})
         return whole.train(self.training)
 
 

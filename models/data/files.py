@@ -59,26 +59,26 @@ def read_files(path: Path, *, text_column: str | None = None, label_column: str 
     require_there(path)
     if path.is_dir():
         saved = (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file()
-        found = _table(path, None, text_column, label_column) if saved else _folder(path)
+        data = _table(path, None, text_column, label_column) if saved else _folder(path)
     elif path.suffix == ".txt":
-        found = RawData(path.name, "text", _lines(path))
+        data = RawData(path.name, "text", _lines(path))
     elif path.suffix == ".npz":
-        found = _arrays(path)
+        data = _arrays(path)
     elif path.suffix in TABLES:
-        found = _table(path, TABLES[path.suffix], text_column, label_column)
+        data = _table(path, TABLES[path.suffix], text_column, label_column)
     else:
         raise DataError(
             f"got data {path.name!r}, expected a folder or a file that ends in .txt, .npz or {', '.join(TABLES)}; "
             "convert it"
         )
-    if not len(found):
+    if not len(data):
         raise DataError(f"got no samples in {path}, expected some; look whether it is the right file or folder")
-    if found.labels is not None and len({str(label) for label in found.labels}) < 2:
+    if data.labels is not None and len({str(label) for label in data.labels}) < 2:
         raise DataError(
-            f"got one class only in {path} ({found.labels[0]!r}), expected at least two; give data of all classes, or "
+            f"got one class only in {path} ({data.labels[0]!r}), expected at least two; give data of all classes, or "
             "without labels"
         )
-    return found
+    return data
 
 
 def require_there(path: Path) -> None:
@@ -115,8 +115,8 @@ def _folder(path: Path) -> RawData:
 
 def _arrays(path: Path) -> RawData:
     try:
-        with np.load(path, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
     except Exception as error:  # a damaged archive fails in many ways: zlib.error, BadZipFile, ...
         raise DataError(f"cannot read {path}: {error}; save it with numpy.savez, an array for each input") from error
     labels = arrays.pop("labels", None)
@@ -185,7 +185,7 @@ def classes_of(labels: Sequence[Any], names: Sequence[str]) -> npt.NDArray[np.in
         DataError: A label is none of them.
     """
     by_name = {name.casefold(): number for number, name in enumerate(names)}
-    found = []
+    classes = []
     for place, label in enumerate(labels):
         number = by_name.get(str(label).casefold())
         if number is None and str(label).lstrip("-").isdigit():
@@ -196,5 +196,5 @@ def classes_of(labels: Sequence[Any], names: Sequence[str]) -> npt.NDArray[np.in
                 f"got the label {label!r} of sample {place}, expected a class of the model: 0 to {len(names) - 1}, or "
                 f"one of {shown}; give data with its classes, or leave labels out"
             )
-        found.append(number)
-    return np.asarray(found, np.int64)
+        classes.append(number)
+    return np.asarray(classes, np.int64)

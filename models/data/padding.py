@@ -34,12 +34,12 @@ def mask_name(specs: Sequence[InputShape], axis: int | str | None) -> str | None
     """The input that marks what is real along a named axis; None: none does."""
     if not isinstance(axis, str):
         return None
-    found = (s.name for s in specs if axis in s.shape and (s.dtype == "bool" or s.name.endswith("mask")))
-    return next(found, None)
+    masks = (s.name for s in specs if axis in s.shape and (s.dtype == "bool" or s.name.endswith("mask")))
+    return next(masks, None)
 
 
 def lengths(mask: npt.NDArray[np.generic]) -> Rows:
     """How long each text is, up to its last real token: a mask ``[B, tokens]`` -> ``[B]``."""
     real = np.asarray(mask) != 0
-    found: Rows = np.maximum(real.shape[1] - real[:, ::-1].argmax(1), 1) * real.any(1)
-    return found
+    longest: Rows = np.maximum(real.shape[1] - real[:, ::-1].argmax(1), 1) * real.any(1)
+    return longest

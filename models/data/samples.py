@@ -63,11 +63,11 @@ class Samples:
     def batch(self, rows: Rows) -> dict[str, Tensor]:
         """Some of the samples, texts cut to the longest of them."""
         end = None if self.lengths is None else int(max(self.lengths[rows].max(), 1))
-        found = {}
+        batch = {}
         for name, array in self.arrays.items():
             part = np.ascontiguousarray(array[rows] if end is None or array.ndim < 2 else array[rows, :end])
-            found[name] = torch.from_numpy(part)
-        return found
+            batch[name] = torch.from_numpy(part)
+        return batch
 
     def order(self, batch: int, seed: int, epoch: int) -> list[Rows]:
         """The batches of one pass, of full size: drawn at random, and of texts with such of about their length."""

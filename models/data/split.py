@@ -154,10 +154,10 @@ def load_data(name: str) -> DataSplits:
 
 def _split(arrays: dict[str, npt.NDArray[Any]], part: str) -> Split:
     """One part of a file, its arrays without the part's name."""
-    found = ", ".join(f"{part}{name}" for name in arrays) or "none that begins so"
+    listed = ", ".join(f"{part}{name}" for name in arrays) or "none that begins so"
     if "labels" not in arrays or len(arrays) < 2 or ("inputs" in arrays and len(arrays) > 2):
         raise DataError(
-            f"got the arrays {found}, expected {part}labels and either {part}inputs or one array for each of the "
+            f"got the arrays {listed}, expected {part}labels and either {part}inputs or one array for each of the "
             f"model's inputs, such as {part}tokens; save them with numpy.savez"
         )
     labels = arrays.pop("labels")

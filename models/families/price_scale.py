@@ -27,15 +27,15 @@ class PriceScale(nn.Module):
         super().__init__()
         if len(prices) != len(values) or len(prices) < 2 or prices[0] != 0:
             raise ValueError(f"got {len(prices)} prices and {len(values)} values, expected as many, from price 0 on")
-        knots, own = torch.tensor(prices, dtype=torch.float64), torch.tensor(values, dtype=torch.float64)
-        if not (torch.diff(knots) > 0).all() or not (torch.diff(own) >= 0).all():
+        knots, family_prices = torch.tensor(prices, dtype=torch.float64), torch.tensor(values, dtype=torch.float64)
+        if not (torch.diff(knots) > 0).all() or not (torch.diff(family_prices) >= 0).all():
             raise ValueError("got knots that do not ascend, expected rising prices and values that never fall")
         self.prices, self.values = tuple(map(float, prices)), tuple(map(float, values))
         self.maximum, self.first, self.last = float(prices[-1]), float(values[0]), float(values[-1])
         self.register_buffer("starts", knots[:-1].float(), persistent=False)
         self.register_buffer("widths", torch.diff(knots).float(), persistent=False)
         # Rounded up a little, and cut off at the last value: the last knot must reach it.
-        slopes = torch.diff(own) / torch.diff(knots) * (1 + 1e-6)
+        slopes = torch.diff(family_prices) / torch.diff(knots) * (1 + 1e-6)
         self.register_buffer("slopes", slopes.float(), persistent=False)
         self.starts: Tensor
         self.widths: Tensor

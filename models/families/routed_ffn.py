@@ -174,12 +174,12 @@ class RoutedFFN(AdaptiveFFN):
     def take_over(self, source: DenseFFN, x: Tensor) -> None:
         """Make the big network the dense one, and the small one its units that contribute most for ``x`` ``[T, D]``."""
         source.split_into(self.big, x)
-        units, own = self.small.hidden, dict(self.small.named_parameters())
+        units, weights = self.small.hidden, dict(self.small.named_parameters())
         for name, weight in self.big.named_parameters():
             if name == "w2":
-                own[name].copy_(weight[:, :units])
+                weights[name].copy_(weight[:, :units])
             elif name != "b2":
-                own[name].copy_(weight[..., :units])
+                weights[name].copy_(weight[..., :units])
 
     def forward(
         self, x: Tensor, price: Tensor, tokens: Tokens, capacity: Tensor | None = None

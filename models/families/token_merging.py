@@ -46,9 +46,9 @@ def merged_segments(keys: Tensor, merge: Tensor, class_token: bool) -> tuple[Ten
     every = torch.arange(count, device=keys.device)
     half = (every // 2).clamp(max=best.shape[1] - 1)
     stays = stays & ~(leaves[:, half] & (every % 2 == 0))
-    own = stays.to(torch.int32).cumsum(1) - 1
-    joined = torch.gather(own, 1, (2 * partner + 1).clamp(max=count - 1)[:, half])
-    segment = torch.where(stays, own, joined).to(torch.int32)
+    number = stays.to(torch.int32).cumsum(1) - 1
+    joined = torch.gather(number, 1, (2 * partner + 1).clamp(max=count - 1)[:, half])
+    segment = torch.where(stays, number, joined).to(torch.int32)
     if torch.onnx.is_in_onnx_export():
         return segment, torch.ones_like(best[:, 0])
     two = similarity.topk(min(2, similarity.shape[2]), dim=2).values

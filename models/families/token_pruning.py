@@ -105,14 +105,14 @@ def counts_at_share(config: PruningConfig, share: float, tokens: int, class_toke
         tokens: Before the first selection, the class token included.
         class_token: Whether the first token always stays.
     """
-    found = []
+    counts = []
     for _ in config.blocks:
         staying = max(1 + int(class_token), round(share * tokens))
         if config.rule == "merge":
             staying = max(staying, tokens - (tokens - int(class_token)) // 2)
-        found.append(staying)
+        counts.append(staying)
         tokens = staying
-    return found
+    return counts
 
 
 def received(attention: Attention, tokens: Tokens, class_token: bool) -> Tensor:

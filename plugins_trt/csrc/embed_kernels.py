@@ -182,9 +182,9 @@ def _read_image(folder: Path, kernel: dict[str, Any], kind: str) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise EmbedError(f"got no {path} ({error.strerror}), which the manifest names; make kernels again") from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != record.get("sha256"):
-        raise EmbedError(f"{path} has SHA-256 {found}, the manifest says {record.get('sha256')}; make kernels again")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != record.get("sha256"):
+        raise EmbedError(f"{path} has SHA-256 {digest}, the manifest says {record.get('sha256')}; make kernels again")
     if kind == "cubin" and not content.startswith(b"\x7fELF"):
         raise EmbedError(f"{path} is no cubin: it does not begin as an ELF file; make kernels again")
     if kind == "ptx" and b"\0" in content:
@@ -196,9 +196,9 @@ def _runs_on_later(ptx: bytes, kernel: dict[str, Any]) -> bool:
     """Whether the PTX may be compiled for architectures above its own: sm_87 may, sm_90a may not."""
     target = _TARGET.search(ptx)
     if target is None or int(target[1]) != kernel["arch"]:
-        found = "none" if target is None else f"sm_{target[1].decode()}"
+        target_name = "none" if target is None else f"sm_{target[1].decode()}"
         raise EmbedError(
-            f"the PTX of {kernel['entry']} has target {found}, expected sm_{kernel['arch']}; make kernels again"
+            f"the PTX of {kernel['entry']} has target {target_name}, expected sm_{kernel['arch']}; make kernels again"
         )
     return not target[2]
 

@@ -106,19 +106,19 @@ def conditional_mlp_down(
             w2_tile += BLOCK_H * E
     else:
         for n in range(0, tl.max(learners, axis=0)):
-            own = tl.zeros((BLOCK_T, BLOCK_E), tl.float32)
+            products = tl.zeros((BLOCK_T, BLOCK_E), tl.float32)
             limit = tl.where(learners > n, h, 0)
             hidden_part, w2_part = hidden_tile, w2_tile
             for start in range(0, h, BLOCK_H):
                 unit = start + j
                 rows_in = tl.load(hidden_part, mask=unit[None, :] < limit[:, None], other=0.0)
                 weight = tl.load(w2_part, mask=(unit[:, None] < h) & (e[None, :] < E), other=0)
-                own = tl.dot(rows_in, weight.to(rows_in.dtype), own, input_precision="ieee")
+                products = tl.dot(rows_in, weight.to(rows_in.dtype), products, input_precision="ieee")
                 hidden_part += BLOCK_H
                 w2_part += BLOCK_H * E
             hidden_tile += h
             w2_tile += h * E
-            total += own * tl.load(w2_scale + n * E + e, mask=e < E, other=0.0)[None, :]
+            total += products * tl.load(w2_scale + n * E + e, mask=e < E, other=0.0)[None, :]
     total += tl.load(b2 + e, mask=e < E, other=0.0).to(tl.float32)[None, :]
     token = tl.load(order + place, mask=place < T, other=0)
     y_tile = y + token.to(tl.int64)[:, None] * E + e[None, :]

@@ -55,17 +55,17 @@ def conditional_mlp_order(k, T, N, order, running, BLOCK_T: tl.constexpr, BLOCK_
         before = tl.zeros((BLOCK_T, BLOCK_N), tl.int32)
         for start in range(0, T, BLOCK_T):
             token = start + lane
-            own = _levels_of(k, token, T, N)
-            above += (own[:, None] > level[None, :]).to(tl.int32)
-            before += ((own[:, None] == level[None, :]) & (token < begin)[:, None]).to(tl.int32)
+            levels = _levels_of(k, token, T, N)
+            above += (levels[:, None] > level[None, :]).to(tl.int32)
+            before += ((levels[:, None] == level[None, :]) & (token < begin)[:, None]).to(tl.int32)
         higher = tl.sum(above, axis=0)
         if tl.program_id(0) == 0:
             tl.store(running + level, higher, mask=level < N)
         place_from = higher + tl.sum(before, axis=0)
         for start in range(begin, end, BLOCK_T):
             token = start + lane
-            own = tl.where(token < end, _levels_of(k, token, T, N), -1)
-            is_level = (own[:, None] == level[None, :]).to(tl.int32)
+            levels = tl.where(token < end, _levels_of(k, token, T, N), -1)
+            is_level = (levels[:, None] == level[None, :]).to(tl.int32)
             earlier = tl.cumsum(is_level, axis=0) - is_level
             place = tl.sum(is_level * (place_from[None, :] + earlier), axis=1)
             tl.store(order + place, token, mask=tl.sum(is_level, axis=1) > 0)

@@ -150,9 +150,9 @@ class OpenVinoBackend:
         for name, array in zip(feeds, held, strict=True):
             request.set_input_tensor(self._inputs[name], self._tensor(array))
         _infer(request)
-        found = [request.get_output_tensor(self._outputs[name]).data.copy() for name in outputs]
+        arrays = [request.get_output_tensor(self._outputs[name]).data.copy() for name in outputs]
         self._idle.append((generation, request))
-        return found
+        return arrays
 
     def recover(self) -> None:
         """Compile the model anew.

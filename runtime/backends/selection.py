@@ -15,7 +15,7 @@ from adaptrt.runtime.bundle.engine_files import engine_folder
 from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.bundle.target_table import TARGETS
 from adaptrt.runtime.errors import BackendError, BundleError
-from adaptrt.runtime.table import imported
+from adaptrt.runtime.table import either, imported
 
 
 class Chosen(NamedTuple):
@@ -65,6 +65,7 @@ def create_backends(name: str, root: Path, bundle: Bundle, settings: BackendSett
     """
     check_backend(name)
     if name != AUTO:
+        _check_library(BACKENDS[name], settings)
         return _create(BACKENDS[name], "it was asked for", root, bundle, settings)
     if settings.providers is not None:
         record = provider_backend()
@@ -83,6 +84,16 @@ def create_backends(name: str, root: Path, bundle: Bundle, settings: BackendSett
             passed.append(f"{record.name}: {error}")
     names = ", ".join(record.name for record in in_order())
     raise BackendError(f"no backend can run {root}, expected one of {names}: {'; '.join(passed)}")
+
+
+def _check_library(record: BackendRecord, settings: BackendSettings) -> None:
+    """Refuse a plugin library for a backend whose target takes none."""
+    with_library = [other for other in in_order() if other.target and "library" in TARGETS[other.target].plugins]
+    if settings.plugin_library is not None and record not in with_library:
+        raise BackendError(
+            f"got a plugin library with backend {record.name!r}, expected it with "
+            f"{either(repr(other.name) for other in with_library)} alone; leave it out"
+        )
 
 
 def _create(record: BackendRecord, reason: str, root: Path, bundle: Bundle, settings: BackendSettings) -> Chosen:

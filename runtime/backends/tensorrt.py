@@ -123,15 +123,15 @@ class TensorRTBackend:
             BackendError: TensorRT or CUDA failed, or the inputs' sizes are not among those it was built for.
         """
         names = self._program.outputs
-        found = self.run_values({name: self.to_value(array) for name, array in feeds.items()}, names)
-        late = [value for value in found if value.array is None]
+        values = self.run_values({name: self.to_value(array) for name, array in feeds.items()}, names)
+        late = [value for value in values if value.array is None]
         try:
             arrays = self._device.download([(value.memory, value.shape, value.dtype) for value in late])
         except CudaError as error:
             raise self._failed(feeds, error) from error
         for value, array in zip(late, arrays, strict=True):
             value.array = array
-        return {name: value.array for name, value in zip(names, found, strict=True)}
+        return {name: value.array for name, value in zip(names, values, strict=True)}
 
     def run_values(self, feeds: Mapping[str, Value], outputs: Sequence[str]) -> Sequence[Value]:
         """Execute on values; those outputs that are named, in that order. It does not wait for them.
@@ -142,11 +142,11 @@ class TensorRTBackend:
         try:
             with self._device.locked():
                 self._runtime.log.clear()
-                found = self._execute(feeds)
+                values = self._execute(feeds)
         except (CudaError, ExecutionError) as error:
             self.recover()
             raise self._failed(feeds, error) from error
-        return [found[name] for name in outputs]
+        return [values[name] for name in outputs]
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Bound | None:  # noqa: ARG002
         """None: it does not work on the host's memory."""

@@ -114,20 +114,20 @@ class Execution:
             _expect(context.set_tensor_address(name, address), f"no address taken for input {name}")
         missing = context.infer_shapes()
         _expect(not missing, f"shapes of {', '.join(missing)} not found")
-        found: dict[str, DeviceValue | None] = {}
+        device_values: dict[str, DeviceValue | None] = {}
         for name, tensor in self._outputs.items():
             shape = tuple(context.get_tensor_shape(name))
             if min(shape, default=0) < 0:
                 self._allocate_late(name)
-                found[name] = None
+                device_values[name] = None
                 continue
             if self._allocators.pop(name, None) is not None:
                 _expect(context.set_output_allocator(name, None), f"no address taken for output {name}")
             value = self._output(tensor, shape)
             place = value.array.ctypes.data if value.array is not None else value.on_device(self._device).address
             _expect(context.set_tensor_address(name, place), f"no address taken for output {name}")
-            found[name] = value
-        return found
+            device_values[name] = value
+        return device_values
 
     def enqueue(self, stream: int) -> bool:
         """Put the work on a stream."""

@@ -171,15 +171,15 @@ def check_source(engines: EngineSet, bundle: Bundle, folder: Path) -> None:
     Raises:
         BundleError: a stage's ONNX file is not the one that they were made of.
     """
-    made, there = [s.source_sha256 for s in engines.stages], [s.sha256 for s in bundle.stages]
-    if made == there:
+    sources, there = [s.source_sha256 for s in engines.stages], [s.sha256 for s in bundle.stages]
+    if sources == there:
         return
     again = _again(folder)
-    if len(made) != len(there):
-        raise BundleError(f"{folder}: made of {len(made)} stages, expected {len(there)} as in the bundle; {again}")
-    number = next(i for i, (one, other) in enumerate(zip(made, there, strict=True)) if one != other)
+    if len(sources) != len(there):
+        raise BundleError(f"{folder}: made of {len(sources)} stages, expected {len(there)} as in the bundle; {again}")
+    number = next(i for i, (one, other) in enumerate(zip(sources, there, strict=True)) if one != other)
     raise BundleError(
-        f"{folder}: stage {number} was made of a file whose sha256 is {made[number][:12]}…, expected "
+        f"{folder}: stage {number} was made of a file whose sha256 is {sources[number][:12]}…, expected "
         f"{there[number][:12]}… as in the bundle, which was exported again since; {again}"
     )
 

@@ -17,11 +17,11 @@ def metadata_props(model: bytes, key: str) -> list[str]:
     Raises:
         ValueError: the bytes are not a well-formed ModelProto.
     """
-    found = []
+    texts = []
     for number, start, stop in fields(model, 0, len(model)):
         if number != _METADATA_PROPS or start < 0:
             continue
         entry = [(field, model[a:b]) for field, a, b in fields(model, start, stop) if a >= 0]
         if (_KEY, key.encode()) in entry:
-            found += [value.decode() for field, value in entry if field == _VALUE] or [""]
-    return found
+            texts += [value.decode() for field, value in entry if field == _VALUE] or [""]
+    return texts

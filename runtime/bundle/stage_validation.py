@@ -105,15 +105,15 @@ def _check_carry(where: str, carry: Carry, batch: str | None) -> None:
 def _check_batch(bundle: Bundle, batch: str | None) -> None:
     """Where samples part ways or are told about one by one, they must lie along one first axis."""
     expect(batch is not None, f"outputs {MACS_OUTPUT!r}: a fixed number of samples", "a named batch axis")
-    found = False
+    batched = False
     for spec in bundle.inputs:
-        found |= spec.shape[:1] == [batch]
+        batched |= spec.shape[:1] == [batch]
         expect(
             batch not in spec.shape[1:],
             f"inputs {spec.name!r}: shape {spec.shape}",
             f"{batch!r} as its first axis, or not at all",
         )
-    expect(found, f"inputs: none has the axis {batch!r}", f"one whose first axis it is, as of {MACS_OUTPUT!r}")
+    expect(batched, f"inputs: none has the axis {batch!r}", f"one whose first axis it is, as of {MACS_OUTPUT!r}")
 
 
 def _check_outputs(bundle: Bundle) -> None:

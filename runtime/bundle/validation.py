@@ -160,11 +160,11 @@ def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
 
 
 def _check_macs_output(outputs: Sequence[TensorSpec]) -> None:
-    found = [spec for spec in outputs if spec.name == MACS_OUTPUT]
+    shares = [spec for spec in outputs if spec.name == MACS_OUTPUT]
     names = ", ".join(repr(spec.name) for spec in outputs[:10])
-    expect(bool(found), f"outputs: {names}", f"{MACS_OUTPUT!r} among them")
-    fine = found[0].dtype == "float32" and len(found[0].shape) == 1
-    expect(fine, f"outputs {MACS_OUTPUT!r}: {found[0].dtype} {found[0].shape}", "float32 ['batch']")
+    expect(bool(shares), f"outputs: {names}", f"{MACS_OUTPUT!r} among them")
+    fine = shares[0].dtype == "float32" and len(shares[0].shape) == 1
+    expect(fine, f"outputs {MACS_OUTPUT!r}: {shares[0].dtype} {shares[0].shape}", "float32 ['batch']")
 
 
 def _check_file(where: str, file: str, sha256: str, external_data: Sequence[DataFile]) -> None:

@@ -83,8 +83,8 @@ class DeviceModel:
         aa = self._aa + (_DRIFT * a) ** 2 + _SHAPE**2
         ab = self._ab + _DRIFT**2 * a * b
         bb = self._bb + (_DRIFT * b) ** 2 + _SHAPE**2
-        own = self._variance * expected**2
-        spread = aa + 2 * x * ab + x * x * bb + own
+        noise = self._variance * expected**2
+        spread = aa + 2 * x * ab + x * x * bb + noise
         error = y - expected
         distance = abs(error) / math.sqrt(spread)
         if distance > _OUTLIER:
@@ -93,7 +93,7 @@ class DeviceModel:
         self._suspects.clear()
         changed = self._leans(math.copysign(distance, error))
         if distance > _HUBER:
-            spread += own * (distance / _HUBER - 1)
+            spread += noise * (distance / _HUBER - 1)
         gain_a, gain_b = (aa + x * ab) / spread, (ab + x * bb) / spread
         self._a = min(max(a + gain_a * error, -0.5 * self._b), 10.0)
         self._b = max(b + gain_b * error, _SMALLEST_SLOPE)

@@ -76,7 +76,7 @@ class BudgetSolver:
 
     def solution(self, target: float, *, hard: bool) -> Solution | None:
         """The best of all whose expected share is at most ``target``; None: there is none."""
-        solutions = [found for chain in self.calibrated(hard=hard) if (found := chain.solve(target)) is not None]
+        solutions = [answer for chain in self.calibrated(hard=hard) if (answer := chain.solve(target)) is not None]
         return max(solutions, key=lambda solution: solution.rank, default=None)
 
     def cheapest(self, *, hard: bool) -> OperatingPoint:

@@ -129,14 +129,14 @@ class DeviceBudgets:
     def _start_anew(self) -> None:
         self._controller, self._interval, self._last = None, None, None
 
-    def begin(self, budget: Budget, batch: int, now: float, *, own: bool, profiler: Profiler) -> Ticket:
+    def begin(self, budget: Budget, batch: int, now: float, *, for_call: bool, profiler: Profiler) -> Ticket:
         """Choose what a call runs.
 
         Args:
             budget: One that depends on the device.
             batch: Samples, at least one.
             now: Seconds, monotonic.
-            own: Whether the budget is the call's own, not the model's.
+            for_call: Whether the budget is the call's own, not the model's.
             profiler: Asked once, by the first call that needs a profile.
 
         Raises:
@@ -148,7 +148,7 @@ class DeviceBudgets:
         if self._energy is not None and meter.sensor:
             self._energy.begin(now)
         scale = self._scale(profile, meter, batch)
-        if own:
+        if for_call:
             return self._from_profile(budget, profile, curve, batch, scale, now)
         with self._lock:
             target = amount if meter.per_call else self._energy_for(amount, curve, scale, now)

@@ -72,21 +72,21 @@ class ModelOnDevice:
         if BUDGET_KINDS[budget.kind].meter.sensor:
             self._energy()
 
-    def begin(self, budget: Budget, samples: int, run: RunAt, *, own: bool) -> Ticket:
+    def begin(self, budget: Budget, samples: int, run: RunAt, *, for_call: bool) -> Ticket:
         """Choose what a call runs under a budget that depends on the device.
 
         Args:
             budget: of the call.
             samples: at least one.
             run: runs the call's batch at knob values, for the first call, which may have to profile.
-            own: whether the budget is the call's own, not the model's.
+            for_call: whether the budget is the call's own, not the model's.
 
         Raises:
             BudgetError: the bundle has no curve, or no sensor tells the energy.
             BackendError: an engine failed while it was profiled.
         """
         self.find_energy(budget)  # there already, but in a forked child
-        return self.budgets.begin(budget, samples, perf_counter(), own=own, profiler=self._profiler(run))
+        return self.budgets.begin(budget, samples, perf_counter(), for_call=for_call, profiler=self._profiler(run))
 
     def end(self, ticket: Ticket, done: float, milliseconds: float) -> float | None:
         """Take in what a call took and the share of work it did; gives its millijoules where the budget needs them."""

@@ -42,8 +42,8 @@ class Processors:
 
 def granted_processors(root: Path = Path("/")) -> Processors:
     """What is granted now; quotas may change while the process runs."""
-    told = hasattr(os, "sched_getaffinity")  # not everywhere
-    usable = os.sched_getaffinity(0) if told else set(range(os.cpu_count() or 1))
+    has_affinity = hasattr(os, "sched_getaffinity")  # not everywhere
+    usable = os.sched_getaffinity(0) if has_affinity else set(range(os.cpu_count() or 1))
     return Processors(len(usable), _physical(usable, root), cpu_quota(root))
 
 
@@ -115,8 +115,8 @@ def _upwards(root: Path, mount: str, mounted: str, path: str) -> Iterator[Path]:
     In a container the path may be the host's while only the container's part is mounted, or lead out of it: then
     what is mounted is the group.
     """
-    own, top = PurePosixPath(path), PurePosixPath(mounted)
-    below = own.relative_to(top) if ".." not in own.parts and own.is_relative_to(top) else PurePosixPath()
+    group, top = PurePosixPath(path), PurePosixPath(mounted)
+    below = group.relative_to(top) if ".." not in group.parts and group.is_relative_to(top) else PurePosixPath()
     base = root / mount.lstrip("/")
     for parts in range(len(below.parts), -1, -1):
         yield base.joinpath(*below.parts[:parts])

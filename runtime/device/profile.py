@@ -258,9 +258,9 @@ def _measure_cold(
     call: Call, share: float, median: float, sleep: Callable[[float], None], progress: Callable[[float], None]
 ) -> list[float]:
     """Factors of the first calls after a pause, everything running."""
-    found: list[list[float]] = []
+    factors: list[list[float]] = []
     for pause in range(_PAUSES):
         sleep(_PAUSE_S)
-        found.append([call(share)[1] / median for _ in range(COLD_CALLS)])
+        factors.append([call(share)[1] / median for _ in range(COLD_CALLS)])
         progress((pause + 1) / _PAUSES)
-    return [float(max(factor, 1.0)) for factor in np.median(np.array(found), axis=0)]
+    return [float(max(factor, 1.0)) for factor in np.median(np.array(factors), axis=0)]

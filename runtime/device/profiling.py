@@ -37,8 +37,8 @@ def device_key(
     if sensors is not None:
         mode = sensors.read(perf_counter()).power_mode
     else:
-        with Telemetry.find() as found:
-            mode = found.read(perf_counter()).power_mode
+        with Telemetry.find() as telemetry:
+            mode = telemetry.read(perf_counter()).power_mode
     granted = granted_processors()
     return DeviceKey(
         bundle=hash_bundle(bundle),

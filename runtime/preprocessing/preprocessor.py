@@ -90,13 +90,13 @@ class Preprocessor:
         return load_text_preprocessor(self._root, self._bundle, recipe)
 
     def _image_input(self, name: str | None) -> TensorSpec:
-        found = [spec for spec in self._bundle.inputs if spec.preprocessing is not None and name in {None, spec.name}]
-        if len(found) > 1:
-            names = ", ".join(repr(spec.name) for spec in found)
+        images = [spec for spec in self._bundle.inputs if spec.preprocessing is not None and name in {None, spec.name}]
+        if len(images) > 1:
+            names = ", ".join(repr(spec.name) for spec in images)
             raise InputError(f"got pictures for one of the inputs {names}, expected its name; pass name=")
-        if not found:
+        if not images:
             raise self._unknown("pictures" if name is None else f"pictures for {name!r}")
-        return found[0]
+        return images[0]
 
     def _unknown(self, what: str) -> InputError:
         names = ", ".join(repr(spec.name) for spec in self._bundle.inputs[:10])

@@ -28,5 +28,5 @@ def find_sensors(root: str | Path = "/") -> tuple[Reader, ...]:
     folder = Path(root)
     if not folder.is_dir():
         raise TelemetryError(f"got {shown(str(root))} as the root of the sensors; expected a folder, such as /")
-    found = (JetsonReader.find(folder), LinuxReader.find(folder), RaplReader.find(folder), NvmlReader.find(folder))
-    return tuple(reader for reader in found if reader is not None)
+    readers = (JetsonReader.find(folder), LinuxReader.find(folder), RaplReader.find(folder), NvmlReader.find(folder))
+    return tuple(reader for reader in readers if reader is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import re
@@ -82,6 +83,27 @@ def _named(code: str) -> Iterator[tuple[str, str]]:
         yield "target", words[1]
 
 
+def misplaced_names(text: str) -> list[str]:
+    """What a page says is in a Python file and is not defined there: `NAME` in `path.py`, `NAME` and `NAME` in it."""
+    wrong = []
+    for names, path in re.findall(r"((?:`[\w.]+`(?:, | and )?)+) in `([\w/]+\.py)`", checked_text(text)):
+        defined = _defined_in(ROOT / path) if (ROOT / path).is_file() else set()
+        wrong += [f"{name} in {path}" for name in re.findall(r"`([\w.]+)`", names) if name not in defined]
+    return wrong
+
+
+def _defined_in(path: Path) -> set[str]:
+    """Functions, classes and variables of a module."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
 def _exists(named: tuple[str, str]) -> bool:
     kind, name = named
     if kind == "path":
@@ -127,6 +149,17 @@ def test_links_anchors_and_pictures_are_there(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_names_are_there(page: str) -> None:
     assert unknown_names(page_text(page)) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_names_are_in_the_files_that_pages_name(page: str) -> None:
+    assert misplaced_names(page_text(page)) == []
+
+
+def test_a_name_in_another_file_is_noticed() -> None:
+    text = "`run` in `cli/run.py`, `VERBS` and `run` in `cli/group.py`, `A` in `cli/no.py`"
+    assert misplaced_names(text) == ["run in cli/group.py", "A in cli/no.py"]
+    assert "`_show` in `cli/run.py`" in page_text("docs/adding.md")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -107,7 +107,7 @@ def test_a_kind_of_budget_of_time_is_held_like_a_latency(bundle):
             for value in (Budget("seconds", 0.012, percentile=0.9), Budget.latency(12.0, percentile=0.9)):
                 budgets = DeviceBudgets(planner)
                 budgets.use(profile_of(planner))
-                ticket = budgets.begin(value, 1, 0.0, own=own, profiler=None)  # type: ignore[arg-type]
+                ticket = budgets.begin(value, 1, 0.0, for_call=own, profiler=None)  # type: ignore[arg-type]
                 budgets.end(ticket, ticket.plan.point.macs_fraction, ticket.expected, 0.1)
                 tickets.append((ticket.plan.point, ticket.expected))
             assert tickets[0] == tickets[1]

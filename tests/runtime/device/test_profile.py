@@ -199,7 +199,7 @@ def test_an_unusual_profile_that_is_read_works(tmp_path: Path, damage):
     budgets.use(found)
     for own in (True, False):
         for milliseconds in (1e-6, 1.0, 5.0, 1e6):
-            ticket = budgets.begin(Budget.latency(milliseconds), 1, 0.0, own=own, profiler=None)
+            ticket = budgets.begin(Budget.latency(milliseconds), 1, 0.0, for_call=own, profiler=None)
             budgets.end(ticket, 0.5, 3.0, 0.1)
             assert 0 < ticket.expected < 1e9
 
