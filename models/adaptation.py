@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -55,11 +56,11 @@ def adapt(
             norm.load_state_dict(dense.norm.state_dict())
         if acm is None and routed is None:
             return adaptive
-        inputs = [reaching.ffn for reaching in layer_inputs(dense, calibration)]
-        for block, source, x in zip(adaptive.blocks, dense.blocks, inputs, strict=True):
+        inputs = layer_inputs(dense, calibration)
+        for block, source, reaching in zip(adaptive.blocks, dense.blocks, inputs, strict=True):
             assert isinstance(block, Block) and isinstance(source, Block)
             if isinstance(block.ffn, AdaptiveFFN) and isinstance(source.ffn, DenseFFN):
-                block.ffn.take_over(source.ffn, x)
+                block.ffn.take_over(source.ffn, reaching.ffn)
             if isinstance(block.projections, AdaptiveProjections):
                 assert isinstance(source.projections, DenseProjections)
                 for name in ("query", "key", "value", "out"):
@@ -93,9 +94,12 @@ class BlockInputs(NamedTuple):
 
 
 @torch.no_grad()
-def layer_inputs(model: Network, inputs: dict[str, Tensor]) -> list[BlockInputs]:
-    """Run a dense model on a batch of inputs and keep what reaches each block's layers."""
-    tokens, reaching_blocks = model.embed_inputs(inputs), []
+def layer_inputs(model: Network, inputs: dict[str, Tensor]) -> Iterator[BlockInputs]:
+    """Run a dense model on a batch of inputs and give what reaches each block's layers, block by block.
+
+    Those of all blocks together take gigabytes of a large model.
+    """
+    tokens = model.embed_inputs(inputs)
     for block in model.blocks:
         assert isinstance(block, Block) and isinstance(block.projections, DenseProjections)
         p, x = block.projections, tokens.x
@@ -112,8 +116,7 @@ def layer_inputs(model: Network, inputs: dict[str, Tensor]) -> list[BlockInputs]
         if tokens.valid is not None:
             real = tokens.valid.reshape(-1)
             reaching = BlockInputs(*(part[real] for part in reaching))
-        reaching_blocks.append(reaching)
-    return reaching_blocks
+        yield reaching
 
 
 def _split_linear(source: torch.nn.Linear, learners: ConditionalLinear) -> None:

@@ -162,7 +162,7 @@ def test_activations_are_what_reaches_the_ffns(tmp_path: Path) -> None:
     samples = samples_of(dense, 40)
     kept = activations.record(tmp_path / "a", dense, samples, tokens=150, batch=8)
     assert len(kept) == 150
-    first = layer_inputs(dense, samples.batch(samples.order(8, 0, 0)[0]))
+    first = list(layer_inputs(dense, samples.batch(samples.order(8, 0, 0)[0])))
     for block in range(3):
         stored = np.load(tmp_path / "a" / f"block{block}.npy")
         wanted = first[block].ffn.numpy()[:150]
