@@ -19,6 +19,7 @@ _EXAMPLES = """
 adaptrt estimate all-MiniLM-L6-v2
 adaptrt estimate all-MiniLM-L6-v2 --length 64 --batch 1 --threads 2
 adaptrt estimate vit-base --families acm,tokens --seconds 300 --plot estimate.png
+adaptrt estimate resnet-50 --batch 1
 adaptrt estimate build/models/minilm --json
 """
 
@@ -91,9 +92,9 @@ def estimate_table(result: Estimate) -> Table:
     per_batch = [
         heading for batch in result.batches for heading in (f"batch {batch}, ms", "quartiles", "x dense", "x int8")
     ]
-    what = f"texts of {result.tokens} tokens" if result.length else f"{result.tokens} tokens"
+    what = f", {'texts of ' if result.length else ''}{result.tokens} tokens" if result.tokens else ""
     made = tables.table(
-        f"{result.model}, {what}, {result.threads} thread{'s' * (result.threads > 1)}: what adapting would give",
+        f"{result.model}{what}, {result.threads} thread{'s' * (result.threads > 1)}: what adapting would give",
         *("<family", "budget", "work", *per_batch),
     )
     int8 = {rival.name: rival for rival in result.rivals}.get("dense int8")
