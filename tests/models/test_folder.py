@@ -41,6 +41,10 @@ def pair(architecture: str) -> tuple[AdaptableNetwork, AdaptableNetwork]:
     if architecture == "pretrained":
         dense = pretrained_network("bert", "BertForSequenceClassification")
         return dense.with_families([EVERYTHING[name] for name in ("acm", "pruning", "exits")]), dense  # type: ignore[misc]
+    if architecture == "pretrained-convolutional":
+        dense = pretrained_network("resnet_basic", image_size=24)
+        return dense.with_families([ExitConfig((1, 3), "certainty")]), dense
+    assert architecture == "vit"
     vit = dataclasses.replace(TINY, class_token=True)
     return Network.from_config(dataclasses.replace(vit, **EVERYTHING)), Network.from_config(vit)  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ from adaptrt.models.adapters.pretrained.check import Difference, relative, requi
 from adaptrt.models.adapters.pretrained.checkpoint import Pretrained, kept_config, layer_groups, require_weights
 from adaptrt.models.adapters.pretrained.convolutional.config import CONVOLUTIONAL_TASKS, PretrainedConvolutionalConfig
 from adaptrt.models.adapters.pretrained.convolutional.network import PretrainedConvolutional, copy_parts
-from adaptrt.models.adapters.pretrained.convolutional.rows import FoundParts
+from adaptrt.models.adapters.pretrained.convolutional.rows import STAGES, FoundParts
 from adaptrt.models.adapters.pretrained.measure import module_macs
 from adaptrt.models.adapters.pretrained.rows import PretrainedError
 from adaptrt.models.adapters.pretrained.splice import first_line
@@ -56,8 +56,7 @@ def build_convolutional(
         )
     linear = _classifier(model, found) if "logits" in TASKS[choice.task].outputs else None
     needed = _needed(model, found, linear)
-    last_layer = found.blocks[-1][-1].removeprefix(f"{found.base}.")
-    require_weights(info, needed, layer_groups(model, last_layer.rpartition(".layers.")[0], found.base), choice)
+    require_weights(info, needed, layer_groups(model, STAGES, found.base), choice)
     shape = _measured(model, found, choice, linear, _input_size(model, image_size), at)
     network = PretrainedConvolutional(shape, copy_parts(model, shape)).eval()
     if linear is not None:

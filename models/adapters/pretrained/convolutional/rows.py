@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-_STAGES, _LAYERS = "encoder.stages", "layers"
+STAGES, _LAYERS = "encoder.stages", "layers"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def find_parts(model: Any) -> FoundParts | None:
         modules = {path: module for path, module in model.named_modules() if path.startswith(prefix)}
         for row in CONVOLUTIONAL_ROWS:
             stem, norm = prefix + row.stem, prefix + row.norm if row.norm else ""
-            stages = modules.get(prefix + _STAGES)
+            stages = modules.get(prefix + STAGES)
             if stages is None or stem not in modules or (norm and norm not in modules):
                 continue
             blocks = [block for name, _ in stages.named_children() for block in _blocks(modules, prefix, name, row)]
@@ -80,7 +80,7 @@ def find_parts(model: Any) -> FoundParts | None:
 
 def _blocks(modules: dict[str, Any], prefix: str, stage: str, row: ConvolutionalRow) -> list[tuple[str, ...]]:
     """Paths of what runs in a stage, layer by layer; what stands before them belongs to the first."""
-    at = f"{prefix}{_STAGES}.{stage}"
+    at = f"{prefix}{STAGES}.{stage}"
     before, layers = modules.get(f"{at}.{row.before}") if row.before else None, modules.get(f"{at}.{_LAYERS}")
     if layers is None:
         return []
