@@ -22,6 +22,7 @@ _EXAMPLES = """
 adaptrt adapt all-MiniLM-L6-v2 --data texts.txt --output models/minilm
 adaptrt adapt all-MiniLM-L6-v2 --data texts.jsonl --text-column body --hours 2
 adaptrt adapt vit-base --data pictures --families acm,exits --skip-broken
+adaptrt adapt resnet-50 --data pictures
 adaptrt adapt all-MiniLM-L6-v2 --data texts.txt --workers 4
 adaptrt adapt vit-base --data pictures --ray 192.168.0.10:6379
 adaptrt adapt all-MiniLM-L6-v2 --data texts.txt --workers 2 --processes 2

@@ -19,6 +19,7 @@ _EXAMPLES = """
 adaptrt estimate all-MiniLM-L6-v2
 adaptrt estimate all-MiniLM-L6-v2 --length 64 --batch 1 --threads 2
 adaptrt estimate vit-base --families acm,tokens --seconds 300 --plot estimate.png
+adaptrt estimate resnet-50 --batch 1
 adaptrt estimate build/models/minilm --json
 """
 
@@ -91,9 +92,9 @@ def estimate_table(result: Estimate) -> Table:
     per_batch = [
         heading for batch in result.batches for heading in (f"batch {batch}, ms", "quartiles", "x dense", "x int8")
     ]
-    what = f"texts of {result.tokens} tokens" if result.length else f"{result.tokens} tokens"
-    estimates = tables.table(
-        f"{result.model}, {what}, {result.threads} thread{'s' * (result.threads > 1)}: what adapting would give",
+    what = f", {'texts of ' if result.length else ''}{result.tokens} tokens" if result.tokens else ""
+    made = tables.table(
+        f"{result.model}{what}, {result.threads} thread{'s' * (result.threads > 1)}: what adapting would give",
         *("<family", "budget", "work", *per_batch),
     )
     int8 = {rival.name: rival for rival in result.rivals}.get("dense int8")
@@ -104,17 +105,17 @@ def estimate_table(result: Estimate) -> Table:
             over = tables.NONE if int8 is None else f"{spread.median / int8.latency_ms[batch].median:.2f}"
             cells += [f"{spread.median:.2f}", _quartiles(spread.low, spread.high)]
             cells += [f"{rival.over_dense[batch].median:.2f}", over]
-        estimates.add_row(*cells)
+        made.add_row(*cells)
     previous = ""
     for row in result.rows:
         if row.name != previous:
-            estimates.add_section()
+            made.add_section()
         previous = row.name
-        estimates.add_row(row.name, f"{row.wanted:.0%}", _work(row), *_times(row, result.batches))
-    estimates.caption = "budget and work: shares of the dense model's MACs; *: no nearer to the budget"
-    estimates.caption += "".join(f"; left out: {reason}" for reason in result.left_out)
-    estimates.caption_justify = "left"
-    return estimates
+        made.add_row(row.name, f"{row.wanted:.0%}", _work(row), *_times(row, result.batches))
+    made.caption = "budget and work: shares of the dense model's MACs; *: no nearer to the budget"
+    made.caption += "".join(f"; left out: {reason}" for reason in result.left_out)
+    made.caption_justify = "left"
+    return made
 
 
 def _work(row: EstimateRow) -> str:

@@ -95,7 +95,7 @@ families_option = click.option(
     "--families",
     metavar="LIST",
     callback=_names,
-    help="Of acm,exits,tokens,routes; default: the first three, as far as the task can have them.",
+    help="Of acm,exits,tokens,routes; default: the first three, as far as the network can have them.",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of tables.")

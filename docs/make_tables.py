@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptrt.models.adapters import ADAPTERS
+from adaptrt.models.adapters.pretrained.convolutional.rows import CONVOLUTIONAL_ROWS
 from adaptrt.models.adapters.pretrained.rows import ROWS, Row
 from adaptrt.models.encoder_config import FAMILIES
 from adaptrt.models.tasks import TASKS
@@ -103,6 +104,13 @@ _PRETRAINED: Columns = {
     "feed-forward network": lambda row: "gated" if row.gate else "plain",
     "scales": lambda row: "yes" if row.scales else "",
 }
+_CONVOLUTIONAL: Columns = {
+    "families": lambda row: row.families,
+    "before the layers": lambda row: f"`{row.stem}`",
+    "parameters in a layer, among others": lambda row: _code(row.layer),
+    "before the layers of a stage": lambda row: f"`{row.before}`" if row.before else "",
+    "normalises the mean": lambda row: f"`{row.norm}`" if row.norm else "",
+}
 _OPS: Columns = {
     "op": lambda record: f"`{record.name}`",
     "what it computes": lambda record: record.summary.replace("|", "\\|"),
@@ -119,6 +127,7 @@ TABLES: dict[str, tuple[Columns, Callable[[], Iterable[Any]]]] = {
     "families": (_FAMILIES, FAMILIES.values),
     "adapters": (_ADAPTERS, ADAPTERS.items),
     "pretrained": (_PRETRAINED, lambda: ROWS),
+    "convolutional": (_CONVOLUTIONAL, lambda: CONVOLUTIONAL_ROWS),
     "ops": (_OPS, RECORDS.values),
 }
 """The columns of each table, and what gives its records."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.block import Block, DenseFFN, DenseProjections
 from adaptrt.models.encoder_config import with_families
 from adaptrt.models.families.acm import ACMConfig, AdaptiveFFN, AdaptiveProjections
@@ -18,22 +19,25 @@ from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.network import Network
 from adaptrt.models.symbolic.conditional_mlp import ConditionalLinear
 
+Kind = TypeVar("Kind", bound=AdaptableNetwork)
+
 
 def adapt(
-    dense: Network,
+    dense: Kind,
     calibration: dict[str, Tensor],
     *,
     acm: ACMConfig | None = None,
     pruning: PruningConfig | None = None,
     exits: ExitConfig | None = None,
     routed: RoutedFFNConfig | None = None,
-) -> Network:
+) -> Kind:
     """Build the adaptive model of a trained dense one.
 
     The paper starts learners from random weights. Here each starts from a part of the layer it
     replaces: hidden units of an FFN sorted by how much they contribute, singular components of a
     projection sorted by size. With every learner running, an FFN then computes exactly what the dense
-    one did, and distillation only has to improve the cheaper sums. Exit heads start as the last head.
+    one did, and distillation only has to improve the cheaper sums. Exit heads start as the last head; those of
+    convolutional networks, whose blocks have other widths, from random weights.
 
     Args:
         dense: The trained model.
@@ -44,18 +48,18 @@ def adapt(
         routed: How its FFNs become a big and a small one with a router; None leaves them.
 
     Raises:
-        ValueError: The model is adaptive already.
+        ValueError: The model is adaptive already, or cannot have a family.
     """
     if dense.adaptive:
         raise ValueError("got a model that is adaptive already, expected a dense one")
-    adaptive = dense.with_families([family for family in (acm, pruning, exits, routed) if family is not None])
+    families = [family for family in (acm, pruning, exits, routed) if family is not None]
+    adaptive = cast(Kind, dense.with_families(families))  # of the same class
     adaptive.train()
     with torch.no_grad():
-        for head, norm in zip(adaptive.exit_heads, adaptive.exit_norms, strict=True):
-            head.load_state_dict(dense.head.state_dict(), strict=False)
-            norm.load_state_dict(dense.norm.state_dict())
+        adaptive.start_exits(dense)
         if acm is None and routed is None:
             return adaptive
+        assert isinstance(dense, Network)  # others refuse these families
         inputs = layer_inputs(dense, calibration)
         for block, source, reaching in zip(adaptive.blocks, dense.blocks, inputs, strict=True):
             assert isinstance(block, Block) and isinstance(source, Block)

@@ -15,8 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from adaptrt import AdaptrtError, write_atomically
+from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.adapters import ADAPTERS
 from adaptrt.models.adapters.pretrained.config import PretrainedConfig
+from adaptrt.models.adapters.pretrained.convolutional.config import PretrainedConvolutionalConfig
+from adaptrt.models.adapters.pretrained.convolutional.network import PretrainedConvolutional
 from adaptrt.models.adapters.resnet import ResNet, ResNetConfig
 from adaptrt.models.adapters.text_encoder import TextEncoderConfig
 from adaptrt.models.adapters.vit import ViTConfig
@@ -51,18 +54,18 @@ class LoadedModel:
     preprocessing: Path | None = None
 
 
-AnyConfig = ViTConfig | ResNetConfig | TextEncoderConfig | PretrainedConfig
-AnyModel = Network | ResNet
+AnyConfig = ViTConfig | ResNetConfig | TextEncoderConfig | PretrainedConfig | PretrainedConvolutionalConfig
 
 
-def architectures() -> dict[str, tuple[type[Any], Callable[[Any], AnyModel]]]:
+def architectures() -> dict[str, tuple[type[Any], Callable[[Any], AdaptableNetwork]]]:
     """What ``architecture`` in ``config.json`` can be; the configuration itself stands under the same name."""
     adapted = {adapter.architecture: (config, Network.from_config) for config, adapter in ADAPTERS.items()}
-    return {**adapted, "resnet": (ResNetConfig, ResNet)}
+    convolutional = (PretrainedConvolutionalConfig, PretrainedConvolutional)
+    return {**adapted, "resnet": (ResNetConfig, ResNet), "pretrained-convolutional": convolutional}
 
 
 def save_model(
-    folder: Path, model: AnyModel, dense: AnyModel | None, data_name: str | None, dtype: torch.dtype
+    folder: Path, model: AdaptableNetwork, dense: AdaptableNetwork | None, data_name: str | None, dtype: torch.dtype
 ) -> None:
     """Write a model folder, file by file atomically, weights rounded to ``dtype``.
 

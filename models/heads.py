@@ -87,14 +87,23 @@ class EmbeddingHead(nn.Module):
         del norm
         return hidden
 
-    def stand_early(self) -> None:
-        """Get a map of its own."""
-        self.early = EarlyMap(self.width)
+    def stand_early(self, inputs: int | None = None) -> None:
+        """Get a map of its own, from vectors of another width if told."""
+        self.early = EarlyMap(self.width, inputs)
+
+    def macs(self, *, last: bool) -> int:
+        """Multiply-accumulates for one sample; the last head's certainty is for training, and never computed else."""
+        mapped = 0 if self.early is None else self.early.macs
+        return mapped + (self.width if self.certainty is not None and not last else 0)
 
     def read(self, tokens: Tokens, norm: nn.Module, class_token: bool, carried: dict[str, Tensor]) -> HeadOutput:
         """Answer for ``[B * K, D]``: a vector ``[B, D]``."""
+        answer: HeadOutput = self(norm(pooled(tokens, class_token)), carried)
+        return answer
+
+    def forward(self, vector: Tensor, carried: dict[str, Tensor]) -> HeadOutput:
+        """Answer for what stands for each sample, ``[B, D]``: a vector ``[B, D]``."""
         del carried
-        vector = norm(pooled(tokens, class_token))
         vector = vector if self.early is None else self.early(vector)
         outputs = {"sentence_embedding": vector}
         if self.certainty is None:
@@ -105,10 +114,7 @@ class EmbeddingHead(nn.Module):
     def count(self, work: WorkCount, tokens: Tokens, *, last: bool) -> None:
         """Count one run."""
         del tokens
-        if self.early is not None:
-            work.constant(self.early.macs)
-        if self.certainty is not None and not last:
-            work.constant(self.width)
+        work.constant(self.macs(last=last))
 
     def dense_macs(self, tokens: int) -> int:
         """None: the dense network's answer is there already."""
@@ -185,22 +191,28 @@ class EarlyMap(nn.Module):
 
     It runs once for each sample, where blocks run for each token: its cost hardly counts. Without it blocks would have
     to make their states look like the last one's.
+
+    Args:
+        width: Of the last block's vector.
+        inputs: Of the early block's; None: the same.
     """
 
     WIDER = 4
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, inputs: int | None = None) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, self.WIDER * width), nn.Linear(self.WIDER * width, width)
-        self.macs = (1 + 2 * self.WIDER) * width**2
+        inputs = width if inputs is None else inputs
+        hidden = self.WIDER * inputs
+        self.linear = nn.Linear(inputs, width)
+        self.up, self.down = nn.Linear(inputs, hidden), nn.Linear(hidden, width)
+        self.macs = inputs * width + inputs * hidden + hidden * width
         with torch.no_grad():
-            self.linear.weight.copy_(torch.eye(width))
+            self.linear.weight.copy_(torch.eye(width, inputs))
             for zero in (self.linear.bias, self.down.weight, self.down.bias):
                 zero.zero_()
 
     def forward(self, vector: Tensor) -> Tensor:
-        """``[B, D] -> [B, D]``."""
+        """``[B, inputs] -> [B, width]``."""
         mapped: Tensor = self.linear(vector) + self.down(functional.gelu(self.up(vector)))
         return mapped
 
@@ -208,8 +220,13 @@ class EarlyMap(nn.Module):
 def make_head(config: EncoderConfig) -> Any:
     """A head for a network's task and exit criterion, with the methods of ``SampleHead``."""
     criterion = "max_softmax" if config.exits is None else config.exits.criterion
-    module, _, name = TASKS[config.task].head.partition(":")
-    return getattr(importlib.import_module(module), name)(config.width, config.classes, criterion)
+    return task_head(config.task, config.width, config.classes, criterion)
+
+
+def task_head(task: str, width: int, classes: int, criterion: str) -> Any:
+    """A head for a task that reads vectors of a width."""
+    module, _, name = TASKS[task].head.partition(":")
+    return getattr(importlib.import_module(module), name)(width, classes, criterion)
 
 
 def over_tokens(sure: Tensor, weight: Tensor | None) -> Tensor:

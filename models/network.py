@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.adapters.adapter import Adapter
 from adaptrt.models.block import Block, Prices, make_final_norm
 from adaptrt.models.encoder_config import EncoderConfig, with_families
@@ -17,15 +18,16 @@ from adaptrt.models.families.family import Family
 from adaptrt.models.families.gate import ArgmaxGate, Decision, PriceGate
 from adaptrt.models.families.hard_budgets import HardBudgets
 from adaptrt.models.families.price_scale import PriceScale
+from adaptrt.models.heads import EarlyMap
 from adaptrt.models.macs import Layer
 from adaptrt.models.network_output import NetworkOutput
-from adaptrt.models.staged_network import CarriedSpec, KnobSpec, NamedTensor, StagedNetwork, StageOutput
+from adaptrt.models.staged_network import CarriedSpec, KnobSpec, NamedTensor, StageOutput, criterion_carries
 from adaptrt.models.tasks import TASKS, Task
 from adaptrt.models.tokens import Dropped, Selection, Tokens
 from adaptrt.models.work import WorkCount
 
 
-class Network(StagedNetwork):
+class Network(AdaptableNetwork):
     """Blocks, heads and the bookkeeping between them.
 
     Args:
@@ -69,12 +71,6 @@ class Network(StagedNetwork):
         from adaptrt.models.adapters import adapter_for
 
         return cls(adapter_for(config), config.families)
-
-    @property
-    def families(self) -> tuple[Family, ...]:
-        """What is adaptive, in the order in which prices are shared out."""
-        families: tuple[Family, ...] = self.config.families
-        return families
 
     @property
     def hard_budgets(self) -> bool:
@@ -147,26 +143,31 @@ class Network(StagedNetwork):
         sizes = super().example_sizes()
         return sizes if isinstance(self.token_axis, int) else {**sizes, self.token_axis: sizes["tokens"]}
 
-    @property
-    def adaptive(self) -> bool:
-        """Whether any module's work depends on its input or on a knob."""
-        return bool(self.config.adaptive)
+    def start_exits(self, dense: AdaptableNetwork) -> None:
+        """Early heads start as the dense network's last one, with its norm."""
+        assert isinstance(dense, Network)
+        for head, norm in zip(self.exit_heads, self.exit_norms, strict=True):
+            head.load_state_dict(dense.head.state_dict(), strict=False)
+            norm.load_state_dict(dense.norm.state_dict())
 
-    @property
-    def exits(self) -> ExitConfig | None:
-        """Where early heads stand."""
-        exits: ExitConfig | None = self.config.exits
-        return exits
+    def first_maps(self) -> list[nn.Linear]:
+        """Those of early vectors."""
+        early = [getattr(head, "early", None) for head in self.exit_heads]
+        return [module.linear for module in early if isinstance(module, EarlyMap)]
+
+    def fixed_parts(self) -> list[nn.Module | nn.Parameter]:
+        """The embedding: nothing in it is adaptive, and tables of words would make up most of an optimiser's work."""
+        parts = [getattr(self, name) for name in self.adapter.embedding()]
+        return [part for part in parts if part is not None]
+
+    def block_tokens(self, result: tuple[Tokens, Any]) -> Tokens:
+        """The tokens."""
+        return result[0]
 
     def exit_modules(self) -> list[nn.Module]:
         """Early heads with their norms, and the last head's learned certainty."""
         modules: list[nn.Module] = [*self.exit_heads, *self.exit_norms]
         return modules if self.head.certainty is None else [*modules, self.head.certainty]
-
-    def stage_blocks(self, stage: int) -> range:
-        """Numbers of a stage's blocks."""
-        ends = [0, *(() if self.config.exits is None else self.config.exits.after), self.config.depth]
-        return range(ends[stage], ends[stage + 1])
 
     def _stage_modules(self, stage: int) -> list[Block]:
         modules = [self.blocks[number] for number in self.stage_blocks(stage)]
@@ -241,10 +242,7 @@ class Network(StagedNetwork):
             specs.append(CarriedSpec(NamedTensor("dropped", "float32", ("batch", c.width)), "next_dropped"))
             specs.append(CarriedSpec(NamedTensor("dropped_count", "float32", ("batch",)), "next_dropped_count"))
         specs.append(CarriedSpec(NamedTensor("macs_before", "float32", ("batch",)), "macs_fraction"))
-        if self.exit_criterion == "patience":
-            specs.append(CarriedSpec(NamedTensor("prediction", "int64", ("batch",)), "next_prediction"))
-            specs.append(CarriedSpec(NamedTensor("streak", "float32", ("batch",)), "next_streak"))
-        return specs
+        return specs + criterion_carries(self.exit_criterion)
 
     def _ragged_before(self, block: int) -> bool:
         """Whether samples may have different numbers of tokens before a block."""
@@ -323,18 +321,6 @@ class Network(StagedNetwork):
             given |= {"next_valid": tokens.valid, "next_index": tokens.position}
         return given
 
-    def run(self, inputs: dict[str, Tensor], knobs: dict[str, Tensor]) -> NetworkOutput:
-        """Run all stages on all samples, nobody leaving."""
-        stages = self.run_stages(inputs, knobs)
-        decisions = [decision for stage in stages for decision in stage.decisions]
-        return NetworkOutput(
-            stages[-1].outputs,
-            stages[-1].macs_fraction,
-            [decision for decision in decisions if isinstance(decision, Decision)],
-            [decision for decision in decisions if isinstance(decision, Selection)],
-            stages,
-        )
-
     def forward(
         self, *tensors: Tensor | None, price: Tensor | None = None, token_price: Tensor | None = None
     ) -> NetworkOutput:
@@ -363,10 +349,6 @@ class Network(StagedNetwork):
             assert isinstance(block, Block)
             layers += block.layers(f"blocks.{number}", tokens)
         return [*layers, Layer("head", int(self.head.dense_macs(tokens)))]
-
-    def dense_macs(self) -> int:
-        """Multiply-accumulates of the dense model for the sample that work is relative to."""
-        return sum(layer.dense for layer in self.layers())
 
     def with_families(self, families: Sequence[Family]) -> Network:
         """A network of the same shape with these families; weights of the same name and size are these, others new.

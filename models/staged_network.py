@@ -62,6 +62,16 @@ class CarriedSpec:
     source: str
 
 
+def criterion_carries(criterion: str | None) -> list[CarriedSpec]:
+    """What an exit criterion hands to the next head: nothing, or for patience its prediction and streak."""
+    if criterion != "patience":
+        return []
+    return [
+        CarriedSpec(NamedTensor("prediction", "int64", ("batch",)), "next_prediction"),
+        CarriedSpec(NamedTensor("streak", "float32", ("batch",)), "next_streak"),
+    ]
+
+
 class StageOutput(NamedTuple):
     """What one stage gives.
 

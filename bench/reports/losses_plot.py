@@ -34,9 +34,9 @@ def plot_losses(phases: Sequence[PhaseLosses], path: Path) -> None:
     figure = new_figure(1.2 + 3.6 * len(kinds), 3.6)
     for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         _draw(axes, kind, [phase for phase in phases if phase.kind == kind and phase.loss])
-    layers = {line.get_label(): line for axes in figure.axes for line in axes.lines if line.get_gid() == _LAYER}
+    layers = {str(line.get_label()): line for axes in figure.axes for line in axes.lines if line.get_gid() == _LAYER}
     if layers:
-        figure.legend(layers.values(), layers.keys(), loc="outside right upper", fontsize=7, frameon=False)
+        figure.legend(list(layers.values()), list(layers), loc="outside right upper", fontsize=7, frameon=False)
     save_picture(figure, path)
 
 

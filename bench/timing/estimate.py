@@ -27,7 +27,7 @@ from adaptrt.bench.timing.machine import describe_machine, describe_source
 from adaptrt.bench.timing.session_process import Array, BundleProcess, Feed, SessionProcess
 from adaptrt.export.pretrained.dense_source import full_inputs, load_dense
 from adaptrt.export.pretrained.estimate import SHARES, Candidate, make_candidates
-from adaptrt.models.network import Network
+from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
 from adaptrt.runtime.inputs import knob_arrays
 
@@ -80,7 +80,7 @@ def estimate_model(
     progress("loading the model", 0.0)
     source = load_dense(model, length)
     dense = source.dense
-    assert isinstance(dense, Network)
+    assert isinstance(dense, AdaptableNetwork)
     inputs = full_inputs(dense, SAMPLES)
     with tempfile.TemporaryDirectory(prefix="adaptrt-estimate-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
@@ -106,7 +106,7 @@ def estimate_model(
         model=source.name,
         task=dense.task.name,
         tokens=dense.tokens,
-        length=dense.adapter.ragged,
+        length=dense.work_tokens is not None,
         dense_macs=dense.dense_macs(),
         batches=tuple(batches),
         threads=threads,

@@ -69,7 +69,7 @@ class Estimate:
     Attributes:
         model: Its name.
         task: What it is for.
-        tokens: Of a sample; all are real.
+        tokens: Of a sample; all are real. None: samples have no tokens.
         length: Whether that is a length of texts, which may be another one.
         dense_macs: Multiply-accumulates of one sample in the dense model.
         batches: Batch sizes.
@@ -86,7 +86,7 @@ class Estimate:
 
     model: str
     task: str
-    tokens: int
+    tokens: int | None
     length: bool
     dense_macs: int
     batches: tuple[int, ...]

@@ -75,7 +75,8 @@ _OF_MODELS = {
     "beit": "BeitImageProcessor", "bit": "BitImageProcessor", "clip": "CLIPImageProcessor",
     "clip_vision_model": "CLIPImageProcessor", "convnext": "ConvNextImageProcessor",
     "convnextv2": "ConvNextImageProcessor", "deit": "DeiTImageProcessor", "dinov2": "BitImageProcessor",
-    "dinov2_with_registers": "BitImageProcessor", "resnet": "ConvNextImageProcessor",
+    "dinov2_with_registers": "BitImageProcessor", "regnet": "ConvNextImageProcessor",
+    "resnet": "ConvNextImageProcessor",
     "siglip": "SiglipImageProcessor", "siglip_vision_model": "SiglipImageProcessor", "swin": "ViTImageProcessor",
     "vit": "ViTImageProcessor",
 }  # fmt: skip

@@ -20,6 +20,7 @@ from adaptrt.export.description import input_specs
 from adaptrt.export.errors import ExportError
 from adaptrt.export.preprocessing.folder import Preprocessing, read_preprocessing
 from adaptrt.export.pretrained.samples import Prepared, make_samples
+from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.adaptation import count_work_for
 from adaptrt.models.adapters.pretrained.hub import checkpoint_folder
 from adaptrt.models.adapters.pretrained.load import load_pretrained
@@ -44,6 +45,12 @@ from adaptrt.runtime.bundle.bundle_file import Axis
 FIELDS = {"acm": "acm", "exits": "exits", "tokens": "pruning", "routes": "routed"}
 """Families as users name them, and their fields in the settings of adapting."""
 FAMILIES = tuple(FIELDS)
+_KINDS: dict[str, type[Family]] = {
+    "acm": ACMConfig,
+    "exits": ExitConfig,
+    "tokens": PruningConfig,
+    "routes": RoutedFFNConfig,
+}
 _USUAL = ("acm", "exits", "tokens")
 """What a network gets that asks for nothing: routed FFNs replace what ACMs replace."""
 _HELD_OUT = 1024
@@ -144,7 +151,7 @@ def adapt_folder(
     tell("loading the model", 0.0)
     source = load_pretrained(model, task=request.task, length=request.length)
     dense = source.model
-    assert isinstance(dense, Network)
+    assert isinstance(dense, AdaptableNetwork)
     families = chosen_families(dense, request.families, request.learners)
     settings = AdaptSettings(**{**request.settings, **families})
     request.work.mkdir(parents=True, exist_ok=True)
@@ -185,7 +192,9 @@ def adapt_folder(
     )
 
 
-def chosen_families(dense: Network, wanted: tuple[str, ...] | None, learners: int | None) -> dict[str, Family | None]:
+def chosen_families(
+    dense: AdaptableNetwork, wanted: tuple[str, ...] | None, learners: int | None
+) -> dict[str, Family | None]:
     """Families for a network's depth, width and task.
 
     Args:
@@ -196,22 +205,22 @@ def chosen_families(dense: Network, wanted: tuple[str, ...] | None, learners: in
     Raises:
         ExportError: One that is wanted does not fit, and why.
     """
-    depth, width = int(dense.config.depth), int(dense.config.width)
+    depth = len(dense.blocks)
     unknown = sorted(set(wanted or ()) - set(FAMILIES))
     if unknown:
         raise ExportError(f"got families {', '.join(unknown)}, expected some of {', '.join(FAMILIES)}")
     criterion = "max_softmax" if "max_softmax" in dense.task.criteria else "certainty"
-    after = tuple(sorted({depth // 3, 2 * depth // 3} - {0, depth}))
     blocks = tuple(sorted({max(1, depth // 6), depth // 2} & set(range(depth))))
     candidates: dict[str, Any] = {
-        "acm": lambda: ACMConfig(learners=learners or (2 if width < _NARROW else 4)),
-        "exits": lambda: ExitConfig(after, criterion),
+        "acm": lambda: ACMConfig(learners=learners or (2 if dense.config.width < _NARROW else 4)),
+        "exits": lambda: ExitConfig(dense.usual_exits(), criterion),
         "routes": RoutedFFNConfig,
         "tokens": lambda: PruningConfig(blocks, averages_dropped=dense.config.averages_tokens),
     }
     found: dict[str, Family | None] = dict.fromkeys(FIELDS.values())
     for name in _USUAL if wanted is None else wanted:
         try:
+            dense.check_family(_KINDS[name])
             family = candidates[name]()
             dense.with_families([*(beside for beside in found.values() if beside is not None), family])
         except ValueError as error:
@@ -222,17 +231,20 @@ def chosen_families(dense: Network, wanted: tuple[str, ...] | None, learners: in
     return found
 
 
-def count_work_as_in(dense: Network, samples: Samples) -> None:
+def count_work_as_in(dense: AdaptableNetwork, samples: Samples) -> None:
     """Make work relative to what the dense network does for a text of the data, in the mean."""
     if samples.lengths is None:
         return
+    assert isinstance(dense, Network)  # whose texts have lengths
     macs = [sum(layer.dense for layer in dense.layers(tokens)) for tokens in range(1, dense.tokens + 1)]
     used = [macs[length - 1] for length in np.clip(samples.lengths, 1, dense.tokens).tolist()]
     mean = -(-sum(used) // len(used))  # in whole numbers: rounded up by a bit, it would be beyond the longest text's
     count_work_for(dense, 1 + bisect_left(macs, mean))
 
 
-def split_samples(dense: Network, prepared: Prepared, batch: int, seed: int) -> dict[str, npt.NDArray[np.int64]]:
+def split_samples(
+    dense: AdaptableNetwork, prepared: Prepared, batch: int, seed: int
+) -> dict[str, npt.NDArray[np.int64]]:
     """Numbers of the samples to train, to calibrate and to test with, drawn at random.
 
     Raises:
@@ -241,8 +253,8 @@ def split_samples(dense: Network, prepared: Prepared, batch: int, seed: int) -> 
     count = len(prepared.samples)
     most = _HELD_OUT if any("logits" in name for name in dense.task.outputs) else _HELD_OUT_VECTORS
     held = max(1, min(most, count // 10))
-    width = int(np.prod([dense.config.width, dense.tokens])) * 4
-    if dense.task.per_token and dense.task.name == "feature-extraction":
+    if dense.tokens is not None and dense.task.name == "feature-extraction":
+        width = int(dense.config.width) * dense.tokens * 4
         held = max(1, min(held, _LABEL_BYTES // width))
     if count - 2 * held < batch:
         raise DataError(
@@ -253,7 +265,7 @@ def split_samples(dense: Network, prepared: Prepared, batch: int, seed: int) -> 
     return {"calibration": order[:held], "test": order[held : 2 * held], "train": np.sort(order[2 * held :])}
 
 
-def _recipes(dense: Network, files: Path) -> Preprocessing:
+def _recipes(dense: AdaptableNetwork, files: Path) -> Preprocessing:
     axes = {name: Axis(*limits) for name, limits in dense.axis_limits().items()}
     return read_preprocessing(files, input_specs(dense), axes)
 
@@ -276,7 +288,7 @@ def _rows(array: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[A
 
 @torch.no_grad()
 def _with_labels(
-    dense: Network, parts: Mapping[str, npt.NDArray[np.int64]], name: str, raw: RawData, prepared: Prepared
+    dense: AdaptableNetwork, parts: Mapping[str, npt.NDArray[np.int64]], name: str, raw: RawData, prepared: Prepared
 ) -> dict[str, npt.NDArray[Any]]:
     """The inputs of one held-out part and its labels: the data's of classes, else the dense network's answers."""
     rows = parts[name]
@@ -297,7 +309,7 @@ def _with_labels(
     return {**{f"{name}_{key}": array for key, array in arrays.items()}, f"{name}_labels": labels}
 
 
-def _class_names(dense: Network) -> list[str]:
+def _class_names(dense: AdaptableNetwork) -> list[str]:
     """Of the checkpoint's configuration; numbers where it has none."""
     named = dict(getattr(dense.config, "made_of", {}).get("id2label") or {})
     return [str(named.get(str(number), named.get(number, number))) for number in range(int(dense.config.classes))]
@@ -311,8 +323,8 @@ def _check_output(output: Path) -> None:
 
 def _write(
     request: AdaptRequest,
-    dense: Network,
-    adaptive: Network,
+    dense: AdaptableNetwork,
+    adaptive: AdaptableNetwork,
     files: Path,
     held_out: Mapping[str, Mapping[str, npt.NDArray[Any]]],
     *,

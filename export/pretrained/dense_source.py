@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adaptrt.export.errors import ExportError
 from adaptrt.export.parity.padding import is_mask
+from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.adapters.pretrained.adapter import PretrainedAdapter, example_inputs
 from adaptrt.models.adapters.pretrained.load import load_pretrained
 from adaptrt.models.folder import CONFIG, LoadedModel
@@ -29,7 +30,7 @@ def load_dense(model: Path, length: int | None = None) -> LoadedModel:
         length: Tokens of a text, or samples of a sound; None: 128 tokens, or fewer if the model takes no more.
 
     Raises:
-        AdaptrtError: There is no such model, it is no transformer encoder, or it takes no inputs of that length.
+        AdaptrtError: There is no such model, it is none that is adapted here, or it takes no inputs of that length.
     """
     ready = str(model) in RECIPES
     if not ready and not model.is_dir():
@@ -40,11 +41,14 @@ def load_dense(model: Path, length: int | None = None) -> LoadedModel:
     ours = ready or _is_ours(model / CONFIG)
     source = load_model(str(model)) if ours else load_pretrained(model, length=length)
     network = source.dense or source.model
-    if not isinstance(network, Network):
-        raise ExportError(f"got a {type(network).__name__}, expected a transformer encoder; export it and run `bench`")
+    if not isinstance(network, AdaptableNetwork):
+        raise ExportError(
+            f"got a {type(network).__name__}, expected a transformer encoder or a convolutional network; export it and "
+            "run `bench`"
+        )
     if network.adaptive:
         network = network.with_families([])
-    if network.adapter.ragged:
+    if isinstance(network, Network) and network.adapter.ragged:
         most = network.tokens
         wanted = min(USUAL_LENGTH, most) if length is None else length
         if not 2 <= wanted <= most:
@@ -74,11 +78,11 @@ def _of_length(network: Network, length: int) -> Network:
     return shorter
 
 
-def full_inputs(network: Network, count: int) -> dict[str, Tensor]:
+def full_inputs(network: AdaptableNetwork, count: int) -> dict[str, Tensor]:
     """Random inputs, texts all of the full length: by name, ``[count, ...]``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        if isinstance(network.adapter, PretrainedAdapter):
+        if isinstance(network, Network) and isinstance(network.adapter, PretrainedAdapter):
             return example_inputs(network.adapter.shape, count, padded=False)
         inputs = network.example_inputs(count)
     return {n: torch.ones_like(tensor) if is_mask(n, tensor.numpy()) else tensor for n, tensor in inputs.items()}

@@ -25,9 +25,9 @@ from adaptrt.export.graph.trace import trace_dense
 from adaptrt.export.pretrained.adapt_folder import FIELDS, chosen_families
 from adaptrt.export.pretrained.random_decisions import with_random_decisions
 from adaptrt.export.staging import write_file
+from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.folder import LoadedModel
-from adaptrt.models.network import Network
 from adaptrt.runtime import AdaptiveModel
 from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, Dense, encode_bundle
 from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, PRICE_KNOB, THRESHOLDS_KNOB, KnobValue
@@ -113,7 +113,7 @@ def make_candidates(
         ExportError: A family does not fit, or none does.
     """
     dense = source.dense
-    assert isinstance(dense, Network)
+    assert isinstance(dense, AdaptableNetwork)
     chosen = {field: family for field, family in chosen_families(dense, families, None).items() if family is not None}
     if not chosen:
         raise ExportError(
@@ -145,7 +145,7 @@ def make_candidates(
 
 
 def _write_bundle(
-    source: LoadedModel, network: Network, folder: Path, *, with_dense: bool, progress: Progress
+    source: LoadedModel, network: AdaptableNetwork, folder: Path, *, with_dense: bool, progress: Progress
 ) -> Bundle:
     """Trace and write a network as an export does, without proving or calibrating anything."""
     folder.mkdir(parents=True)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.adaptation import adapt
 from adaptrt.models.families.gate import PriceGate
 from adaptrt.models.families.routed_ffn import Router
 from adaptrt.models.families.token_pruning import PriceSelector, received
-from adaptrt.models.network import Network
 from adaptrt.models.tokens import Attention, Tokens
 
 SEED = 0
@@ -32,7 +32,9 @@ _LEAST = 1e-3  # a spread below it is rounding
 _MIDDLE = 0.5
 
 
-def with_random_decisions(dense: Network, families: dict[str, Any], inputs: dict[str, Tensor]) -> Network:
+def with_random_decisions(
+    dense: AdaptableNetwork, families: dict[str, Any], inputs: dict[str, Tensor]
+) -> AdaptableNetwork:
     """The adaptive network of a dense one, untrained, with decisions that differ between tokens and samples.
 
     Learners are parts of the dense layers, so that what reaches later layers stays of their scale.
@@ -52,7 +54,7 @@ def with_random_decisions(dense: Network, families: dict[str, Any], inputs: dict
     return network
 
 
-def _spread(network: Network, inputs: dict[str, Tensor]) -> None:
+def _spread(network: AdaptableNetwork, inputs: dict[str, Tensor]) -> None:
     """Set every gate and selector by what reaches it, in one run; earlier ones are set when later ones are reached.
 
     Half of the learners run meanwhile: what reaches a gate depends on what ran before it. All tokens stay.

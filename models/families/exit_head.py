@@ -57,10 +57,18 @@ class ExitConfig(Family):
             ValueError: One does not.
         """
         self.require_depth(shape.depth)
-        criteria = TASKS[shape.task].criteria
+        self.require_criterion(shape.task)
+
+    def require_criterion(self, task: str) -> None:
+        """Check that heads of a task can say how sure they are in this way.
+
+        Raises:
+            ValueError: They cannot.
+        """
+        criteria = TASKS[task].criteria
         if self.criterion not in criteria:
             known = ", ".join(map(repr, criteria))
-            raise ValueError(f"got exit criterion {self.criterion!r} for {shape.task}, expected {known}")
+            raise ValueError(f"got exit criterion {self.criterion!r} for {task}, expected {known}")
 
     def require_depth(self, depth: int) -> None:
         """Check that every head stands before the end.

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adaptrt import write_atomically
+from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.adaptation import adapt
 from adaptrt.models.data.samples import Samples
 from adaptrt.models.families.acm import ACMConfig
@@ -126,14 +127,14 @@ class AdaptSettings:
 
 
 def adapt_network(
-    dense: Network,
+    dense: AdaptableNetwork,
     samples: Samples,
     settings: AdaptSettings,
     folder: Path,
     report: Report,
     executor: LayerExecutor | None = None,
     team: Team = ALONE,
-) -> Network:
+) -> AdaptableNetwork:
     """Adapt a dense network; an interrupted call goes on where it was if it is made again with the same arguments.
 
     Args:
@@ -175,11 +176,8 @@ def adapt_network(
     calibration = samples.batch(samples.order(min(_CALIBRATION, len(samples)), settings.seed, 0)[0])
     adaptive = adapt(dense, calibration, **settings.families)
     adaptive.requires_grad_(True)
-    # Nothing in it is adaptive, and tables of words would make up most of the optimiser's work.
-    for name in adaptive.adapter.embedding():
-        part = getattr(adaptive, name)
-        if part is not None:
-            part.requires_grad_(False)
+    for part in adaptive.fixed_parts():
+        part.requires_grad_(False)
     if team.leads and not (folder / JOINT_FILE).exists():
         begun = time.monotonic()
 
@@ -194,6 +192,7 @@ def adapt_network(
     if team.leads:
         write_atomically(folder / SETTINGS_FILE, run)
         if settings.acm is not None:
+            assert isinstance(dense, Network) and isinstance(adaptive, Network)  # others refuse this family
             log.update(_by_layer(dense, adaptive, samples, settings, folder, report, executor or InProcess()))
     if team.size > 1:
         adaptive.load_state_dict(team.share(adaptive.state_dict() if team.leads else {}))
@@ -205,7 +204,7 @@ def adapt_network(
     return adaptive.eval()
 
 
-def _described(dense: Network, samples: Samples, settings: AdaptSettings) -> bytes:
+def _described(dense: AdaptableNetwork, samples: Samples, settings: AdaptSettings) -> bytes:
     """What tells one run from another: its settings, and of the network and the samples a sum over some of them."""
     weights = list(dense.parameters())
     parts = [weights[0], weights[-1], *samples.batch(np.arange(min(_COMPARED, len(samples)))).values()]
@@ -260,7 +259,12 @@ def _by_layer(
 
 
 def joint_phase(
-    dense: Network, adaptive: Network, samples: Samples, settings: AdaptSettings, steps: int, team: Team = ALONE
+    dense: AdaptableNetwork,
+    adaptive: AdaptableNetwork,
+    samples: Samples,
+    settings: AdaptSettings,
+    steps: int,
+    team: Team = ALONE,
 ) -> StepPhase:
     """Everything together: every batch is divided among prices, and each part follows the dense network.
 
@@ -303,7 +307,12 @@ def joint_phase(
 
 
 def _loss_at(
-    dense: Network, adaptive: Network, inputs: dict[str, Tensor], settings: AdaptSettings, share: Tensor, kept: Tensor
+    dense: AdaptableNetwork,
+    adaptive: AdaptableNetwork,
+    inputs: dict[str, Tensor],
+    settings: AdaptSettings,
+    share: Tensor,
+    kept: Tensor,
 ) -> Tensor:
     """The loss of some samples that all run at one price."""
     knobs = price_knobs(settings, adaptive, share, kept)  # stages read those that they have

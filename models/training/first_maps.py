@@ -1,6 +1,7 @@
 """Where maps of early vectors and of dropped tokens start: at the least squares of what the dense network computes.
 
-An early head's map and the one that stands for dropped tokens are linear in what the dense network computes anyway.
+An early head's map, of vectors or of a convolutional network's channels to classes, and the one that stands for dropped
+tokens are linear in what the dense network computes anyway.
 What training would have to find in thousands of small steps is one system of equations, made of some samples.
 """
 
@@ -12,11 +13,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.data.samples import Samples
 from adaptrt.models.families.token_pruning import PriceSelector
-from adaptrt.models.heads import EarlyMap
-from adaptrt.models.network import Network
-from adaptrt.models.tokens import Tokens
 
 SAMPLES = 2048
 """Samples that a fit is made of, at most."""
@@ -54,9 +53,13 @@ class LeastSquares:
 
 @torch.no_grad()
 def fit_first_maps(
-    adaptive: Network, samples: Samples, *, seed: int = 0, progress: Callable[[float], None] = lambda _share: None
+    adaptive: AdaptableNetwork,
+    samples: Samples,
+    *,
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda _share: None,
 ) -> None:
-    """Fit every ``EarlyMap`` of exit heads, and every selector's stand-in for dropped tokens.
+    """Fit the first maps of exit heads, and every selector's stand-in for dropped tokens.
 
     Args:
         adaptive: Fresh from ``adapt``: where everything runs it computes what the dense network does.
@@ -64,13 +67,12 @@ def fit_first_maps(
         seed: Of the choice of samples.
         progress: Told the share that is done.
     """
-    early = [getattr(head, "early", None) for head in adaptive.exit_heads]
-    maps = [module for module in early if isinstance(module, EarlyMap)]
+    maps = adaptive.first_maps()
     selectors = [s for s in adaptive.modules() if isinstance(s, PriceSelector) and s.stand_in is not None]
     if not maps and not selectors:
         return
-    width = int(adaptive.config.width)
-    by_map = [LeastSquares(width, width) for _ in maps]
+    by_map = [LeastSquares(linear.in_features, linear.out_features) for linear in maps]
+    width = int(adaptive.config.width) if selectors else 0
     by_selector = [LeastSquares(width, width) for _ in selectors]
     batch = min(_BATCH, len(samples))
     batches = samples.order(batch, seed, 0)[: -(-SAMPLES // batch)]
@@ -85,13 +87,15 @@ def fit_first_maps(
         answer = next(iter(answers.values()))
         for fit, vector in zip(by_map, vectors, strict=True):
             fit.add(vector, answer)
-        final = adaptive.head.averaged(last[0].x, adaptive.norm)
-        real = slice(None) if last[0].valid is None else last[0].valid.reshape(-1)
-        for fit, given in zip(by_selector, tokens, strict=True):
-            fit.add(given.x[real], final[real])
+        if selectors:
+            end = adaptive.block_tokens(last[0])
+            final = adaptive.head.averaged(end.x, adaptive.norm)
+            real = slice(None) if end.valid is None else end.valid.reshape(-1)
+            for fit, given in zip(by_selector, tokens, strict=True):
+                fit.add(given.x[real], final[real])
         progress((number + 1) / len(batches))
-    for fit, module in zip(by_map, maps, strict=True):
-        fit.write_to(module.linear)
+    for fit, linear in zip(by_map, maps, strict=True):
+        fit.write_to(linear)
     for fit, selector in zip(by_selector, selectors, strict=True):
         assert selector.stand_in is not None
         fit.write_to(selector.stand_in)
@@ -99,7 +103,7 @@ def fit_first_maps(
 
 
 @contextlib.contextmanager
-def _inputs_of(modules: list[EarlyMap] | list[PriceSelector]) -> Iterator[list]:  # type: ignore[type-arg]
+def _inputs_of(modules: list[nn.Linear] | list[PriceSelector]) -> Iterator[list]:  # type: ignore[type-arg]
     """The first input of each module within, in their order."""
     found: list = []  # type: ignore[type-arg]
     hooks = [module.register_forward_pre_hook(lambda _module, given: found.append(given[0])) for module in modules]
@@ -111,10 +115,10 @@ def _inputs_of(modules: list[EarlyMap] | list[PriceSelector]) -> Iterator[list]:
 
 
 @contextlib.contextmanager
-def _results_of(block: nn.Module) -> Iterator[list[Tokens]]:
-    """The tokens that a block gives."""
-    found: list[Tokens] = []
-    hook = block.register_forward_hook(lambda _block, _given, result: found.append(result[0]))
+def _results_of(block: nn.Module) -> Iterator[list[object]]:
+    """What a block gives."""
+    found: list[object] = []
+    hook = block.register_forward_hook(lambda _block, _given, result: found.append(result))
     try:
         yield found
     finally:

@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.families.acm import ACMConfig
-from adaptrt.models.network import Network
 from adaptrt.models.network_output import NetworkOutput
 from adaptrt.models.training import losses
 
@@ -47,7 +47,7 @@ class PriceWeights(Protocol):
         ...
 
 
-def price_knobs(weights: PriceWeights, adaptive: Network, share: Tensor, kept: Tensor) -> dict[str, Tensor]:
+def price_knobs(weights: PriceWeights, adaptive: AdaptableNetwork, share: Tensor, kept: Tensor) -> dict[str, Tensor]:
     """The prices that ask for such shares, one for each sample.
 
     Args:
@@ -62,7 +62,7 @@ def price_knobs(weights: PriceWeights, adaptive: Network, share: Tensor, kept: T
     return knobs
 
 
-def learner_losses(weights: PriceWeights, adaptive: Network, out: NetworkOutput, share: Tensor) -> Tensor:
+def learner_losses(weights: PriceWeights, adaptive: AdaptableNetwork, out: NetworkOutput, share: Tensor) -> Tensor:
     """What ties the learners' work to the price, and keeps gates from collapsing."""
     tokens = len(out.decisions[0].k) // len(share)  # texts are as long as the batch's longest
     used = _mean_utilisation(adaptive, [losses.utilisation(d, tokens) for d in out.decisions])
@@ -76,7 +76,7 @@ def learner_losses(weights: PriceWeights, adaptive: Network, out: NetworkOutput,
 
 
 def draw_shares(
-    weights: PriceWeights, adaptive: Network, images: int, generator: torch.Generator
+    weights: PriceWeights, adaptive: AdaptableNetwork, images: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Draw for every group of images what share of learners to run, and of tokens to keep at each selection.
 
@@ -115,7 +115,7 @@ def learner_price(weights: PriceWeights, share: Tensor) -> Tensor:
     return price
 
 
-def selection_losses(weights: PriceWeights, adaptive: Network, out: NetworkOutput, kept: Tensor) -> Tensor:
+def selection_losses(weights: PriceWeights, adaptive: AdaptableNetwork, out: NetworkOutput, kept: Tensor) -> Tensor:
     """What ties the tokens that stay to their price."""
     class_token = bool(adaptive.config.class_token)
     staying = torch.stack([losses.kept_share(selection, class_token) for selection in out.selections]).mean(0)
@@ -123,7 +123,7 @@ def selection_losses(weights: PriceWeights, adaptive: Network, out: NetworkOutpu
     return loss + weights.diversity_weight * losses.diversity_loss(staying, 4 * kept * (1 - kept), weights.prices)
 
 
-def _mean_utilisation(model: Network, used: list[Tensor]) -> Tensor:
+def _mean_utilisation(model: AdaptableNetwork, used: list[Tensor]) -> Tensor:
     """Utilisation of the modules weighted by what their learners cost, ``[B]``."""
     weights = torch.tensor([layer.per_run for layer in model.layers() if layer.per_run], dtype=torch.float32)
     return (torch.stack(used) * (weights / weights.sum())[:, None]).sum(0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adaptrt.models.network import Network
+from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.tokens import Tokens
 
 _SCORES = ("logits", "start_logits", "end_logits")
@@ -65,13 +65,13 @@ def _mean(distances: Tensor, real: Tensor | None) -> Tensor:
 
 
 @contextlib.contextmanager
-def block_tokens(network: Network) -> Iterator[list[Tokens]]:
+def block_tokens(network: AdaptableNetwork) -> Iterator[list[Tokens]]:
     """The tokens after each block of every run within, in order."""
     found: list[Tokens] = []
 
-    def keep(block: nn.Module, given: object, result: tuple[Tokens, object]) -> None:
+    def keep(block: nn.Module, given: object, result: object) -> None:
         del block, given
-        found.append(result[0])
+        found.append(network.block_tokens(result))
 
     hooks = [block.register_forward_hook(keep) for block in network.blocks]
     try:

@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from adaptrt.models import ACMConfig, ModelFolderError, Network, load_folder, load_model, registry, save_model
+from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.adapters.resnet import ResNet, ResNetConfig, with_exits
 from adaptrt.models.adapters.text_encoder import TextEncoderConfig
 from adaptrt.models.data.split import DataError, Split, load_data
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
-from adaptrt.models.folder import AnyModel, architectures
+from adaptrt.models.folder import architectures
 from adaptrt.models.staged_network import StagedNetwork
 from tests.models.adapters.pretrained.tiny_models import pretrained_network
 from tests.models.conftest import TINY, with_acm
@@ -29,7 +30,7 @@ EVERYTHING = {
 TEXT = TextEncoderConfig(width=16, depth=2, heads=2, ffn_width=32, classes=3, vocabulary=20, length=6)
 
 
-def pair(architecture: str) -> tuple[AnyModel, AnyModel]:
+def pair(architecture: str) -> tuple[AdaptableNetwork, AdaptableNetwork]:
     """An adaptive model with all that its architecture has, and a dense one."""
     torch.manual_seed(0)
     if architecture == "resnet":
@@ -40,6 +41,10 @@ def pair(architecture: str) -> tuple[AnyModel, AnyModel]:
     if architecture == "pretrained":
         dense = pretrained_network("bert", "BertForSequenceClassification")
         return dense.with_families([EVERYTHING[name] for name in ("acm", "pruning", "exits")]), dense  # type: ignore[misc]
+    if architecture == "pretrained-convolutional":
+        dense = pretrained_network("resnet_basic", image_size=24)
+        return dense.with_families([ExitConfig((1, 3), "certainty")]), dense
+    assert architecture == "vit"
     vit = dataclasses.replace(TINY, class_token=True)
     return Network.from_config(dataclasses.replace(vit, **EVERYTHING)), Network.from_config(vit)  # type: ignore[arg-type]
 

@@ -48,7 +48,8 @@ class PretrainedAdapter(Adapter[PretrainedConfig]):
             PretrainedError: transformers is missing, or does not build such a model.
         """
         if self._parts is None:
-            self._parts = _split_model(build_model(self.shape), self.shape)
+            c = self.shape
+            self._parts = _split_model(build_model(c.model_class, c.made_of, encoder_only=c.encoder_only), c)
         return self._parts
 
     def embedding(self) -> dict[str, nn.Module | nn.Parameter | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,11 +66,7 @@ class PretrainedConfig(EncoderConfig):
     @property
     def class_names(self) -> tuple[str, ...]:
         """Those of the checkpoint, where its heads have classes and somebody named them."""
-        named = {str(number): str(name) for number, name in dict(self.made_of.get("id2label") or {}).items()}
-        found = tuple(named.get(str(number), "") for number in range(self.classes))
-        usual = tuple(f"LABEL_{number}" for number in range(self.classes))  # transformers' own where nobody did
-        classes = "logits" in TASKS[self.task].outputs
-        return found if classes and all(found) and found != usual else ()
+        return named_classes(self.made_of, self.classes) if "logits" in TASKS[self.task].outputs else ()
 
     @property
     def averages_tokens(self) -> bool:
@@ -102,3 +99,11 @@ class PretrainedConfig(EncoderConfig):
             )
         if self.pruning is not None and self.pruning.rule == "merge" and self.modality == "text":
             raise ValueError("got pruning rule 'merge' for texts, expected 'price' or 'fixed': it would merge padding")
+
+
+def named_classes(made_of: Mapping[str, Any], classes: int) -> tuple[str, ...]:
+    """What a configuration of transformers calls its classes, in order; empty: nobody named them."""
+    named = {str(number): str(name) for number, name in dict(made_of.get("id2label") or {}).items()}
+    found = tuple(named.get(str(number), "") for number in range(classes))
+    usual = tuple(f"LABEL_{number}" for number in range(classes))  # transformers' own where nobody did
+    return found if all(found) and found != usual else ()

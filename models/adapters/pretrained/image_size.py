@@ -64,6 +64,9 @@ def processor_size(folder: Path) -> int | None:
     settings = read_json(path)
     crops = settings.get("do_center_crop", "crop_size" in settings)
     size = settings.get("crop_size") if crops else settings.get("size")
+    kind = str(settings.get("image_processor_type") or settings.get("feature_extractor_type"))
+    if kind.startswith("ConvNext") and isinstance(size, dict) and "shortest_edge" in size:
+        size = size["shortest_edge"]  # this one gives a square of that edge
     if isinstance(size, dict):
         size = size.get("height") if size.get("height") == size.get("width") else None
     return size if isinstance(size, int) else None

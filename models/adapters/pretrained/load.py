@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from adaptrt.models.adapters.pretrained.adapter import PretrainedAdapter, example_inputs
-from adaptrt.models.adapters.pretrained.check import Difference, compare, require_same
+from adaptrt.models.adapters.pretrained.check import compare, require_same
+from adaptrt.models.adapters.pretrained.checkpoint import Pretrained, kept_config, layer_groups, require_weights
 from adaptrt.models.adapters.pretrained.config import PretrainedConfig
+from adaptrt.models.adapters.pretrained.convolutional.load import build_convolutional
+from adaptrt.models.adapters.pretrained.convolutional.rows import find_parts
 from adaptrt.models.adapters.pretrained.image_size import processor_size, resized
 from adaptrt.models.adapters.pretrained.measure import measured_embedding, measured_head
 from adaptrt.models.adapters.pretrained.observed import Observed, Positions, observe, read_positions
@@ -34,21 +35,6 @@ if TYPE_CHECKING:
     from adaptrt.models.network import Network
 
 CHECKED_SAMPLES = 3
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """A checkpoint as a network.
-
-    Attributes:
-        network: Dense, in evaluation mode.
-        difference: How far its answers are from transformers' on generated inputs.
-        row: By which names it was read.
-    """
-
-    network: Network
-    difference: Difference
-    row: Row
 
 
 def load_pretrained(
@@ -98,6 +84,9 @@ def read_pretrained(
         model, info, encoder_only = _loaded(folder, choice)
         if image_size is None and getattr(model, "main_input_name", "") == "pixel_values":
             image_size = processor_size(folder)
+        parts = find_parts(model)
+        if parts is not None:
+            return build_convolutional(model, parts, choice, info, image_size=image_size, at=folder)
         if image_size is not None:
             model = resized(model, image_size)
             model.set_attn_implementation("eager")
@@ -140,7 +129,7 @@ def build_network(
     facts = input_facts(model, layer_config(model, path), length, sentence, at)
     sketch = PretrainedConfig(
         task=choice.task,
-        made_of=_made_of(model, at),
+        made_of=kept_config(model, at),
         model_class=choice.model_class,
         encoder_only=encoder_only,
         base=base,
@@ -159,7 +148,8 @@ def build_network(
     shape = dataclasses.replace(sketch, **options, **positions.options)
     shape = measured_embedding(shape, model, whole)
     shape, tail = measured_head(shape, model, _normed(norm, observed), observed.outputs)
-    _require_weights(info, _needed(model, shape, layers, norm, tail), _layer_groups(model, shape), choice)
+    groups = layer_groups(model, shape.layers[0].rpartition(".")[0], shape.base)
+    require_weights(info, _needed(model, shape, layers, norm, tail), groups, choice)
     network = Network(PretrainedAdapter(shape)).eval()
     _fill(network, observed, row, positions, norm, model, tail)
     inputs = example_inputs(shape, CHECKED_SAMPLES)
@@ -206,13 +196,6 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def _made_of(model: Any, folder: Path | None) -> dict[str, Any]:
-    """A model's configuration with the name of its folder: where that lies is nobody's business."""
-    content: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
-    content["_name_or_path"] = "" if folder is None else folder.resolve().name
-    return content
 
 
 def _observed(
@@ -322,41 +305,3 @@ def _needed(
         own = set() if module is None else {id(parameter) for parameter in module.parameters()}
         needed |= {name for name, parameter in model.named_parameters() if id(parameter) in own}
     return needed
-
-
-def _require_weights(
-    info: Mapping[str, Iterable[Any]], needed: set[str], groups: tuple[str, ...], choice: Choice
-) -> None:
-    """Check that the checkpoint had all weights and, of the layers, no others.
-
-    Of a class of its own it may have no others at all. Else heads for other tasks and other towers are left over.
-
-    Raises:
-        PretrainedError: It did not.
-    """
-    missing = sorted(
-        str(name) for name in info.get("missing_keys", ()) if any(f".{name}".endswith(f".{one}") for one in needed)
-    )
-    if missing:
-        raise PretrainedError(
-            f"the checkpoint of {choice.architecture} lacks {missing[0]}{_more(missing)} of {choice.model_class}, "
-            f"expected all weights for {choice.task}; name the task that it was trained for, or save it again"
-        )
-    own = choice.architecture == choice.model_class
-    extra = sorted(str(name) for name in info.get("unexpected_keys", ()) if own or str(name).startswith(groups))
-    if extra:
-        raise PretrainedError(
-            f"the checkpoint of {choice.architecture} has {extra[0]}{_more(extra)}, which {choice.model_class} does "
-            "not read, expected no weights beyond the model's; merge or remove them and save it again"
-        )
-
-
-def _layer_groups(model: Any, shape: PretrainedConfig) -> tuple[str, ...]:
-    """What the names of layers' weights begin with in checkpoints of this model, with a head or without."""
-    group = shape.layers[0].rpartition(".")[0]
-    prefixes = {"", shape.base, getattr(model, "base_model_prefix", "")}
-    return tuple(f"{prefix}.{group}.".lstrip(".") for prefix in prefixes)
-
-
-def _more(names: list[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -28,7 +28,7 @@ def measured_embedding(shape: PretrainedConfig, model: nn.Module, inputs: Mappin
     stage = EmbeddingStage(base, shape.layers, shape.returns_tuple)
     try:
         unused = stage.find_unused(given)
-        macs = module_macs(stage, lambda: stage(given), unused)
+        macs = module_macs(stage.model, lambda: stage(given), unused)
     finally:
         for path, layer in layers.items():
             replace_module(base, path, layer)
@@ -69,7 +69,7 @@ def measured_head(
         except (RuntimeError, KeyError, TypeError, IndexError, AttributeError):
             continue  # this head needs more tokens, or layers before the last
         if all(relative(given[name], outputs[name]) <= TOLERANCE for name in task.outputs):
-            macs = module_macs(tail, functools.partial(tail, read, task.outputs))
+            macs = module_macs(tail.model, functools.partial(tail, read, task.outputs))
             shape = dataclasses.replace(shape, reads=reads, prefix=prefix)
             classes = given["logits"].shape[-1] if "logits" in given else shape.classes
             each = macs // (read.shape[1] if task.per_token else 1)
@@ -80,7 +80,7 @@ def measured_head(
     )
 
 
-def module_macs(module: EmbeddingStage | Tail, run: Callable[[], Any], unused: Sequence[str] = ()) -> int:
+def module_macs(module: nn.Module, run: Callable[[], Any], unused: Sequence[str] = ()) -> int:
     """Multiply-accumulates of linear maps and convolutions in one run, those of unused parts left out."""
     total = 0
 
@@ -94,7 +94,7 @@ def module_macs(module: EmbeddingStage | Tail, run: Callable[[], Any], unused: S
     left_out = tuple(f"{path}." for path in unused)
     handles = [
         part.register_forward_hook(count)
-        for name, part in module.model.named_modules()
+        for name, part in module.named_modules()
         if isinstance(part, kinds) and not f"{name}.".startswith(left_out)
     ]
     try:

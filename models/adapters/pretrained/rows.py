@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptrt import AdaptrtError
+from adaptrt.models.adapters.pretrained.convolutional.rows import CONVOLUTIONAL_ROWS
 
 
 class PretrainedError(AdaptrtError):
@@ -232,7 +233,7 @@ def find_layers(model: Any) -> tuple[Row, dict[str, Any]]:
 
 def covered() -> str:
     """The families that rows cover, for messages."""
-    return ", ".join(row.families for row in ROWS)
+    return ", ".join([*(row.families for row in ROWS), *(row.families for row in CONVOLUTIONAL_ROWS)])
 
 
 def _has(module: Any, path: str) -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaptrt.models.adapters.pretrained.config import PretrainedConfig
 from adaptrt.models.adapters.pretrained.rows import PretrainedError
 
 
@@ -145,18 +144,23 @@ def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), name, module)
 
 
-def build_model(config: PretrainedConfig) -> nn.Module:
+def build_model(model_class: str, made_of: Mapping[str, Any], *, encoder_only: bool = False) -> nn.Module:
     """A model of transformers with new weights, or its encoder, in evaluation mode.
+
+    Args:
+        model_class: Of transformers.
+        made_of: Its configuration.
+        encoder_only: Whether the encoder of such a model alone is wanted.
 
     Raises:
         PretrainedError: This version of transformers does not know it, or its configuration is damaged.
     """
-    kind = model_kind(config.model_class)
+    kind = model_kind(model_class)
     try:
-        model: Any = kind(kind.config_class.from_dict(dict(config.made_of)))
+        model: Any = kind(kind.config_class.from_dict(dict(made_of)))
     except Exception as error:  # configurations are checked in many ways
-        raise PretrainedError(f"transformers cannot build {config.model_class}: {first_line(error)}") from error
-    built: nn.Module = encoder_of(model, config.encoder_only).eval()
+        raise PretrainedError(f"transformers cannot build {model_class}: {first_line(error)}") from error
+    built: nn.Module = encoder_of(model, encoder_only).eval()
     return built
 
 

@@ -105,11 +105,36 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+PLACES = {"num_channels": 3, "hidden_sizes": [8, 12, 16], "num_labels": 5}
+RESNET = {**PLACES, "embedding_size": 8, "depths": [2, 1, 2]}
+CONVNEXT = {**PLACES, "num_stages": 3, "depths": [1, 1, 2], "patch_size": 2, "image_size": 24, "drop_path_rate": 0.2}
+
+CONVOLUTIONAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "resnet_basic": ("ResNetForImageClassification", {**RESNET, "layer_type": "basic"}),
+    "resnet_bottleneck": ("ResNetForImageClassification", {**RESNET, "layer_type": "bottleneck"}),
+    "resnet_downsampling": (
+        "ResNetForImageClassification",
+        {
+            **RESNET,
+            "layer_type": "bottleneck",
+            "downsample_in_bottleneck": True,
+            "downsample_in_first_stage": True,
+            "hidden_act": "silu",
+        },
+    ),
+    "regnet_x": ("RegNetForImageClassification", {**RESNET, "layer_type": "x", "groups_width": 4}),
+    "regnet_y": ("RegNetForImageClassification", {**RESNET, "layer_type": "y", "groups_width": 4}),
+    "convnext": ("ConvNextForImageClassification", {**CONVNEXT, "layer_scale_init_value": 0.5}),
+    "convnextv2": ("ConvNextV2ForImageClassification", CONVNEXT),
+}
+"""Convolutional networks, with a head."""
+
+
 def tiny_model(family: str, architecture: str | None = None, **changes: Any) -> Any:
     """A model in evaluation mode; biases, scales and tables are not the 0 and 1 that they start at."""
     import transformers
 
-    usual, options = FAMILIES[family]
+    usual, options = {**FAMILIES, **CONVOLUTIONAL}[family]
     kind = getattr(transformers, architecture or usual)
     torch.manual_seed(7)
     model = kind(kind.config_class(**{**options, **changes})).eval()
@@ -119,6 +144,13 @@ def tiny_model(family: str, architecture: str | None = None, **changes: Any) -> 
                 parameter.add_(torch.randn_like(parameter) * 0.2)
             elif parameter.ndim == 2:
                 parameter.mul_(3)  # transformers starts at 0.02, where every block is nearly the identity
+            elif "grn" in name:
+                parameter.normal_()
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(std=0.2)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 2.0)
     return model
 
 

@@ -1,0 +1,1 @@
+"""Convolutional networks of transformers: its own modules as they are, with heads of ours between its layers."""
