@@ -154,21 +154,6 @@ class ResNet(StagedNetwork):
         """None: only the host's thresholds decide how much is computed."""
         return []
 
-    def stage_knobs(self, stage: int) -> list[str]:
-        """None."""
-        del stage
-        return []
-
-    def gates_in(self, stage: int) -> int:
-        """None."""
-        del stage
-        return 0
-
-    def selections_in(self, stage: int) -> int:
-        """None: there are no tokens."""
-        del stage
-        return 0
-
     def stage_blocks(self, stage: int) -> range:
         """Numbers of a stage's blocks."""
         ends = [0, *(() if self.config.exits is None else self.config.exits.after), self.config.depth]
