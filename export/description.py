@@ -36,12 +36,13 @@ def describe_bundle(
     model = source.model
     outputs = [*stages[-1].outputs, TensorSpec(name="macs_fraction", dtype="float32", shape=["batch"])]
     if debug:
-        if not isinstance(model.token_axis, int) or not model.gates_in(0):  # trace_stage refuses exits and selections
+        gates = len(stages[0].decisions)  # trace_stage refuses exits and selections
+        if not isinstance(model.token_axis, int) or not gates:
             raise ExportError(
                 f"got --debug for {source.name!r}, expected gates over a fixed number of tokens; read the outputs "
                 "learners_<gate>"
             )
-        outputs.append(TensorSpec(name="learners", dtype="int32", shape=["batch", model.gates_in(0), model.token_axis]))
+        outputs.append(TensorSpec(name="learners", dtype="int32", shape=["batch", gates, model.token_axis]))
     knobs = [
         Knob(
             name=spec.name,

@@ -135,16 +135,6 @@ class ConvolutionalNetwork(AdaptableNetwork):
         del stage
         return []
 
-    def gates_in(self, stage: int) -> int:
-        """None."""
-        del stage
-        return 0
-
-    def selections_in(self, stage: int) -> int:
-        """None: there are no tokens."""
-        del stage
-        return 0
-
     def carried_specs(self, stage: int) -> list[CarriedSpec]:
         """What a stage takes from the one before."""
         if stage == 0:

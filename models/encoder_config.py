@@ -176,6 +176,9 @@ class EncoderConfig:
         for name in self.others:
             if name not in FAMILIES:
                 raise ValueError(f"got family {name!r}, expected one of {', '.join(FAMILIES)}")
+            known = [option.name for option in dataclasses.fields(FAMILIES[name])]
+            if unknown := sorted(set(self.others[name]) - set(known)):
+                raise ValueError(f"got {unknown[0]!r} for {name!r}, expected some of {', '.join(known) or 'none'}")
         others = [FAMILIES[name](**options) for name, options in self.others.items()]
         hard = HardBudgets() if self.hard_budgets else None
         return tuple(family for family in (self.acm, self.pruning, self.exits, *others, hard) if family is not None)

@@ -121,20 +121,33 @@ def load_folder(folder: Path, name: str) -> LoadedModel:
 def _read_config(path: Path) -> tuple[str, AnyConfig, str | None]:
     try:
         content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"got a {type(content).__name__}, expected an object with an architecture")
         if "architecture" not in content and "architectures" in content:
             raise ModelFolderError(
                 f"got a checkpoint of transformers in {path.parent}, expected an adaptive model; make it one with "
                 "`adaptrt adapt`, which takes some data and no labels"
             )
         architecture = content["architecture"]
-        if architecture not in architectures():
+        if not isinstance(architecture, str) or architecture not in architectures():
             raise ValueError(f"architecture {architecture!r}, expected {' or '.join(map(repr, architectures()))}")
         config = msgspec.convert(content[architecture], architectures()[architecture][0])
+        if unknown := _unknown(content[architecture], msgspec.to_builtins(config)):
+            raise ValueError(f"got {', '.join(unknown)} in {architecture!r}, which it does not have; leave it out")
         return architecture, config, msgspec.convert(content.get("data"), str | None)
     except KeyError as error:
         raise ModelFolderError(f"cannot use {path}: it has no {error}; write it again by training") from error
     except (ValueError, TypeError, OSError) as error:
         raise ModelFolderError(f"cannot use {path}: {error}; write it again by training") from error
+
+
+def _unknown(given: Any, known: Any, before: str = "") -> list[str]:
+    """Keys of a configuration that nothing reads: a misspelt one would leave a default in its place."""
+    if not isinstance(given, dict) or not isinstance(known, dict):
+        return []
+    unknown = [repr(f"{before}{key}") for key in given if key not in known]
+    shared = [key for key in given if key in known]
+    return unknown + [name for key in shared for name in _unknown(given[key], known[key], f"{before}{key}.")]
 
 
 def _dense(config: AnyConfig) -> AnyConfig:

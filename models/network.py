@@ -252,14 +252,6 @@ class Network(AdaptableNetwork):
         """Whether tokens are selected before a block."""
         return self.config.pruning is not None and self.config.pruning.blocks[0] < block
 
-    def selections_in(self, stage: int) -> int:
-        """How many token selections a stage makes."""
-        return sum(block.selector is not None for block in self._stage_modules(stage))
-
-    def gates_in(self, stage: int) -> int:
-        """How many gates a stage has."""
-        return sum(len(block.gates()) for block in self._stage_modules(stage))
-
     def _prices(self, knobs: dict[str, Tensor]) -> Prices:
         """What each family compares with: the common price or its own knob's, by its scale where there is one."""
         common, families = knobs.get("price"), self.priced()

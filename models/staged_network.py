@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from adaptrt.models.tasks import CLASSIFICATION, Task
@@ -156,9 +157,10 @@ class StagedNetwork(nn.Module, abc.ABC):
     def knob_specs(self) -> list[KnobSpec]:
         """Graph inputs that change how much is computed."""
 
-    @abc.abstractmethod
     def stage_knobs(self, stage: int) -> list[str]:
-        """Names of the knobs that a stage reads."""
+        """Names of the knobs that a stage reads: all, where a network does not say otherwise."""
+        del stage
+        return [spec.name for spec in self.knob_specs()]
 
     def traced_knob(self, spec: KnobSpec) -> float:
         """A knob's value in traces: nothing runs, for what a graph can do must not depend on its example."""
@@ -172,22 +174,9 @@ class StagedNetwork(nn.Module, abc.ABC):
     def carried_specs(self, stage: int) -> list[CarriedSpec]:
         """What a stage takes from the one before; nothing for stage 0."""
 
-    @abc.abstractmethod
-    def selections_in(self, stage: int) -> int:
-        """How many token selections a stage makes; each has an output size that depends on the data."""
-
-    def untold_before(self, stage: int) -> int:
-        """How many selections before a stage cannot be followed, so that bundles do not tell them."""
-        del stage
-        return 0
-
     def row_sets(self) -> dict[str, Axis]:
         """Sets of rows that selections are about, beside the network's tokens: how many a sample has at first."""
         return {}
-
-    @abc.abstractmethod
-    def gates_in(self, stage: int) -> int:
-        """How many gates a stage has."""
 
     @abc.abstractmethod
     def run_stage(self, stage: int, inputs: dict[str, Tensor], knobs: dict[str, Tensor]) -> StageOutput:
@@ -198,6 +187,15 @@ class StagedNetwork(nn.Module, abc.ABC):
             inputs: The network's inputs for stage 0, the carried tensors for the others.
             knobs: Values of the knobs that the stage reads; those left out are off.
         """
+
+    def stage_decisions(self) -> list[list[Decision | Selection]]:
+        """What each stage decides, in order, for the example that is traced: one run says how many there are."""
+        knobs = {
+            spec.name: torch.full(spec.shape, self.traced_knob(spec), dtype=getattr(torch, spec.dtype))
+            for spec in self.knob_specs()
+        }
+        with torch.no_grad():
+            return [stage.decisions for stage in self.run_stages(self.traced_inputs(), knobs)]
 
     @abc.abstractmethod
     def exit_modules(self) -> list[nn.Module]:

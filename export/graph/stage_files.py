@@ -33,7 +33,7 @@ def trace_stages(model: StagedNetwork, *, debug: bool, progress: Progress) -> tu
             if ops.setdefault(op, learners) != learners:
                 raise ExportError(
                     f"got {op} with {ops[op]} and with {learners} learners in one model, expected the same number "
-                    "in all; one op name has one body per file"
+                    "in all: one op name has one body per file; give all the same number, or other activations"
                 )
         stages.append(stage)
     return stages, ops

@@ -22,6 +22,7 @@ from adaptrt.export.parity.stage_graphs import StageFile
 from adaptrt.models.families.gate import Decision
 from adaptrt.models.staged_network import NamedTensor, StagedNetwork, StageOutput
 from adaptrt.models.symbolic.dynamic_sizes import dynamic_sizes
+from adaptrt.models.tokens import Selection
 from adaptrt.ops.record import IR_VERSION, ONNX_OPSET
 from adaptrt.runtime.bundle.schema import STAGE_METADATA, Carry, DecisionSpec, TensorSpec
 
@@ -120,8 +121,8 @@ def trace_stage(model: StagedNetwork, stage: int, *, debug: bool = False) -> Tra
     The example's price is the highest one: nothing runs in it. What a graph can do must not depend on
     what its example did, and an export that lost unused learners would show at once.
     """
-    stages, selections = len(model.stage_names), [model.selections_in(i) for i in range(len(model.stage_names))]
-    if debug and (stages > 1 or any(selections)):
+    stages, decided = len(model.stage_names), model.eval().stage_decisions()
+    if debug and (stages > 1 or any(isinstance(decision, Selection) for decision in decided[0])):
         raise ExportError(
             "got --debug for a network with exits or token selections, expected one without; read its outputs "
             "learners_<gate> and kept_<selection>, or pass decisions=True to the runtime"
@@ -143,7 +144,7 @@ def trace_stage(model: StagedNetwork, stage: int, *, debug: bool = False) -> Tra
     kept_names = [f"kept_size_{number}" for number in range(sizes.calls)]
     tensors += tuple(torch.zeros(size) for size in itertools.islice(_primes(model), sizes.calls))
     shapes += [{0: torch.export.Dim(name)} for name in kept_names]
-    decisions = _decision_specs(model, stage, output)
+    decisions = _decision_specs([decision for earlier in decided[:stage] for decision in earlier], output)
     outputs = [*output.outputs, "macs_fraction"] + ["confidence"] * (not module.last)
     outputs += [*output.carried, *(name for decision in decisions for name in decision.outputs.values())]
     outputs += ["learners"] * debug
@@ -234,12 +235,12 @@ def _dynamic(spec: NamedTensor, dimensions: dict[str, Any]) -> dict[int, Any]:
     }
 
 
-def _decision_specs(model: StagedNetwork, stage: int, output: StageOutput) -> list[DecisionSpec]:
-    """The outputs that tell a stage's decisions, in order, numbered through the whole network."""
-    gates = sum(model.gates_in(earlier) for earlier in range(stage))
-    selections = sum(model.selections_in(earlier) for earlier in range(stage))
+def _decision_specs(earlier: Sequence[Decision | Selection], output: StageOutput) -> list[DecisionSpec]:
+    """The outputs that tell a stage's decisions, in order, numbered on from those of the stages before."""
+    gates = sum(isinstance(decision, Decision) for decision in earlier)
+    selections = len(earlier) - gates
+    number = sum(isinstance(decision, Selection) and decision.disclosed for decision in earlier)
     specs = []
-    number = selections - model.untold_before(stage)
     for decision in output.decisions:
         if isinstance(decision, Decision):
             specs.append(DecisionSpec("learners", gates, {"runs": f"learners_{gates}"}))

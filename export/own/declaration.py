@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adaptrt.export.errors import ExportError
+from adaptrt.export.graph.user_code import where_raised
 from adaptrt.models.own import Adaptive, Knob, Leave, Named
 from adaptrt.models.staged_network import Axis, KnobSpec
 from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, PRICE_KNOB, THRESHOLDS_KNOB, TOKEN_PRICE_KNOB
@@ -58,6 +59,8 @@ def read_declaration(network: Adaptive) -> Declaration:
     stages = network.stages
     if type(stages) is not int or stages < 1:
         raise ExportError(f"{kind}.stages: got {stages!r}, expected how many there are, from 1")
+    if not isinstance(network.knobs, list | tuple):
+        raise ExportError(f"{kind}.knobs: got {_kind(network.knobs)}, expected a list of Knob(name, full, least)")
     knobs = tuple(_knob(knob, f"{kind}.knobs", several=stages > 1) for knob in network.knobs)
     names = [knob.name for knob in knobs]
     if len(set(names) | set(shapes)) < len(names) + len(shapes):
@@ -67,8 +70,20 @@ def read_declaration(network: Adaptive) -> Declaration:
             f"{kind} has one stage and no knobs, expected something adaptive: nothing in it could be told to do less; "
             "give it stages with exits, or a Knob that its stage reads"
         )
-    example = network.example(2)
+    try:
+        example = network.example(2)
+    except Exception as error:  # the user's code raises what it likes
+        text = " ".join(str(error).split())
+        raise ExportError(
+            f"{kind}.example(2) raised {type(error).__name__}: {text} at {where_raised(error)}; expected tensors by "
+            "name"
+        ) from error
     dtypes, sizes = _example(example, shapes, kind)
+    if not isinstance(network.padding, Mapping):
+        raise ExportError(
+            f"{kind}.padding: got {_kind(network.padding)}, expected the marking input of each padded axis, such as "
+            "{'m': 'valid'}"
+        )
     padding = dict(network.padding)
     for axis, mask in padding.items():
         fine = axis in sizes and shapes.get(mask) == (BATCH, axis) and dtypes.get(mask) == torch.bool
@@ -238,7 +253,12 @@ def _knob(knob: object, where: str, *, several: bool) -> KnobSpec:
 def _rule(network: Adaptive, kind: str) -> tuple[float, ...] | None:
     if network.rule is None:
         return None
-    rule = tuple(float(number) for number in network.rule)
+    try:
+        rule = tuple(float(number) for number in network.rule)
+    except (TypeError, ValueError) as error:
+        raise ExportError(
+            f"{kind}.rule: got {network.rule!r}, expected a number for each stage but the last"
+        ) from error
     if len(rule) != network.stages - 1 or any(math.isnan(number) for number in rule):
         raise ExportError(
             f"{kind}.rule: got {len(rule)} thresholds, expected {network.stages - 1}: one number for each stage but "

@@ -44,25 +44,10 @@ class DenseForm(StagedNetwork):
         """None."""
         return []
 
-    def stage_knobs(self, stage: int) -> list[str]:
-        """None."""
-        del stage
-        return []
-
     def carried_specs(self, stage: int) -> list[CarriedSpec]:
         """Nothing: there is one stage."""
         del stage
         return []
-
-    def selections_in(self, stage: int) -> int:
-        """None."""
-        del stage
-        return 0
-
-    def gates_in(self, stage: int) -> int:
-        """None."""
-        del stage
-        return 0
 
     def run_stage(self, stage: int, inputs: Named, knobs: Named) -> StageOutput:
         """Run the dense network: all of its work, for every sample."""

@@ -163,22 +163,9 @@ class DerivedNetwork(StagedNetwork):
             specs.append(CarriedSpec(NamedTensor(_DENSE, "float32", (BATCH,)), _NEXT.format(_DENSE)))
         return [*specs, CarriedSpec(NamedTensor(_MACS_BEFORE, "float32", (BATCH,)), "macs_fraction")]
 
-    def selections_in(self, stage: int) -> int:
-        """Calls of ``take``."""
-        return self._stages[stage].takes
-
-    def untold_before(self, stage: int) -> int:
-        """Calls before a stage that cannot be followed to an axis."""
-        return sum(rows is None for earlier in self._stages[:stage] for rows in earlier.sets)
-
     def row_sets(self) -> dict[str, Axis]:
         """What calls of ``take`` take from."""
         return {rows.name: rows.size for stage in self._stages for rows in stage.sets if rows is not None}
-
-    def gates_in(self, stage: int) -> int:
-        """None: learners of a user's own modules are counted, and not disclosed."""
-        del stage
-        return 0
 
     def run_stage(self, stage: int, inputs: Named, knobs: Named) -> StageOutput:
         """Run one stage; see ``StagedNetwork.run_stage``."""
@@ -198,6 +185,7 @@ class DerivedNetwork(StagedNetwork):
         carried = {} if last else self._carried(stage, given, sizes, dense, like)
         outputs = {spec.name: given.leave.outputs[spec.name] for spec in self.output_specs}
         sure = None if given.leave.sure is None or last else given.leave.sure.to(torch.float32)
+        # Learners of a user's own modules are counted, and not disclosed.
         decisions: list[Decision | Selection] = [
             dataclasses.replace(call.selection, disclosed=False)
             if rows is None

@@ -68,6 +68,10 @@ def derived_model(network: object, name: str) -> LoadedModel:
             f"got a {type(network).__name__}, expected an adaptrt.models.Adaptive; derive from it and write example, "
             "stage and leave"
         )
+    if "_modules" not in vars(network):
+        raise ExportError(
+            f"{type(network).__name__}.__init__ does not call super().__init__(), expected it to; call it first"
+        )
     missing = [
         each for each in ("example", "stage", "leave") if getattr(type(network), each) is getattr(Adaptive, each)
     ]

@@ -34,11 +34,12 @@ class UserStageOutput:
     read: frozenset[str]
 
 
-class _ReadState(dict[str, Tensor]):
-    """A state that notes which of its names are asked for."""
+class _ReadTensors(dict[str, Tensor]):
+    """Tensors that note which of their names are asked for, and say what they are where one is missing."""
 
-    def __init__(self, state: Named) -> None:
-        super().__init__(state)
+    def __init__(self, tensors: Named, what: str) -> None:
+        super().__init__(tensors)
+        self.what = what
         self.read: set[str] = set()
 
     def __getitem__(self, name: str) -> Tensor:
@@ -46,13 +47,11 @@ class _ReadState(dict[str, Tensor]):
         return super().__getitem__(name)
 
     def __missing__(self, name: str) -> Tensor:
-        raise _NotHandedOnError(
-            f"{name!r}, expected one of {', '.join(self) or 'none'}: what the stage before handed on"
-        )
+        raise _MissingTensorError(f"{name!r}, expected one of {', '.join(self) or 'none'}: {self.what}")
 
 
-class _NotHandedOnError(KeyError):
-    """A stage takes what no stage hands on."""
+class _MissingTensorError(KeyError):
+    """A user's code takes what it is not given."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -76,8 +75,10 @@ def _told(what: str) -> Iterator[None]:
         if torch.compiler.is_exporting():
             raise
         text = " ".join(str(error).split())
-        if isinstance(error, _NotHandedOnError):
-            raise ExportError(f"{what} takes {text}; at {where_raised(error)}, hand it on or take another") from error
+        if isinstance(error, _MissingTensorError):
+            raise ExportError(f"{what} takes {text}; at {where_raised(error)}, give it or take another") from error
+        if isinstance(error, ValueError) and text.startswith("got "):  # of adaptrt's own parts: it says what to do
+            raise ExportError(f"{what} {text}; at {where_raised(error)}") from error
         raise ExportError(
             f"{what} raised {type(error).__name__}: {text} at {where_raised(error)}; expected it to take named axes of "
             "any size"
@@ -94,11 +95,12 @@ def run_user_stage(
     """
     kind = type(network).__name__
     batch = next(iter(state.values())).shape[0]
-    before = _ReadState(state)
+    before = _ReadTensors(state, "what the stage before handed on" if number else "the inputs")
+    given_knobs = _ReadTensors(knobs, "the knobs that it declares")
     with calls_recorded(calls), _told(f"{kind}.stage({number})"):
-        after = require_state(network.stage(number, before, dict(knobs)), number, batch, kind)
+        after = require_state(network.stage(number, before, given_knobs), number, batch, kind)
     with calls_recorded(calls), _told(f"{kind}.leave({number})"):
-        leave = network.leave(number, dict(after))
+        leave = network.leave(number, _ReadTensors(after, f"what stage({number}) gave"))
     if not torch.compiler.is_exporting():
         leave = require_leave(leave, number, last, batch, kind)
     return UserStageOutput(after, leave, calls, frozenset(before.read))

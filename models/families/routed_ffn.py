@@ -17,6 +17,7 @@ from adaptrt.models.families.acm import AdaptiveFFN, per_token, presence_of
 from adaptrt.models.families.family import Family
 from adaptrt.models.families.gate import ArgmaxGate, Decision
 from adaptrt.models.macs import Layer
+from adaptrt.models.symbolic.call_record import current_record
 from adaptrt.models.symbolic.conditional_mlp import ConditionalGLU, ConditionalMLP
 from adaptrt.models.tokens import Tokens
 from adaptrt.models.work import WorkCount
@@ -190,5 +191,8 @@ class RoutedFFN(AdaptiveFFN):
             small, big = decision.mask[:, :1] - decision.mask[:, 1:], decision.mask[:, 1:]
             y = self.big.masked(x, big) + self.small.masked(x, small)
             return y, decision._replace(present=presence_of(tokens))
+        record = current_record()
+        if record is not None and record.dense:  # of a user's own: there the big network does everything
+            return self.big(x, decision.k), decision
         big = self.big(x, (decision.k == BIG).to(torch.int32))
         return big + self.small(x, (decision.k == SMALL).to(torch.int32)), decision

@@ -46,7 +46,7 @@ class CallRecord:
     """What the calls in a block decided, each kind in order.
 
     Attributes:
-        dense: Whether calls select everything instead.
+        dense: Whether calls select everything instead, and all learners run.
         limits: Of ``select_tokens``, the same in all graphs of a network: "any", or "none" where no call says how
             many stay at most.
         learners: One for each call of learners.

@@ -65,8 +65,27 @@ class _Learners(nn.Module):
         return torch.addmm(self.b2, weighted, self.w2.reshape(-1, self.out))
 
     def forward(self, x: Tensor, k: Tensor) -> Tensor:
-        """Run the first ``k[t]`` learners of each token: ``x[T, D]``, ``k[T]`` int32 -> ``[T, E]``."""
+        """Run the first ``k[t]`` learners of each token; in the dense network of a user's own all of them run.
+
+        Args:
+            x: Tokens of all samples, one sample after the other, ``[T, D]``.
+            k: int32 ``[T]``; 0 for padding, which then costs nothing.
+
+        Returns:
+            ``[T, E]``.
+
+        Raises:
+            ValueError: They are of another shape or dtype.
+        """
+        if x.ndim != 2 or k.ndim != 1 or k.dtype != torch.int32:
+            raise ValueError(
+                f"got x {list(x.shape)} and k {list(k.shape)} in {str(k.dtype).removeprefix('torch.')}, expected x "
+                "[tokens, width] and k [tokens] in int32, the tokens of all samples one after the other; flatten and "
+                "convert them"
+            )
         record = current_record()
+        if record is not None and record.dense:
+            return torch.addmm(self.b2, self._hidden(x), self.w2.reshape(-1, self.out))
         if record is not None:
             record.learners.append(LearnerCall(k, self.learners))
         if not in_onnx_export(self.op):

@@ -140,7 +140,10 @@ def test_truncated_weights_are_named(folder: Path) -> None:
     ("change", "message"),
     [
         ({"architecture": "mlp"}, "architecture 'mlp', expected 'vit' or 'text' or 'pretrained' or 'resnet'"),
-        ({"architecture": ["vit"]}, "cannot use"),
+        ({"architecture": ["vit"]}, r"architecture \['vit'\], expected 'vit' or"),
+        ({"vit": {"colour": 1}}, "got 'colour' in 'vit', which it does not have; leave it out"),
+        ({"vit": {"acm": {"learner": 2}}}, "got 'acm.learner' in 'vit', which it does not have; leave it out"),
+        ({"vit": {"others": {"routed_ffn": {"smal": 1}}}}, "got 'smal' for 'routed_ffn', expected some of small"),
         ({"architecture": "resnet"}, "it has no 'resnet'; write it again"),
         ({"vit": {"depth": "two"}}, "Expected `int`, got `str`"),
         ({"vit": {"heads": 0}}, "expected sizes of at least 1"),
@@ -160,6 +163,12 @@ def test_an_unusable_configuration_is_named(folder: Path, change: dict[str, obje
     with pytest.raises(ModelFolderError, match=message) as caught:
         load_model(str(folder))
     assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_that_is_no_object_is_named(folder: Path) -> None:
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(ModelFolderError, match="got a list, expected an object with an architecture"):
+        load_model(str(folder))
 
 
 def test_a_checkpoint_of_transformers_is_told_how_to_become_a_model(folder: Path) -> None:

@@ -302,7 +302,7 @@ def test_margins_are_of_every_call() -> None:
     with torch.no_grad():
         stages = model.run_stages(arrays, {"prune": torch.tensor([0.4])})
     assert [len(stage.decisions) for stage in stages] == [0, 2, 2]
-    assert [model.selections_in(stage) for stage in range(3)] == [0, 2, 2]
+    assert [len(decisions) for decisions in model.stage_decisions()] == [0, 2, 2]
 
 
 @pytest.mark.parametrize(

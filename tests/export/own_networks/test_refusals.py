@@ -264,6 +264,10 @@ def test_wrong_knobs(knob: Any, says: str) -> None:
 # ---- declarations ----
 
 
+def raising(*_: object) -> Named:
+    raise RuntimeError("two\nlines")
+
+
 @pytest.mark.parametrize(
     ("members", "says"),
     [
@@ -284,6 +288,30 @@ def test_wrong_knobs(knob: Any, says: str) -> None:
         ),
         ({"leave": lambda *_: None}, r"leave\(0\) gave nothing, expected Leave\(outputs, sure\) with outputs by name"),
         ({"leave": Adaptive.leave}, r"^Mine has no leave, expected each; write it$"),
+        ({"knobs": 3}, r"^Mine\.knobs: got int, expected a list of Knob\(name, full, least\)$"),
+        ({"padding": 4}, r"^Mine\.padding: got int, expected the marking input of each padded axis, such as"),
+        ({"rule": 3}, r"^Mine\.rule: got 3, expected a number for each stage but the last$"),
+        ({"rule": ("a",)}, r"^Mine\.rule: got \('a',\), expected a number for each stage but the last$"),
+        (
+            {"example": raising},
+            r"^Mine\.example\(2\) raised RuntimeError: two lines at \S*refusals\.py:\d+; expected tensors",
+        ),
+        (
+            {"__init__": lambda _: None},
+            r"^Mine\.__init__ does not call super\(\)\.__init__\(\), expected it to; call it first$",
+        ),
+        (
+            {"stage": lambda *given: {"y": given[2]["x"]}},
+            r"^Mine\.leave\(0\) takes 'x', expected one of y: what stage\(0\) gave; at \S*refusals\.py:\d+, give it or",
+        ),
+        (
+            {"stage": lambda *given: {"x": given[2]["z" if given[1] else "x"]}},
+            r"^Mine\.stage\(1\) takes 'z', expected one of x: what the stage before handed on; at \S*refusals\.py:\d+",
+        ),
+        (
+            {"stage": lambda *given: {"x": given[2]["x"] * given[3]["dear"]}},
+            r"^Mine\.stage\(0\) takes 'dear', expected one of none: the knobs that it declares; at \S*refusals\.py:\d+",
+        ),
     ],
 )
 def test_what_does_not_fit_together(members: dict[str, Any], says: str) -> None:

@@ -144,7 +144,7 @@ def test_exits_are_added_to_a_trained_network() -> None:
 def test_it_has_no_knobs() -> None:
     network = ResNet(dataclasses.replace(TINY, exits=ExitConfig((1,))))
     assert network.knob_specs() == [] and network.stage_knobs(1) == []
-    assert network.selections_in(0) == network.gates_in(0) == 0
+    assert network.stage_decisions() == [[], []]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from adaptrt.models.adaptation import adapt
 from adaptrt.models.families.acm import ACMConfig
 from adaptrt.models.families.routed_ffn import BIG, SKIP, SMALL, RoutedFFN, RoutedFFNConfig, Router
 from adaptrt.models.families.token_pruning import PruningConfig
+from adaptrt.models.symbolic.call_record import CallRecord, calls_recorded
 from adaptrt.models.training.losses import utilisation
 
 SHAPE = ViTConfig(image_size=8, patch_size=2, width=16, depth=3, heads=2, ffn_width=32, classes=3)
@@ -67,6 +68,10 @@ def test_forced_routes_compute_what_their_networks_do(shape: ViTConfig, images: 
         big, small, skip = ffn.big(x, one), ffn.small(x, one) + ffn.big.b2, ffn.big.b2.expand(9, -1)
     wanted = torch.stack([(skip, small, big)[route][row] for row, route in enumerate(routes.tolist())])
     torch.testing.assert_close(y, wanted, atol=1e-6, rtol=1e-5)
+    with torch.no_grad(), calls_recorded(CallRecord(dense=True)) as record:
+        everywhere, _ = ffn(x, torch.tensor([0.5]), tokens)
+    torch.testing.assert_close(everywhere, big, atol=1e-6, rtol=1e-5)  # dense: big for all, whatever the routes
+    assert record.learners == []
 
 
 def test_the_small_network_has_the_units_that_contribute_most(images: dict[str, Tensor]) -> None:
