@@ -29,7 +29,7 @@ adaptrt inspect build/models/minilm --json
 @click.option("--plot", type=PATH, help="Picture of an adaptation's losses, .png, .svg or .pdf.")
 @json_option
 def inspect(folder: Path, plot: Path | None, as_json: bool) -> None:
-    """Show a bundle's tensors, knobs, stages, files, ops and curve, or an adaptation's losses.
+    """Show what a bundle holds, or the losses of an adaptation.
 
     Checks the bundle and the hash of every file first; needs no inference engine. Engines that
     `adaptrt build` made of it are listed, with what stands against using them.

@@ -23,7 +23,7 @@ def test_a_backend_runs(cli, refused, bundle, pixels):
         for verb in ("run", "verify", "bench", "profile"):
             text = help_of(cli, verb)
             assert "rtx, dummy, or auto: the fastest that is there. [default: onnxruntime]" in text, text
-            assert "--precision fp32|bf16|fp16|fp4" in text
+            assert "--precision fp32|int8|bf16|fp16|fp4" in text
         ran = json.loads(cli("run", bundle, pixels, "--backend", "dummy", "--json").stdout)
         assert ran["backend"] == {"name": "dummy", "reason": "it was asked for", "precision": "fp32"}
         assert [("dummy", bundle)] == LOADED and len(ran["results"]) == 5
@@ -45,9 +45,11 @@ def test_a_missing_engine_names_the_extra_of_its_row(refused, bundle, pixels, mo
 def test_a_target_is_built_listed_and_run(cli, refused, bundle, pixels):
     with added(backend(), TARGET):
         text = help_of(cli, "build")
-        assert "openvino, tensorrt, tensorrt-rtx or dummy." in text and "dummy: graphs for the dummy." in text
+        assert (
+            "openvino, tensorrt, tensorrt-rtx, onnxruntime or dummy." in text and "dummy: graphs for the dummy." in text
+        )
         assert "adaptrt build build/digits --target dummy --rebuild" in text
-        assert "rtx, dummy; name one" in refused("build", bundle, "--target", "dumy")
+        assert "onnxruntime, dummy; name one" in refused("build", bundle, "--target", "dumy")
         assert "no engines/dummy-fp32" in refused("run", bundle, pixels, "--backend", "dummy")
         assert "got precision 'fp16' for dummy, expected fp32" in refused(
             "build", bundle, "--target", "dummy", "--precision", "fp16"

@@ -55,7 +55,7 @@ def test_a_backend_that_runs_a_target_of_its_own(tiny, x):
         model = load(tiny, backend="auto")
         assert model.backend_name == "dummy"
         np.testing.assert_array_equal(model.run({"x": x}).outputs["logits"], load(tiny).run({"x": x}).outputs["logits"])
-        with pytest.raises(BundleError, match="expected one of openvino, tensorrt, tensorrt-rtx, dummy"):
+        with pytest.raises(BundleError, match="expected one of openvino, tensorrt, tensorrt-rtx, onnxruntime, dummy"):
             engine_folder(tiny, "onnx", "fp32")
     with pytest.raises(BundleError, match="got target 'dummy'"):
         engine_folder(tiny, "dummy", "fp32")

@@ -47,7 +47,7 @@ class SimulatedApp:
 
     def call(self, budget: Budget, *, own: bool = False):
         begun = self.now
-        ticket = self.budgets.begin(budget, 1, self.now, own=own, profiler=None)  # type: ignore[arg-type]
+        ticket = self.budgets.begin(budget, 1, self.now, for_call=own, profiler=None)  # type: ignore[arg-type]
         done = ticket.plan.point.macs_fraction
         took = (2 + 20 * done) * 1e-3 * float(np.exp(self._noise.normal(0, 0.03)))
         self.now += took
@@ -120,7 +120,7 @@ def test_a_call_with_its_own_power_budget_just_before_does_not_shrink_the_next_c
     intervals = [app.budgets._interval]
     for _ in range(30):
         app.call(budget)
-        ticket = app.budgets.begin(Budget.power(5.0), 1, app.now - 1e-4, own=True, profiler=None)
+        ticket = app.budgets.begin(Budget.power(5.0), 1, app.now - 1e-4, for_call=True, profiler=None)
         app._marks[ticket.begun] = app.spent_mj
         app.budgets.end(ticket, 0.5, 2.0, app.now)
         intervals.append(app.budgets._interval)
@@ -141,7 +141,7 @@ def play_own(app, budget, calls, factor, pause=0.0):
     """Calls with their own latency budget on a device that takes ``factor`` times what was profiled."""
     tickets, times = [], []
     for _ in range(calls):
-        ticket = app.budgets.begin(budget, 1, app.now, own=True, profiler=None)
+        ticket = app.budgets.begin(budget, 1, app.now, for_call=True, profiler=None)
         done = ticket.plan.point.macs_fraction
         took = (2 + 20 * done) * factor * float(np.exp(app._noise.normal(0, 0.03)))
         app.now += took / 1e3
@@ -255,7 +255,7 @@ def batches_of_eight(cold, *, spike=None):
     budget = Budget.latency(8 * (2 + 20 * (cheapest + full) / 2))
     for number in range(60):
         now += 0.02
-        ticket = budgets.begin(budget, 8, now, own=False, profiler=None)
+        ticket = budgets.begin(budget, 8, now, for_call=False, profiler=None)
         done = ticket.plan.point.macs_fraction
         took = 8 * (2 + 20 * done) * (cold[number] if number < len(cold) else 1.0) * (10 if number == spike else 1)
         now += took / 1e3
