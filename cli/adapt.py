@@ -15,6 +15,8 @@ from adaptrt.cli.errors import CommandError
 from adaptrt.cli.verb import PATH, Verb, families_option, json_option, keep_on_interrupt
 
 if TYPE_CHECKING:
+    import torch
+
     from adaptrt.export.pretrained.adapt_folder import AdaptReport
     from adaptrt.models.training.precision import PrecisionChoice
 
@@ -23,6 +25,7 @@ adaptrt adapt all-MiniLM-L6-v2 --data texts.txt --output models/minilm
 adaptrt adapt all-MiniLM-L6-v2 --data texts.jsonl --text-column body --hours 2
 adaptrt adapt vit-base --data pictures --families acm,exits --skip-broken
 adaptrt adapt resnet-50 --data pictures
+adaptrt adapt vit-base --data pictures --device cuda --precision bfloat16
 adaptrt adapt all-MiniLM-L6-v2 --data texts.txt --workers 4
 adaptrt adapt vit-base --data pictures --ray 192.168.0.10:6379
 adaptrt adapt all-MiniLM-L6-v2 --data texts.txt --workers 2 --processes 2
@@ -58,6 +61,7 @@ adaptrt adapt my-classifier --data reviews.csv --text-column text --label-column
     show_default=True,
     help="auto times both: bfloat16 where it is clearly faster, else float32.",
 )
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, or cuda:1 for the second GPU.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="All randomness.")
 @json_option
 def adapt(
@@ -80,6 +84,7 @@ def adapt(
     label_column: str | None,
     skip_broken: bool,
     precision: str,
+    device: str,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -106,14 +111,18 @@ def adapt(
         raise click.UsageError(f"got --batch {batch}, expected a multiple of 4: each batch runs at four prices")
     if ray is not None and workers is not None:
         raise click.UsageError("got --workers and --ray, expected one of them; leave one out")
+    if device != "cpu" and (ray is not None or (workers or 1) > 1 or (processes or 1) > 1):
+        raise click.UsageError(f"got --device {device} and several processes, expected one of them; leave one out")
     from adaptrt.cli.output import note, show, show_json
     from adaptrt.cli.progress import steps_shown, training_shown
     from adaptrt.export.pretrained.adapt_folder import AdaptRequest, adapt_folder
     from adaptrt.models.adapters.pretrained.hub import checkpoint_folder
     from adaptrt.models.data.files import require_there
+    from adaptrt.models.training.devices import checked_device
     from adaptrt.models.training.layer_executors import executor_for
     from adaptrt.models.training.team import joined, with_processes
 
+    place = checked_device(device)
     executor = executor_for(workers, ray)
     executor.check()
     require_there(data)
@@ -123,7 +132,7 @@ def adapt(
     if processes and processes > 1 and "WORLD_SIZE" not in os.environ:
         processes_joined = with_processes(processes, ["-m", "adaptrt.cli", *sys.argv[1:]])
     with processes_joined as environment, joined(environment) as team:
-        chosen = team.share(_chosen_precision(precision, work) if team.leads else None)
+        chosen = team.share(_chosen_precision(precision, work, place) if team.leads else None)
         assert chosen is not None
         settings = {"hours": hours, "joint_steps": steps, "batch": batch, "seed": seed, "precision": chosen.precision}
         if tokens is not None:
@@ -141,6 +150,7 @@ def adapt(
             label_column=label_column,
             skip_broken=skip_broken,
             executor=executor,
+            device=place,
             made_of=Path(model).name,
             settings=settings,
         )
@@ -157,13 +167,13 @@ def adapt(
         show(line)
 
 
-def _chosen_precision(asked: str, work: Path) -> PrecisionChoice:
+def _chosen_precision(asked: str, work: Path, device: torch.device) -> PrecisionChoice:
     """What to train in, written down for a run that goes on."""
     from adaptrt.models.training.precision import choose_precision, keep_choice
 
     try:
         work.mkdir(parents=True, exist_ok=True)
-        choice = choose_precision(asked, work)
+        choice = choose_precision(asked, work, device=device)
         keep_choice(choice, work)
     except OSError as error:
         raise CommandError(f"cannot write {work}: {error.strerror or error}; choose another --work") from error

@@ -149,7 +149,7 @@ class Block(nn.Module):
         decisions: list[Decision | Selection] = [*attention_decisions]
         if self.selector is not None:
             keep = None if prices.keep is None else prices.keep[self.selection : self.selection + 1]
-            token_price = torch.zeros(1) if prices.token_price is None else prices.token_price
+            token_price = torch.zeros(1, device=tokens.x.device) if prices.token_price is None else prices.token_price
             tokens, selection = self.selector(tokens, attention, token_price, keep)
             decisions.append(selection)
         x = tokens.x

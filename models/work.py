@@ -73,7 +73,7 @@ class WorkCount:
             self._totals.append(count * (count * self._per_pair + self._per_token))
         if self._runs:
             runs = torch.cat(self._runs).reshape(len(self._runs), -1, tokens.per_sample)
-            weights = torch.tensor([macs / self._dense for macs in self._per_run])
+            weights = torch.tensor([macs / self._dense for macs in self._per_run], device=runs.device)
             self._totals.append(weights @ runs.to(torch.float32).sum(2))
         self._tokens, self._per_token, self._per_pair = None, 0.0, 0.0
         self._runs, self._per_run = [], []

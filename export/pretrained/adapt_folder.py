@@ -36,6 +36,7 @@ from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.folder import ADAPTIVE, CONFIG, PREPROCESSING, SAMPLES, save_model
 from adaptrt.models.network import Network
 from adaptrt.models.training.adapting import AdaptSettings, adapt_network
+from adaptrt.models.training.devices import CPU
 from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor
 from adaptrt.models.training.loss_log import ADAPTED_FILE, LOG_FILE
 from adaptrt.models.training.phase import Report
@@ -84,6 +85,7 @@ class AdaptRequest:
         label_column: Of tables.
         skip_broken: Leave out what cannot be read.
         executor: Where layers are distilled.
+        device: Where it is trained.
         made_of: What the checkpoint is called; empty: as its folder.
         settings: Of the training; its families are not read.
     """
@@ -100,6 +102,7 @@ class AdaptRequest:
     label_column: str | None = None
     skip_broken: bool = False
     executor: LayerExecutor = dataclasses.field(default_factory=InProcess)
+    device: torch.device = CPU
     made_of: str = ""
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -173,7 +176,7 @@ def adapt_folder(
     tell("answers of the dense model", 0.0)
     held_out = {name: _with_labels(dense, parts, name, raw, prepared) for name in ("calibration", "test")}
     taken = _taken(prepared.samples, parts["train"])
-    adaptive = adapt_network(dense, taken, settings, request.work, report, request.executor, team)
+    adaptive = adapt_network(dense, taken, settings, request.work, report, request.executor, team, request.device)
     labelled = raw.labels is not None and dense.task.name == "classification"
     if team.leads:
         tell("writing the folder", 0.0)

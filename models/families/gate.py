@@ -165,7 +165,7 @@ class PriceGate(nn.Module):
 
     def _sampled(self, x: Tensor, price: Tensor) -> Decision:
         """Decide with one noise per token, so that the sampled learners stay the first k."""
-        with torch.autocast("cpu", enabled=False):  # a bfloat16 gate flips several percent of its decisions
+        with torch.autocast(x.device.type, enabled=False):  # a bfloat16 gate flips several percent of its decisions
             logits = self.logits(x.float())
         threshold = torch.logit((price * self.cost).clamp(1e-4, 1 - 1e-4))
         margin = logits - threshold + self.TEMPERATURE * logistic_noise(logits[:, :1])

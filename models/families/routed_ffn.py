@@ -139,7 +139,7 @@ class Router(ArgmaxGate):
         """Choose a route for every token; in training always in float32. See ``ArgmaxGate.forward``."""
         if not self.training:
             return super().forward(x, price, valid, capacity, per_sample)
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             decision = super().forward(x.float(), price, valid, capacity, per_sample)
         return decision._replace(costs=torch.diff(self.costs))
 

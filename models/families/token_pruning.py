@@ -231,7 +231,7 @@ class PriceSelector(nn.Module):
         return Dropped(mapped + tokens.dropped.total, count + tokens.dropped.number)
 
     def _sampled(self, tokens: Tokens, score: Tensor, price: Tensor) -> tuple[Tokens, Selection]:
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(score.device.type, enabled=False):
             # Attention learns from the task alone: through the logarithm its gradients would be large.
             logits = self.logits(tokens._replace(x=tokens.x.float().detach()), score.float().detach())
         threshold = torch.logit(price.clamp(1e-4, 1 - 1e-4))
@@ -243,7 +243,7 @@ class PriceSelector(nn.Module):
         first = 0 if self.class_token else torch.where(present > 0, margin, -torch.inf).argmax(1, keepdim=True)
         always = torch.arange(tokens.per_sample, device=margin.device) == first
         keeping = torch.where(always, 1.0, keeping)
-        everything = torch.arange(tokens.per_sample, dtype=torch.int32).expand(len(keeping), -1)
+        everything = torch.arange(tokens.per_sample, dtype=torch.int32, device=margin.device).expand(len(keeping), -1)
         count = (keeping * present).detach().sum(1).round().to(torch.int32)
         after = tokens._replace(presence=present * keeping)
         if self.stand_in is not None:

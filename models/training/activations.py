@@ -16,6 +16,7 @@ from adaptrt import AdaptrtError, write_atomically
 from adaptrt.models.adaptation import layer_inputs
 from adaptrt.models.data.samples import Samples
 from adaptrt.models.network import Network
+from adaptrt.models.training.devices import device_of, moved
 
 TOKENS = 200_000
 """Tokens kept of each block at most: 150 MB for a width of 384."""
@@ -95,7 +96,8 @@ def record(
             for file in files:
                 np.lib.format.write_array_header_1_0(file, _header(0, width))
             for rows in samples.order(min(batch, len(samples)), seed, 0):
-                found = [inputs.ffn.to(torch.float16).numpy() for inputs in layer_inputs(dense, samples.batch(rows))]
+                reaching = layer_inputs(dense, moved(samples.batch(rows), device_of(dense)))
+                found = [inputs.ffn.to(torch.float16).cpu().numpy() for inputs in reaching]
                 room = min(len(found[0]), tokens - kept)
                 for file, part in zip(files, found, strict=True):
                     file.write(np.ascontiguousarray(part[:room]).tobytes())

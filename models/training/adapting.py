@@ -8,6 +8,7 @@ together, for prices drawn anew in every batch, against the dense network's answ
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import json
 import math
@@ -35,6 +36,7 @@ from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.network import Network
 from adaptrt.models.network_output import NetworkOutput
 from adaptrt.models.training import activations, teacher
+from adaptrt.models.training.devices import CPU, DeviceError, device_of, moved, on_cpu
 from adaptrt.models.training.first_maps import fit_first_maps
 from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor, LayerJob, run_jobs
 from adaptrt.models.training.layer_phases import adaptive_of, distil_phase, ffn_of, gain_quantiles
@@ -121,9 +123,9 @@ class AdaptSettings:
         """Configurations by their names here; see ``adapt``."""
         return {"acm": self.acm, "pruning": self.pruning, "exits": self.exits, "routed": self.routed}
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """The precision to compute in."""
-        return autocast(self.precision)
+    def autocast(self, device: str = "cpu") -> contextlib.AbstractContextManager[Any]:
+        """The precision to compute in, on a device of that type."""
+        return autocast(self.precision, device)
 
 
 def adapt_network(
@@ -134,6 +136,7 @@ def adapt_network(
     report: Report,
     executor: LayerExecutor | None = None,
     team: Team = ALONE,
+    device: torch.device = CPU,
 ) -> AdaptableNetwork:
     """Adapt a dense network; an interrupted call goes on where it was if it is made again with the same arguments.
 
@@ -146,9 +149,10 @@ def adapt_network(
         executor: Where layers are distilled; None: in this process.
         team: Processes that all make this call, each with a folder of its own, and share the joint phase; the first one
             distils the layers and keeps the checkpoints.
+        device: Where everything is trained. Checkpoints are of the CPU: a run may go on on another device.
 
     Returns:
-        The adaptive network, in evaluation mode.
+        The adaptive network, in evaluation mode, on the CPU.
 
     Raises:
         ValueError: The families do not fit the network, or there is less than one batch of samples.
@@ -157,7 +161,10 @@ def adapt_network(
         TrainingError: A loss is not finite, or the time is too short.
         LayerJobError: Other processes or machines do not distil.
         TeamError: There are more processes than prices, or one of them is gone.
+        DeviceError: Other processes or machines are to distil layers on a GPU.
     """
+    if device != CPU and not isinstance(executor or InProcess(), InProcess):
+        raise DeviceError(f"got {device} and other processes that distil layers, expected one of them; leave one out")
     if len(samples) < settings.batch:
         raise ValueError(f"got {len(samples)} samples, expected at least one batch of {settings.batch}; give more")
     if team.size > settings.prices:
@@ -176,6 +183,9 @@ def adapt_network(
     calibration = samples.batch(samples.order(min(_CALIBRATION, len(samples)), settings.seed, 0)[0])
     adaptive = adapt(dense, calibration, **settings.families)
     adaptive.requires_grad_(True)
+    if device != CPU:
+        dense = copy.deepcopy(dense).to(device)  # the caller's stays where it is
+        adaptive.to(device)
     for part in adaptive.fixed_parts():
         part.requires_grad_(False)
     if team.leads and not (folder / JOINT_FILE).exists():
@@ -195,13 +205,13 @@ def adapt_network(
             assert isinstance(dense, Network) and isinstance(adaptive, Network)  # others refuse this family
             log.update(_by_layer(dense, adaptive, samples, settings, folder, report, executor or InProcess()))
     if team.size > 1:
-        adaptive.load_state_dict(team.share(adaptive.state_dict() if team.leads else {}))
+        adaptive.load_state_dict(team.share(on_cpu(adaptive.state_dict()) if team.leads else {}))
     joint = joint_phase(dense, adaptive, samples, settings, steps, team)
     with team.own_threads():
         log["joint"] = run_steps(joint, seed=settings.seed, checkpoint=folder / JOINT_FILE, report=report, team=team)
     if team.leads:
         write_atomically(folder / LOG_FILE, (json.dumps(log) + "\n").encode())
-    return adaptive.eval()
+    return adaptive.to(CPU).eval()
 
 
 def _described(dense: AdaptableNetwork, samples: Samples, settings: AdaptSettings) -> bytes:
@@ -283,27 +293,40 @@ def joint_phase(
 
     group = settings.batch // settings.prices
     each = dataclasses.replace(settings, batch=group, prices=1)
+    device = device_of(adaptive)
 
     def losses(step: int, generator: torch.Generator) -> Iterator[Tensor]:
         """One part for each price: small batches stay in the cache, and need a quarter of the memory."""
         rows = order_of(step // per_pass)[step % per_pass]
-        # Which samples run at which price is drawn: texts of a batch are in order of length, groups of about one.
-        places = torch.randperm(settings.prices, generator=generator)
-        share, kept = draw_shares(settings, adaptive, settings.prices, generator)
-        both = (share < 1) & (kept < 1)  # their product is about the work: roots spread it as evenly as one alone
-        share, kept = torch.where(both, share.sqrt(), share), torch.where(both, kept.sqrt(), kept)
-        noise = int(torch.randint(2**62, (), generator=generator))
-        for number, place in enumerate(places.tolist()):
+        places, shares, noise = _drawn(settings, adaptive, generator)
+        for number, place in enumerate(places):
             if not team.takes(number):
                 continue
             torch.manual_seed(noise + number)  # whichever process does it
-            inputs = samples.batch(rows[place * group : (place + 1) * group])
-            price = share[number].expand(group), kept[number].expand(group)
-            yield _loss_at(dense, adaptive, inputs, each, *price) / settings.prices
+            inputs = moved(samples.batch(rows[place * group : (place + 1) * group]), device)
+            share, kept = (torch.full((group,), own, device=device) for own in shares[number])
+            yield _loss_at(dense, adaptive, inputs, each, share, kept) / settings.prices
 
     heads = [] if settings.exits is None else adaptive.exit_modules()
     groups = parameter_groups(adaptive, settings.joint_rate, gate_rate=10 * settings.joint_rate, new=heads)
     return StepPhase("joint", adaptive, groups, steps, losses, settings.weight_decay)
+
+
+def _drawn(
+    settings: AdaptSettings, adaptive: AdaptableNetwork, generator: torch.Generator
+) -> tuple[list[int], list[tuple[float, float]], int]:
+    """What is random in a batch, on whatever device it runs.
+
+    Returns:
+        Which part of the batch runs at each price; the shares of learners and of tokens that each asks for; a seed.
+    """
+    # Which samples run at which price is drawn: texts of a batch are in order of length, groups of about one.
+    places = torch.randperm(settings.prices, generator=generator)
+    share, kept = draw_shares(settings, adaptive, settings.prices, generator)
+    both = (share < 1) & (kept < 1)  # their product is about the work: roots spread it as evenly as one alone
+    share, kept = torch.where(both, share.sqrt(), share), torch.where(both, kept.sqrt(), kept)
+    noise = int(torch.randint(2**62, (), generator=generator))
+    return places.tolist(), list(zip(share.tolist(), kept.tolist(), strict=True)), noise
 
 
 def _loss_at(
@@ -316,7 +339,7 @@ def _loss_at(
 ) -> Tensor:
     """The loss of some samples that all run at one price."""
     knobs = price_knobs(settings, adaptive, share, kept)  # stages read those that they have
-    with settings.autocast():
+    with settings.autocast(share.device.type):
         with torch.no_grad(), teacher.block_tokens(dense) as wanted_tokens:
             wanted = dense.run(inputs, {})
         with teacher.block_tokens(adaptive) as tokens:

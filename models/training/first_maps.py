@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.data.samples import Samples
 from adaptrt.models.families.token_pruning import PriceSelector
+from adaptrt.models.training.devices import CPU, device_of, moved
 
 SAMPLES = 2048
 """Samples that a fit is made of, at most."""
@@ -30,11 +31,12 @@ class LeastSquares:
     Args:
         inputs: Width of x.
         outputs: Width of y.
+        device: Of both.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        self._squares = torch.zeros(inputs + 1, inputs + 1, dtype=torch.float64)
-        self._products = torch.zeros(inputs + 1, outputs, dtype=torch.float64)
+    def __init__(self, inputs: int, outputs: int, device: torch.device = CPU) -> None:
+        self._squares = torch.zeros(inputs + 1, inputs + 1, dtype=torch.float64, device=device)
+        self._products = torch.zeros(inputs + 1, outputs, dtype=torch.float64, device=device)
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Some more rows: ``[n, inputs]`` and ``[n, outputs]``."""
@@ -44,7 +46,8 @@ class LeastSquares:
 
     def write_to(self, linear: nn.Linear) -> None:
         """Make a layer that map."""
-        ridge = _RIDGE * self._squares.diagonal().mean() * torch.eye(len(self._squares), dtype=torch.float64)
+        ones = torch.eye(len(self._squares), dtype=torch.float64, device=self._squares.device)
+        ridge = _RIDGE * self._squares.diagonal().mean() * ones
         found = torch.linalg.solve(self._squares + ridge, self._products)
         with torch.no_grad():
             linear.weight.copy_(found[:-1].T)
@@ -71,19 +74,20 @@ def fit_first_maps(
     selectors = [s for s in adaptive.modules() if isinstance(s, PriceSelector) and s.stand_in is not None]
     if not maps and not selectors:
         return
-    by_map = [LeastSquares(linear.in_features, linear.out_features) for linear in maps]
+    device = device_of(adaptive)
+    by_map = [LeastSquares(linear.in_features, linear.out_features, device) for linear in maps]
     width = int(adaptive.config.width) if selectors else 0
-    by_selector = [LeastSquares(width, width) for _ in selectors]
+    by_selector = [LeastSquares(width, width, device) for _ in selectors]
     batch = min(_BATCH, len(samples))
     batches = samples.order(batch, seed, 0)[: -(-SAMPLES // batch)]
     training = adaptive.training
     adaptive.eval()
-    everything = {spec.name: torch.full(spec.shape, spec.default) for spec in adaptive.knob_specs()}
+    everything = {spec.name: torch.full(spec.shape, spec.default, device=device) for spec in adaptive.knob_specs()}
     if adaptive.prunes_by_price and "token_price" in everything:
         everything["token_price"] = torch.zeros_like(everything["token_price"])
     for number, rows in enumerate(batches):
         with _inputs_of(maps) as vectors, _inputs_of(selectors) as tokens, _results_of(adaptive.blocks[-1]) as last:
-            answers = adaptive.run(samples.batch(rows), everything).outputs
+            answers = adaptive.run(moved(samples.batch(rows), device), everything).outputs
         answer = next(iter(answers.values()))
         for fit, vector in zip(by_map, vectors, strict=True):
             fit.add(vector, answer)

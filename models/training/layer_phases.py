@@ -13,6 +13,7 @@ from adaptrt.models.families.acm import AdaptiveFFN
 from adaptrt.models.families.gate import PriceGate
 from adaptrt.models.training import losses
 from adaptrt.models.training.activations import Activations
+from adaptrt.models.training.devices import device_of
 from adaptrt.models.training.phase import parameter_groups
 from adaptrt.models.training.steps import StepPhase
 
@@ -34,7 +35,7 @@ def adaptive_of(block: nn.Module) -> AdaptiveFFN:
 
 def _error(source: nn.Module, ffn: AdaptiveFFN, x: Tensor, settings: AdaptSettings) -> tuple[Tensor, Tensor]:
     """Loss, and error of k = 0..N learners per token, relative to the variance of the layer's output."""
-    with settings.autocast():
+    with settings.autocast(x.device.type):
         target = source(x).detach().float()
         contributions = ffn.learners.contributions(x).float()
     return losses.relative_distillation(contributions, ffn.learners.b2, target)
@@ -47,7 +48,8 @@ def distil_phase(
 
     def losses_of(step: int, generator: torch.Generator) -> list[Tensor]:
         del step
-        return [_error(source, ffn, kept.draw(number, settings.layer_batch, generator), settings)[0]]
+        x = kept.draw(number, settings.layer_batch, generator).to(device_of(ffn))
+        return [_error(source, ffn, x, settings)[0]]
 
     groups = parameter_groups(ffn.learners, settings.layer_rate, gate_rate=settings.layer_rate)
     return StepPhase(f"distil{number}", ffn.learners, groups, settings.distil_steps, losses_of)
@@ -58,7 +60,7 @@ def gain_quantiles(pairs: list[tuple[nn.Module, AdaptiveFFN]], kept: Activations
     """What learners gain over all blocks, in ascending order, ``[512]``: the scale of prices."""
     errors = []
     for number, (source, ffn) in enumerate(pairs):
-        x = kept.draw(number, settings.layer_batch, torch.Generator().manual_seed(settings.seed))
+        x = kept.draw(number, settings.layer_batch, torch.Generator().manual_seed(settings.seed)).to(device_of(ffn))
         errors.append(_error(source, ffn, x, settings)[1])
     return losses.gain_quantiles(errors)
 
@@ -72,7 +74,7 @@ def gate_phase(
 
     def losses_of(step: int, generator: torch.Generator) -> list[Tensor]:
         del step
-        x = kept.draw(number, settings.layer_batch, generator)
+        x = kept.draw(number, settings.layer_batch, generator).to(device_of(ffn))
         with torch.no_grad():
             wanted = losses.gain_targets(_error(source, ffn, x, settings)[1], quantiles)
         return [functional.binary_cross_entropy_with_logits(gate.logits(x), wanted)]

@@ -45,7 +45,7 @@ def gain_quantiles(errors: Sequence[Tensor]) -> Tensor:
         errors: Of every module, ``[N + 1, T]`` from ``distillation``.
     """
     gains = torch.cat([(error[:-1] - error[1:]).cummin(0).values.flatten() for error in errors]).sort().values
-    return gains[(torch.linspace(0, 1, _GAIN_QUANTILES) * (len(gains) - 1)).long()]
+    return gains[(torch.linspace(0, 1, _GAIN_QUANTILES, device=gains.device) * (len(gains) - 1)).long()]
 
 
 def gain_targets(error: Tensor, price_of_gain: Tensor) -> Tensor:

@@ -227,7 +227,7 @@ def reading_checkpoint(checkpoint: Path) -> Iterator[dict[str, Any]]:
         CheckpointError: It cannot be read, or does not fit.
     """
     try:
-        yield torch.load(checkpoint, weights_only=True)
+        yield torch.load(checkpoint, weights_only=True, map_location="cpu")
     except Exception as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(

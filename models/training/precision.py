@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from adaptrt import write_atomically
+from adaptrt.models.training.devices import CPU
 from adaptrt.models.training.phase import CheckpointError
 from adaptrt.models.training.recipe import PRECISIONS, RECIPE_FILE, Recipe
 
@@ -57,12 +58,13 @@ class PrecisionChoice:
     speedup: float | None = None
 
 
-def choose_precision(asked: str, *folders: Path) -> PrecisionChoice:
+def choose_precision(asked: str, *folders: Path, device: torch.device = CPU) -> PrecisionChoice:
     """The precision that was asked for; for ``auto`` that of a training that began, else what this machine is best at.
 
     Args:
         asked: "float32", "bfloat16" or "auto".
         folders: For checkpoints; the first that holds a training decides.
+        device: To train on.
     """
     # Timing leaves MKL's own choice of threads off; so it is off where nothing is timed, too, and a training that is
     # resumed computes the same as one that never stopped.
@@ -72,7 +74,18 @@ def choose_precision(asked: str, *folders: Path) -> PrecisionChoice:
         if began is not None:
             precision, reason = (began, "this training began in it") if asked == "auto" else (asked, _ASKED)
             return PrecisionChoice(precision, reason, _kept_speedup(folder, precision))
-    return precision_of_this_machine() if asked == "auto" else PrecisionChoice(asked, _ASKED)
+    if asked != "auto":
+        return PrecisionChoice(asked, _ASKED)
+    return precision_of_this_machine() if device == CPU else _precision_of_gpu(device)
+
+
+def _precision_of_gpu(device: torch.device) -> PrecisionChoice:
+    """bfloat16 where a GPU has it: its tensor cores compute no float32."""
+    with torch.cuda.device(device):
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+    if has:
+        return PrecisionChoice("bfloat16", "this GPU computes it")
+    return PrecisionChoice("float32", "this GPU does not compute bfloat16")
 
 
 def keep_choice(choice: PrecisionChoice, folder: Path) -> None:

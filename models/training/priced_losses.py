@@ -125,5 +125,6 @@ def selection_losses(weights: PriceWeights, adaptive: AdaptableNetwork, out: Net
 
 def _mean_utilisation(model: AdaptableNetwork, used: list[Tensor]) -> Tensor:
     """Utilisation of the modules weighted by what their learners cost, ``[B]``."""
-    weights = torch.tensor([layer.per_run for layer in model.layers() if layer.per_run], dtype=torch.float32)
+    per_run = [layer.per_run for layer in model.layers() if layer.per_run]
+    weights = torch.tensor(per_run, dtype=torch.float32, device=used[0].device)
     return (torch.stack(used) * (weights / weights.sum())[:, None]).sum(0)

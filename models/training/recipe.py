@@ -102,6 +102,6 @@ class Recipe:
         return autocast(self.precision)
 
 
-def autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Compute in a precision of ``PRECISIONS`` within."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+def autocast(precision: str, device: str = "cpu") -> contextlib.AbstractContextManager[Any]:
+    """Compute in a precision of ``PRECISIONS`` within, on a device of that type."""
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptrt import write_atomically
+from adaptrt.models.training.devices import on_cpu
 from adaptrt.models.training.phase import Progress, Report, descend, reading_checkpoint, set_rates, write_checkpoint
 from adaptrt.models.training.team import ALONE, Team
 
@@ -118,7 +119,7 @@ def _share_checkpoint(checkpoint: Path, team: Team) -> None:
 def is_over(phase: StepPhase, checkpoint: Path) -> bool:
     """Whether a checkpoint is of the phase's end; a damaged one is not, ``run_steps`` says what is wrong with it."""
     try:
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
         return bool(state["done"] == state["steps"] == phase.steps)
     except Exception:
         return False
@@ -126,9 +127,9 @@ def is_over(phase: StepPhase, checkpoint: Path) -> bool:
 
 def _save(phase: StepPhase, optimizer: torch.optim.Optimizer, checkpoint: Path, done: int, losses: _Losses) -> None:
     state = {
-        "weights": phase.trained.state_dict(),
+        "weights": on_cpu(phase.trained.state_dict()),
         # A finished phase takes no further step.
-        "optimizer": optimizer.state_dict() if done < phase.steps else None,
+        "optimizer": on_cpu(optimizer.state_dict()) if done < phase.steps else None,
         "done": done,
         "steps": phase.steps,
         "mean": losses.mean,

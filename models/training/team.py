@@ -86,10 +86,10 @@ class Team:
         with _speaking():
             distributed.all_reduce(there)
             reached = [parameter for parameter, has in zip(learned, there.tolist(), strict=False) if has]
-            flat = torch.cat([_gradient(parameter).reshape(-1) for parameter in reached])
+            flat = torch.cat([_gradient(parameter).reshape(-1) for parameter in reached]).cpu()
             distributed.all_reduce(flat)
         for parameter, gradient in zip(reached, torch.split(flat, [p.numel() for p in reached]), strict=True):
-            parameter.grad = gradient.reshape(parameter.shape)
+            parameter.grad = gradient.reshape(parameter.shape).to(parameter.device)
         return float(there[-1])
 
     @contextlib.contextmanager

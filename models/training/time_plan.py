@@ -15,6 +15,7 @@ from torch import nn
 
 from adaptrt import write_atomically
 from adaptrt.models.data.samples import Samples
+from adaptrt.models.training.devices import device_of, wait_for
 from adaptrt.models.training.phase import TrainingError
 from adaptrt.models.training.steps import StepPhase
 from adaptrt.models.training.team import Team
@@ -110,11 +111,13 @@ def _usual_steps(samples: Samples, settings: AdaptSettings) -> list[int]:
 def _seconds(phase: StepPhase, trained: nn.Module, steps: Sequence[int]) -> float:
     """What a step takes: the mean of some, after one that does not count. No weight is changed."""
     trained.train()
+    device = device_of(trained)
     times = []
     for step in (steps[0], *steps):
         begun = time.perf_counter()
         for part in phase.losses(step, torch.Generator().manual_seed(step)):
             part.backward()  # type: ignore[no-untyped-call]
+        wait_for(device)
         times.append(time.perf_counter() - begun)
     trained.zero_grad(set_to_none=True)
     return sum(times[1:]) / len(steps)
