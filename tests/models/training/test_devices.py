@@ -39,7 +39,7 @@ def said_by(*words: str) -> dict[str, str | None]:
 @pytest.mark.parametrize(
     ("words", "count"),
     [
-        (("joint texts", "joint classes", "joint answers", "joint features", "joint pictures", "joint vectors"), 11),
+        (("joint texts", "joint classes", "joint answers", "joint features", "joint pictures", "joint vectors"), 12),
         (("layer texts", "layer classes", "layer pictures", "maps"), 6),
         (("bfloat16 texts", "bfloat16 pictures"), 3),
     ],
