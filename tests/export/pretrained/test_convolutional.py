@@ -20,6 +20,7 @@ from adaptrt.export.pretrained.dense_source import full_inputs, load_dense
 from adaptrt.export.pretrained.estimate import make_candidates
 from adaptrt.models import load_folder, load_pretrained, save_model
 from adaptrt.models.adaptation import adapt
+from adaptrt.models.adapters.resnet import ResNet, ResNetConfig
 from adaptrt.models.data.split import load_data
 from adaptrt.models.families.exit_head import CRITERIA, ExitConfig
 from adaptrt.runtime import Budget, load
@@ -179,3 +180,14 @@ def test_an_estimate_meets_shares_between_its_exits(tmp_path: Path) -> None:
     save_model(tmp_path / "adapted", adaptive, None, None, torch.float32)
     again: Any = load_dense(tmp_path / "adapted").dense
     assert not again.adaptive and again.dense_macs() == dense.dense_macs()
+
+
+def test_the_resnet_of_this_repository_is_estimated_for_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = ResNet(ResNetConfig(image_size=12, widths=(4, 6), blocks=(2, 2), classes=3, exits=ExitConfig((1,))))
+    save_model(tmp_path, network, None, None, torch.float32)
+    dense: Any = load_dense(tmp_path).dense
+    assert isinstance(dense, ResNet) and not dense.adaptive
+    exits = chosen_families(dense, None, None)["exits"]
+    assert isinstance(exits, ExitConfig) and 1 <= len(exits.after) <= 2
+    assert dense.dense_macs() == network.dense_macs() and list(full_inputs(dense, 2)) == ["pixels"]
