@@ -142,7 +142,10 @@ def test_a_dense_graph_costs_what_the_network_counts(family: str) -> None:
     check_dense_macs(graph, one, network.dense_macs())
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize(
+    "criterion",
+    [name if name == "patience" else pytest.param(name, marks=pytest.mark.exhaustive) for name in CRITERIA],
+)
 def test_every_criterion_is_proved(criterion: str, tmp_path: Path) -> None:
     dense = pretrained_network("resnet_basic", image_size=SIZE)
     torch.manual_seed(1)
