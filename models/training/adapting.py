@@ -356,13 +356,12 @@ def _loss_at(
 
 
 def _emphasised(distance: Tensor) -> Tensor:
-    """A distance whose root is descended.
+    """A distance whose logarithm is descended, from 0 at none.
 
-    Distances at small budgets are many times those at large ones, and would decide where the weights go. The root's
-    slope grows as an answer comes near. For MiniLM, after 100 steps, everything running had a cosine of 0.981 instead
-    of 0.969, and 0.896 instead of 0.878 at 56% of the work.
+    Distances at small budgets are many times those at large ones, and would decide where the weights go. With the
+    logarithm a percent less of any distance is worth the same, whatever the budget, down to about 1e-3.
     """
-    return (distance + 1e-3).sqrt()
+    return 0.15 * (distance / 1e-3).log1p()
 
 
 def _exit_losses(out: NetworkOutput, wanted: NetworkOutput, real: Tensor | None, settings: AdaptSettings) -> Tensor:
