@@ -192,4 +192,6 @@ def _lines(report: AdaptReport) -> list[str]:
         lines.append(
             f"{len(report.skipped):,} items could not be read and were left out, the first: {report.skipped[0]}"
         )
+    if report.peak_memory is not None:
+        lines.append(f"took {report.peak_memory / 2**30:.1f} GiB of memory at most")
     return [*lines, f"Network in {report.folder}; next: adaptrt export {report.folder}"]

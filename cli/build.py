@@ -98,6 +98,14 @@ def _plugins() -> Sequence[str]:
     help="Of int8 weights: 7 is right on every CPU, 8 on those with VNNI, AMX or Arm's dot products.",
 )
 @click.option(
+    "--activations",
+    type=click.Choice(["auto", "static", "token"]),
+    default="auto",
+    show_default=True,
+    help="Scales of int8 activations: fixed ones of the golden inputs' range, one for each token, or whichever keeps "
+    "the quality.",
+)
+@click.option(
     "--max-quality-drop",
     type=click.FloatRange(0, 1),
     default=0.01,
@@ -124,6 +132,7 @@ def build(
     batch: str,
     tokens: str | None,
     weight_bits: int,
+    activations: str,
     max_quality_drop: float,
     verify: bool,
     rebuild: bool,
@@ -160,6 +169,7 @@ def build(
         max_quality_drop=max_quality_drop,
         verify=verify,
         weight_bits=weight_bits,
+        activations=activations,
         rebuild=rebuild,
     )
     with steps_shown() as progress:

@@ -1,9 +1,11 @@
-"""What int8 means here: rows of activations as bytes with a scale each, columns of weights as int8 with a scale each.
+"""What int8 means here: activations as bytes, columns of weights as int8 with a scale each.
 
-A row's scale comes from the row alone, so that a token's result does not depend on what else is in its batch, as it
-does with ``DynamicQuantizeLinear``, which takes one scale for a whole tensor. Bytes are unsigned with 128 for zero:
-products of unsigned with signed bytes are those that CPUs have instructions for. On x86 without VNNI such an
-instruction adds two products in 16 bits and saturates; columns then use a part of the range (``REDUCED``).
+Activations have a scale for each row, which comes from the row alone, or one that was fixed before for all rows: in
+both a token's result does not depend on what else is in its batch, as it does with ``DynamicQuantizeLinear``, which
+takes one scale for a whole tensor. Bytes are unsigned; those of rows have 128 for zero, fixed ones what fits their
+range, which is rarely even about 0 (GELU gives no less than -0.17). Products of unsigned with signed bytes are those
+that CPUs have instructions for. On x86 without VNNI such an instruction adds two products in 16 bits and saturates;
+columns then use a part of the range (``REDUCED``).
 """
 
 from __future__ import annotations
@@ -42,6 +44,27 @@ def quantize_rows(x: Array) -> Quantized:
     return Quantized(np.clip(np.rint(x / scale) + ZERO_POINT, 0, 255).astype(np.uint8), scale)
 
 
+class ByteScale(NamedTuple):
+    """What bytes of a whole tensor stand for, fixed before it is seen: ``scale * (byte - zero)``."""
+
+    scale: np.float32
+    zero: np.uint8
+
+
+def byte_scale(low: float, high: float) -> ByteScale:
+    """The bytes of numbers between two, 0 among them, which one of the bytes stands for exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = np.maximum(np.float32((high - low) / 255), LEAST_SCALE)
+    return ByteScale(scale, np.uint8(np.clip(np.rint(-low / scale), 0, 255)))
+
+
+def quantize_fixed(x: Array, fixed: ByteScale) -> Array:
+    """Quantise activations ``[..., D]`` to uint8 by a fixed scale; what is out of its range becomes the nearest."""
+    values = np.rint(x.astype(np.float32) / fixed.scale) + np.float32(fixed.zero)
+    clipped: Array = np.clip(values, 0, 255).astype(np.uint8)
+    return clipped
+
+
 def quantize_columns(weight: Array, largest: int) -> Quantized:
     """Quantise weights ``[D, E]``, each column by its largest magnitude.
 
@@ -64,6 +87,14 @@ def int8_product(x: Array, weight: Array, largest: int = FULL) -> Array:
     rows, columns = quantize_rows(x), quantize_columns(weight, largest)
     integers = (rows.values.astype(np.int64) - ZERO_POINT) @ columns.values.astype(np.int64)
     product: Array = integers * rows.scale.astype(np.float64) * columns.scale.astype(np.float64)
+    return product
+
+
+def fixed_product(x: Array, weight: Array, fixed: ByteScale, largest: int = FULL) -> Array:
+    """The product of activations ``[T, D]`` by a fixed scale and weights ``[D, E]`` in int8, in float64."""
+    columns = quantize_columns(weight, largest)
+    integers = (quantize_fixed(x, fixed).astype(np.int64) - int(fixed.zero)) @ columns.values.astype(np.int64)
+    product: Array = integers * np.float64(fixed.scale) * columns.scale.astype(np.float64)
     return product
 
 

@@ -39,6 +39,7 @@ from adaptrt.models.training.adapting import AdaptSettings, adapt_network
 from adaptrt.models.training.devices import CPU
 from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor
 from adaptrt.models.training.loss_log import ADAPTED_FILE, LOG_FILE
+from adaptrt.models.training.peak_memory import peak_memory
 from adaptrt.models.training.phase import Report
 from adaptrt.models.training.team import ALONE, Team
 from adaptrt.runtime.bundle.bundle_file import Axis
@@ -120,6 +121,7 @@ class AdaptReport:
         cut: Items that were longer than the network takes.
         labelled: Whether the data had labels.
         families: That it has.
+        peak_memory: Bytes that this process held at most; None where the system does not say.
     """
 
     folder: Path
@@ -130,6 +132,7 @@ class AdaptReport:
     cut: int
     labelled: bool
     families: tuple[str, ...]
+    peak_memory: int | None
 
 
 def adapt_folder(
@@ -192,6 +195,7 @@ def adapt_folder(
         prepared.cut,
         labelled,
         tuple(family.name for family in adaptive.families),
+        peak_memory(),
     )
 
 

@@ -17,6 +17,7 @@ from adaptrt.export.calibration.evaluations import Progress, untold
 from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.saved_graph import save_graph
 from adaptrt.export.staging import staged_folder, write_file
+from adaptrt.export.targets.int8_scales import ACTIVATIONS, Int8Stages, prepare_int8
 from adaptrt.export.targets.prepare import Prepared, prepare
 from adaptrt.export.targets.profiles import InputRange, stage_profiles
 from adaptrt.export.targets.quality import QualityReport, compare_quality, require_quality
@@ -102,17 +103,16 @@ def build_target(
     tell("preparing the graphs", 0.0)
     stages = read_stages(bundle_folder, bundle)
     knobs = {knob.name for knob in bundle.knobs}
-    prepared = prepare(
-        stages,
-        settings.target,
-        settings.precision,
-        settings.plugins,
-        settings.engine_version,
-        knobs,
-        settings.weight_bits,
-    )
-    ranges = stage_profiles(bundle_folder, bundle, stages, settings.batch, settings.tokens)
+    int8: Int8Stages | None = None
     notes: list[str] = []
+    if settings.precision == "int8":
+        drop, bits = settings.max_quality_drop, settings.weight_bits
+        int8 = prepare_int8(bundle_folder, bundle, stages, bits, settings.activations, drop, tell)
+        prepared, notes = int8.prepared, [int8.note] * bool(int8.note)
+    else:
+        given = (settings.target, settings.precision, settings.plugins, settings.engine_version)
+        prepared = prepare(stages, *given, knobs)
+    ranges = stage_profiles(bundle_folder, bundle, stages, settings.batch, settings.tokens)
     try:
         with _engines_folder(bundle_folder, folder) as staged:
             files = _save(bundle, prepared, ranges, settings, staged)
@@ -124,13 +124,16 @@ def build_target(
                 arch=" ".join(map(str, settings.architectures)),
                 plugins=settings.plugins,
                 stages=files,
-                weight_bits=settings.weight_bits if settings.precision == "int8" else None,
+                weight_bits=None if int8 is None else settings.weight_bits,
+                activations=None if int8 is None else int8.activations,
             )
             there = None if settings.rebuild else _reusable(folder, wanted, notes)
             if there is not None:
                 raise _ReusedError
             tell("comparing with the bundle on its golden inputs", 0.0)
-            quality = compare_quality(bundle_folder, bundle, stages, [each.runnable for each in prepared])
+            quality = None if int8 is None else int8.quality
+            if quality is None:
+                quality = compare_quality(bundle_folder, bundle, stages, [each.runnable for each in prepared])
             engine_set = msgspec.structs.replace(
                 wanted,
                 quality=quality.quality,
@@ -180,6 +183,8 @@ def _check(settings: BuildSettings, record: TargetRecord) -> None:
         raise ExportError(
             f"got weights of {settings.weight_bits} bits, expected {NARROW_BITS} or {WIDE_BITS}; name one"
         )
+    if settings.activations not in ACTIVATIONS:
+        raise ExportError(f"got activations {settings.activations!r}, expected {either(ACTIVATIONS)}; name one")
     if settings.engine_version and not record.gpu:
         raise ExportError(f"got an engine version for {record.name}, expected none; leave --engine-version out")
     if settings.engine_version and not _VERSION.fullmatch(settings.engine_version):
@@ -248,6 +253,7 @@ def _reusable(folder: Path, wanted: EngineSet, notes: list[str]) -> EngineSet | 
         ("engine version", there.engine_version, wanted.engine_version),
         ("architecture", there.arch, wanted.arch),
         ("plugins", there.plugins, wanted.plugins),
+        ("scales of activations", there.activations or "", wanted.activations or ""),
         ("weight bits", str(there.weight_bits or ""), str(wanted.weight_bits or "")),
     ):
         if old != new:

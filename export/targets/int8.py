@@ -1,6 +1,7 @@
 """A graph whose large products with constant weights are in int8, for ONNX Runtime on CPUs; the rest stays in float32.
 
-Rows of activations become bytes once for all products that read them (``ops/int8.py``), and rows are picked and
+Activations become bytes once for all products that read them (``ops/int8.py``), by fixed scales or a scale for each
+row, and rows are picked and
 ordered as bytes: a layer's input is quantised before the learners' tokens are gathered from it. What decides and what
 answers stays in float32: gates and scores, whose products are narrow, and heads, which read one row for each sample.
 
@@ -11,7 +12,8 @@ learner's input anew.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -19,7 +21,7 @@ from onnx import helper, numpy_helper
 
 from adaptrt.export.errors import ExportError
 from adaptrt.export.targets.tensor_types import FLOAT, element_types, infer_types, ranks, require_flat
-from adaptrt.ops.int8 import LEAST_SCALE, ZERO_POINT, Quantized, quantize_columns, quantize_rows
+from adaptrt.ops.int8 import FULL, LEAST_SCALE, ZERO_POINT, ByteScale, Quantized, quantize_columns, quantize_rows
 from adaptrt.ops.record import Array
 
 LEAST_WIDTH = 32
@@ -53,7 +55,11 @@ def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
 
 
 def to_int8(
-    flat: onnx.ModelProto, largest: int, per_sample: Collection[str] = (), least_width: int = LEAST_WIDTH
+    flat: onnx.ModelProto,
+    largest: int,
+    per_sample: Collection[str] = (),
+    least_width: int = LEAST_WIDTH,
+    fixed: Mapping[str, ByteScale] | None = None,
 ) -> onnx.ModelProto:
     """Copy a graph without bodies with its large products in int8.
 
@@ -62,14 +68,12 @@ def to_int8(
         largest: Magnitude of weights, ``FULL`` or ``REDUCED`` of ``ops/int8.py``.
         per_sample: Tensors whose products stay as they are.
         least_width: Inputs and outputs of the products that are in int8.
+        fixed: Scales of some of ``byte_tensors``; the others get one for each row.
 
     Raises:
         ExportError: Weights are not finite, or nothing can be in int8.
     """
-    require_flat(flat.graph.node)
-    rewriter = _Rewriter(flat, largest, frozenset(per_sample), least_width)
-    for node in flat.graph.node:
-        rewriter.add(node)
+    rewriter = _rewritten(flat, largest, per_sample, least_width, fixed or {})
     if not rewriter.products:
         raise ExportError(
             f"got a graph with no product of at least {least_width} inputs and outputs with constant weights, expected "
@@ -80,22 +84,57 @@ def to_int8(
     return quantized
 
 
+def byte_tensors(
+    flat: onnx.ModelProto, per_sample: Collection[str] = (), least_width: int = LEAST_WIDTH
+) -> dict[str, int]:
+    """Names of the tensors ``[..., D]`` that ``to_int8`` makes bytes of, and their D."""
+    return dict(_rewritten(flat, FULL, per_sample, least_width, {}).sources)
+
+
+def _rewritten(
+    flat: onnx.ModelProto, largest: int, per_sample: Collection[str], least_width: int, fixed: Mapping[str, ByteScale]
+) -> _Rewriter:
+    require_flat(flat.graph.node)
+    rewriter = _Rewriter(flat, largest, frozenset(per_sample), least_width, fixed)
+    for node in flat.graph.node:
+        rewriter.add(node)
+    return rewriter
+
+
+class _Bytes(NamedTuple):
+    """Names of a tensor's bytes, of what they stand for, and of the scales of its rows; "" where one is fixed."""
+
+    values: str
+    scale: str
+    zero: str
+    rows: str
+
+
 class _Rewriter:
     """Emits nodes in order, with integer products in the place of float ones."""
 
-    def __init__(self, flat: onnx.ModelProto, largest: int, per_sample: frozenset[str], least_width: int) -> None:
+    def __init__(
+        self,
+        flat: onnx.ModelProto,
+        largest: int,
+        per_sample: frozenset[str],
+        least_width: int,
+        fixed: Mapping[str, ByteScale],
+    ) -> None:
         self._flat, self._largest, self._per_sample, self._least_width = flat, largest, per_sample, least_width
+        self._fixed = fixed
         typed = infer_types(flat)
         self._types, self._ranks = element_types(typed), ranks(typed)
         self._weights = {weight.name: weight for weight in flat.graph.initializer}
         self._arrays: dict[str, Array] = {}
         self._made: dict[str, Array] = {name: np.asarray(value) for name, value in _CONSTANTS.items()}
         self._picked: dict[str, onnx.NodeProto] = {}  # rows picked of a float matrix, by the result
-        self._rows: dict[str, tuple[str, str]] = {}  # of a tensor: its bytes and their scales
+        self._bytes: dict[str, _Bytes] = {}
         self._columns: dict[tuple[str, bool], tuple[str, str]] = {}
         self._unpacked: set[str] = set()
         self._nodes: list[onnx.NodeProto] = []
         self.products = 0
+        self.sources: dict[str, int] = {}  # tensors that became bytes, and how wide they are
 
     def add(self, node: onnx.NodeProto) -> None:
         """Emit one node."""
@@ -167,16 +206,24 @@ class _Rewriter:
         if x in self._per_sample:
             return self._add_stored(node, weight, turned)
         name = node.output[0]
-        rows, columns = self._bytes_of(x), self._columns_of(node.input[1], weight, turned)
+        rows = self._bytes_of(x, weight.shape[1] if turned else weight.shape[0])
+        columns = self._columns_of(node.input[1], weight, turned)
         # MatMulInteger, Cast and Mul in one. Not these three with the product of both scales after them: where it knows
         # no shapes ONNX Runtime 1.32 takes that for a pattern with one scale, and gives all rows the first one's.
-        factors = [rows[0], columns[0], _ONE, columns[1], _ZERO]
-        self._emit("MatMulIntegerToFloat", factors, f"{name}_steps", domain=_MICROSOFT)
+        factors = [rows.values, columns[0], rows.scale, columns[1], rows.zero]
         added = node.input[2] if len(node.input) > 2 and node.input[2] else ""
-        product = f"{name}_product" if added else name
-        self._emit("Mul", [f"{name}_steps", rows[1]], product)
+        bias = self._array(added) if added and not rows.rows else None
+        if bias is not None and bias.ndim == 1:
+            factors, added = [*factors, "", added], ""
+        ends = [f"{name}_steps"] * bool(rows.rows) + [f"{name}_product"] * bool(added)
+        product, *later = [*ends, name]
+        self._emit("MatMulIntegerToFloat", factors, product, domain=_MICROSOFT)
+        if rows.rows:
+            scaled_product, *later = later
+            self._emit("Mul", [product, rows.rows], scaled_product)
+            product = scaled_product
         if added:
-            self._emit("Add", [product, added], name)
+            self._emit("Add", [product, added], later[0])
         self.products += 1
         return True
 
@@ -201,21 +248,31 @@ class _Rewriter:
         self._nodes.append(copy)
         return True
 
-    def _bytes_of(self, x: str) -> tuple[str, str]:
-        """Names of a tensor's bytes and scales; of picked rows those of the bytes that they were picked from."""
-        if x in self._rows:
-            return self._rows[x]
-        picked = self._picked.get(x)
-        if picked is not None:
-            parts = self._bytes_of(picked.input[0])
-            names = f"{x}_bytes", f"{x}_scales"
-            for part, name in zip(parts, names, strict=True):
+    def _bytes_of(self, x: str, depth: int) -> _Bytes:
+        """A tensor's bytes; of picked rows those that they were picked from."""
+        if x not in self._bytes:
+            picked = self._picked.get(x)
+            self._bytes[x] = self._quantized(x, depth) if picked is None else self._picked_bytes(x, picked, depth)
+        return self._bytes[x]
+
+    def _picked_bytes(self, x: str, picked: onnx.NodeProto, depth: int) -> _Bytes:
+        whole = self._bytes_of(picked.input[0], depth)
+        parts = whole._replace(values=f"{x}_bytes", rows=whole.rows and f"{x}_scales")
+        for part, name in ((whole.values, parts.values), (whole.rows, parts.rows)):
+            if part:
                 copy = onnx.NodeProto()
                 copy.CopyFrom(picked)
                 copy.name, copy.input[0], copy.output[0] = name, part, name
                 self._nodes.append(copy)
-            self._rows[x] = names
-            return names
+        return parts
+
+    def _quantized(self, x: str, depth: int) -> _Bytes:
+        self.sources[x] = depth
+        if x in self._fixed:
+            scale, zero = f"{x}_scale", f"{x}_zero"
+            self._made[scale], self._made[zero] = (np.asarray(part) for part in self._fixed[x])
+            self._emit("QuantizeLinear", [x, scale, zero], f"{x}_bytes")
+            return _Bytes(f"{x}_bytes", scale, zero, "")
         scales = f"{x}_scales"
         self._emit("ReduceMax", [x, _AXIS], f"{x}_most", keepdims=1)
         self._emit("ReduceMin", [x, _AXIS], f"{x}_least", keepdims=1)
@@ -231,8 +288,7 @@ class _Rewriter:
         else:
             self._emit("Div", [x, scales], f"{x}_in_steps")
             self._emit("QuantizeLinear", [f"{x}_in_steps", _ONE, _ZERO], f"{x}_bytes")
-        self._rows[x] = f"{x}_bytes", f"{x}_scales"
-        return self._rows[x]
+        return _Bytes(f"{x}_bytes", _ONE, _ZERO, scales)
 
     def _columns_of(self, name: str, weight: Array, turned: bool) -> tuple[str, str]:
         """Names of weights as int8, inputs first, and of their scales."""

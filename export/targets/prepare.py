@@ -11,7 +11,6 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.targets.device_knobs import knobs_on_device
 from adaptrt.export.targets.half import to_half
 from adaptrt.export.targets.inline import inlined
-from adaptrt.export.targets.int8 import per_sample_tensors, to_int8
 from adaptrt.export.targets.parts import with_parts
 from adaptrt.export.targets.rounding import rounded
 from adaptrt.export.targets.strip import BODIES_IGNORED_FROM, left_to_plugins
@@ -42,28 +41,22 @@ def prepare(
     plugins: str,
     engine_version: str,
     knobs: Collection[str],
-    weight_bits: int = 7,
 ) -> list[Prepared]:
-    """Prepare every stage.
+    """Prepare every stage; in int8 ``prepare_int8`` does.
 
     Args:
         stages: From ``read_stages``.
         target: A name of ``TARGETS``.
-        precision: ``fp32``, ``fp16`` or ``int8``.
+        precision: ``fp32`` or ``fp16``.
         plugins: ``none``, ``library`` or ``python``.
         engine_version: Of TensorRT, where ``library`` plugins are to be found by its parser; empty if not known.
         knobs: Names of the bundle's knobs.
-        weight_bits: Of int8 weights, 7 or 8.
 
     Raises:
         ExportError: A graph cannot be prepared.
     """
     prepared = []
     for stage in stages:
-        if precision == "int8":
-            quantized = to_int8(inlined(stage), 2 ** (weight_bits - 1) - 1, per_sample_tensors(stage))
-            prepared.append(Prepared(quantized, quantized))
-            continue
         graph = stage if precision == "fp32" else to_half(stage)
         if TARGETS[target].gpu:
             graph = knobs_on_device(graph, knobs)

@@ -38,6 +38,7 @@ class BuildSettings:
         max_quality_drop: How much lower than the bundle's the share of golden predictions may be, 0..1.
         verify: Whether an engine that compiles the prepared graphs, where it is installed, has to agree.
         weight_bits: Of int8 weights: 7, whose products are exact on every CPU, or 8.
+        activations: How int8 activations get their scales, one of ``ACTIVATIONS`` of ``int8_scales.py``.
         rebuild: Build though what is there would do.
     """
 
@@ -52,6 +53,7 @@ class BuildSettings:
     max_quality_drop: float = MAX_QUALITY_DROP
     verify: bool = True
     weight_bits: int = 7
+    activations: str = "auto"
     rebuild: bool = False
 
 

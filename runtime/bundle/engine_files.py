@@ -74,6 +74,8 @@ class EngineSet(msgspec.Struct, frozen=True):
         flip_rate: share of the decisions on the golden inputs that came out otherwise than in the bundle.
         largest_difference: between its outputs and the bundle's on the golden inputs.
         weight_bits: of int8 weights, 7 (right on every CPU) or 8; None for other precisions.
+        activations: how int8 activations get their scales: ``static``, most of them fixed, or ``token``, from each
+            token; None for other precisions.
     """
 
     format_version: int
@@ -89,6 +91,7 @@ class EngineSet(msgspec.Struct, frozen=True):
     flip_rate: float | None = None
     largest_difference: float | None = None
     weight_bits: int | None = None
+    activations: str | None = None
 
 
 class _Version(msgspec.Struct):
@@ -273,6 +276,8 @@ def _check(engines: EngineSet) -> None:
     _expect(rate is None or 0 <= rate <= 1, f"flip_rate {rate}", "0 to 1")
     bits = engines.weight_bits
     _expect(bits in {None, 7, 8}, f"weight_bits {bits}", "7, 8 or none")
+    known_scales = engines.activations in {None, "static", "token"}
+    _expect(known_scales, f"activations {short(engines.activations or '')}", "static, token or none")
     names: list[str] = []
     for number, stage in enumerate(engines.stages):
         _check_stage(f"stages[{number}]", stage)

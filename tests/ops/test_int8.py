@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptrt.ops.int8 import FULL, REDUCED, int8_product, quantize_columns, quantize_rows, saturating_product
+from adaptrt.ops.int8 import (
+    FULL,
+    REDUCED,
+    byte_scale,
+    fixed_product,
+    int8_product,
+    quantize_columns,
+    quantize_fixed,
+    quantize_rows,
+    saturating_product,
+)
 
 
 @settings(max_examples=30, deadline=None)
@@ -25,6 +35,23 @@ def test_products_are_near_and_rows_independent(rows: int, depth: int, width: in
         assert (np.abs(product - x @ weight) <= 1.001 * bound).all()
         alone = np.concatenate([int8_product(x[row : row + 1], weight, largest) for row in range(rows)])
         np.testing.assert_array_equal(alone, product)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-50, 50), st.floats(-50, 50), st.integers(1, 40), st.integers(0, 2**16))
+def test_fixed_scales_hold_their_range_and_zero(one: float, other: float, depth: int, seed: int) -> None:
+    low, high = min(one, other, 0.0), max(one, other, 0.0)
+    scale = byte_scale(one, other) if one <= other else byte_scale(other, one)
+    generator = np.random.default_rng(seed)
+    x = generator.uniform(low, high, (7, depth))
+    back = (quantize_fixed(x, scale).astype(np.float64) - int(scale.zero)) * scale.scale
+    # Rounding zero to a byte may move the range's ends by half a step beyond the last byte.
+    assert np.abs(back - x).max() <= 1.001 * float(scale.scale) + 1e-6
+    assert quantize_fixed(np.zeros((1, 1)), scale)[0, 0] == scale.zero
+    assert quantize_fixed(np.array([[1e9, -1e9]]), scale).tolist() == [[255, 0]]
+    weight = generator.standard_normal((depth, 5))
+    alone = np.concatenate([fixed_product(x[row : row + 1], weight, scale) for row in range(7)])
+    np.testing.assert_array_equal(alone, fixed_product(x, weight, scale))
 
 
 def test_bytes_and_scales() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,14 @@ from hypothesis import strategies as st
 from onnx import helper, inliner, numpy_helper
 
 from adaptrt.export.errors import ExportError
-from adaptrt.export.targets import prepare
+from adaptrt.export.targets import activation_ranges, int8_scales
 from adaptrt.export.targets.build import build_target
 from adaptrt.export.targets.inline import inlined
-from adaptrt.export.targets.int8 import per_sample_tensors, to_int8
+from adaptrt.export.targets.int8 import byte_tensors, per_sample_tensors, to_int8
 from adaptrt.export.targets.source import read_stages
 from adaptrt.export.targets.target_builder import BuildSettings
 from adaptrt.ops import RECORDS, OpRecord
-from adaptrt.ops.int8 import FULL, REDUCED, int8_product
+from adaptrt.ops.int8 import FULL, REDUCED, byte_scale, fixed_product, int8_product
 from adaptrt.ops.record import Array
 from adaptrt.runtime import Budget, load
 from adaptrt.runtime.bundle.bundle_file import read_bundle
@@ -58,6 +59,26 @@ def test_learners_compute_what_the_reference_says(record: OpRecord, case: str) -
     # A hidden number on the edge between two bytes may become either; the sums are of about one.
     np.testing.assert_allclose(got, wanted, rtol=0, atol=0.03)
     np.testing.assert_allclose(got, record.reference(**inputs), rtol=0, atol=0.4)
+
+
+@pytest.mark.parametrize("case", ["random", "no_token", "one_token", "nothing_runs", "all_run", "many_learners"])
+@pytest.mark.parametrize("record", LEARNER_OPS, ids=lambda record: record.name)
+def test_learners_with_fixed_scales(record: OpRecord, case: str) -> None:
+    generator = np.random.default_rng(0)
+    inputs = record.make_inputs(next(each for each in record.cases if each.name == case), generator, "float32")
+    model, scale = with_constant_weights(record, inputs), byte_scale(-5.0, 6.0)
+    fixed = dict.fromkeys(byte_tensors(model, least_width=1), scale)
+    graph = to_int8(model, REDUCED, least_width=1, fixed=fixed)
+    operators = [node.op_type for node in graph.graph.node]
+    assert operators.count("QuantizeLinear") == len(fixed)
+    assert not {"ReduceMax", "ReduceMin", "Neg", "Gemm", "MatMul"} & set(operators)
+    (got,) = run_in_onnxruntime(graph, {name: inputs[name] for name in ("x", "k")})
+    wanted = record.reference(**inputs, product=lambda rows, weight: fixed_product(rows, weight, scale, REDUCED))
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=0.06)  # steps are of 0.04, and one of them may fall otherwise
+    others = record.reference(
+        **inputs, product=lambda rows, weight: fixed_product(rows, weight, byte_scale(-0.5, 0.5), REDUCED)
+    )
+    assert not wanted.size or np.allclose(others, wanted, atol=0.06) == (case in ("no_token", "nothing_runs"))
 
 
 def test_the_comparison_notices_other_weights() -> None:
@@ -154,19 +175,22 @@ def test_heads_are_found_by_their_rows(written: Bundles) -> None:
 @pytest.fixture
 def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' networks are narrower than what is worth computing in int8."""
-    monkeypatch.setattr(
-        prepare, "to_int8", lambda flat, largest, per_sample: to_int8(flat, largest, per_sample, least_width=6)
-    )
+    monkeypatch.setattr(int8_scales, "to_int8", partial(to_int8, least_width=6))
+    monkeypatch.setattr(int8_scales, "byte_tensors", partial(byte_tensors, least_width=6))
 
 
 @pytest.mark.usefixtures("small_products")
+@pytest.mark.parametrize("activations", ["static", "token"])
 @pytest.mark.parametrize("name", [name for name in MAKERS if name != "resnet"])
-def test_a_bundle_in_int8(copied: Bundles, name: str) -> None:
+def test_a_bundle_in_int8(copied: Bundles, name: str, activations: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activation_ranges, "FEWEST_ROWS", 8)
     folder = copied(name)
-    report = build_target(folder, BuildSettings("onnxruntime", "int8", max_quality_drop=0.25))
+    chosen = BuildSettings("onnxruntime", "int8", max_quality_drop=0.25, activations=activations)
+    report = build_target(folder, chosen)
     assert report.engines.weight_bits == 7 and report.quality is not None
+    assert report.engines.activations == activations
     assert report.quality.largest_difference > 0
-    assert build_target(folder, BuildSettings("onnxruntime", "int8", max_quality_drop=0.25)).reused
+    assert build_target(folder, chosen).reused
     model = load(folder, precision="int8", threads=1)
     assert (model.precision, model.backend_name) == ("int8", "onnxruntime")
     exact = load(folder, threads=1)
@@ -192,6 +216,7 @@ def test_a_bundle_in_int8(copied: Bundles, name: str) -> None:
 
 @pytest.mark.usefixtures("small_products")
 def test_engines_of_another_export_or_range_are_refused(copied: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activation_ranges, "FEWEST_ROWS", 8)
     folder = copied("fixed")
     with pytest.raises(BundleError, match="--target onnxruntime --precision int8"):
         load(folder, precision="int8")
@@ -209,6 +234,28 @@ def test_engines_of_another_export_or_range_are_refused(copied: Bundles, monkeyp
     assert load(folder, precision="int8").precision == "int8"
     with pytest.raises(ExportError, match="weights of 6 bits, expected 7 or 8"):
         build_target(folder, dataclasses.replace(settings, weight_bits=6))
+    with pytest.raises(ExportError, match="activations 'rows', expected auto, static or token"):
+        build_target(folder, dataclasses.replace(settings, activations="rows"))
+
+
+@pytest.mark.usefixtures("small_products")
+def test_fixed_scales_are_chosen_while_they_keep_the_quality(copied: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copied("combined")
+    settings = BuildSettings("onnxruntime", "int8", max_quality_drop=1.0)
+    with pytest.raises(ExportError, match=r"rows of activations from the golden inputs .* use --activations token"):
+        monkeypatch.setattr(activation_ranges, "FEWEST_ROWS", 10**9)
+        build_target(folder, settings)
+    assert not (folder / "engines").exists()
+    monkeypatch.setattr(activation_ranges, "FEWEST_ROWS", 8)
+    report = build_target(folder, settings)
+    assert report.engines.activations == "static" and any("have a fixed scale" in note for note in report.notes)
+    monkeypatch.setattr(int8_scales, "_LESS_QUALITY", -1.0)
+    report = build_target(folder, settings)
+    assert report.engines.activations == "token"
+    assert any("scales of activations was static, is token" in note for note in report.notes)
+    monkeypatch.setattr(int8_scales, "MOST_NOISE", 0.0)
+    report = build_target(folder, settings)
+    assert any("none could have a fixed one" in note for note in report.notes) and report.reused
 
 
 def test_a_network_of_convolutions_is_refused(copied: Bundles) -> None:

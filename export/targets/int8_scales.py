@@ -1,0 +1,117 @@
+"""Which activations have a fixed scale in an int8 graph, and whether any should: measured on the golden inputs.
+
+A fixed scale costs one operator where a scale for each token costs eight, and one more after each product. It has to
+hold the largest number that any token has; where a few channels are many times as large as all others, little is left
+of these, and such tensors keep their scales by token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from adaptrt.export.calibration.evaluations import Progress
+from adaptrt.export.targets.activation_ranges import measure_ranges
+from adaptrt.export.targets.inline import inlined
+from adaptrt.export.targets.int8 import byte_tensors, per_sample_tensors, to_int8
+from adaptrt.export.targets.prepare import Prepared
+from adaptrt.export.targets.quality import QualityReport, compare_quality
+from adaptrt.ops.int8 import ByteScale, byte_scale
+from adaptrt.runtime.bundle.schema import Bundle
+
+AUTO, STATIC, TOKEN = "auto", "static", "token"
+ACTIVATIONS = (AUTO, STATIC, TOKEN)
+"""How activations get their scales: fixed before, from each token, or whichever of these keeps the quality."""
+MOST_NOISE = 2e-3
+"""Mean square error of a tensor's bytes, relative to its numbers, up to which its scale is fixed."""
+_LESS_QUALITY = 0.25  # of the drop that is allowed, up to which fixed scales are worth their speed
+
+
+@dataclass(frozen=True)
+class Int8Stages:
+    """The graphs of a bundle's stages in int8.
+
+    Attributes:
+        prepared: For the engine.
+        activations: ``STATIC`` or ``TOKEN``.
+        quality: On the golden inputs; None where it was not measured.
+        note: Why, where that was measured; else "".
+    """
+
+    prepared: list[Prepared]
+    activations: str
+    quality: QualityReport | None = None
+    note: str = ""
+
+
+def prepare_int8(
+    folder: Path,
+    bundle: Bundle,
+    stages: Sequence[onnx.ModelProto],
+    weight_bits: int,
+    activations: str,
+    max_quality_drop: float,
+    tell: Progress,
+) -> Int8Stages:
+    """Prepare every stage in int8.
+
+    Args:
+        folder: Of the bundle.
+        bundle: As read from there.
+        stages: From ``read_stages``.
+        weight_bits: Of weights, 7 or 8.
+        activations: One of ``ACTIVATIONS``.
+        max_quality_drop: How much lower than the bundle's the quality may be.
+        tell: Told what is being done.
+
+    Raises:
+        ExportError: A graph cannot be in int8, or there are too few golden inputs.
+        ParityError: A graph does not run.
+    """
+    flats = [inlined(stage) for stage in stages]
+    samples = [per_sample_tensors(stage) for stage in stages]
+    largest = 2 ** (weight_bits - 1) - 1
+
+    def made(scales: Sequence[Mapping[str, ByteScale]]) -> list[Prepared]:
+        graphs = [
+            to_int8(flat, largest, own, fixed=fixed) for flat, own, fixed in zip(flats, samples, scales, strict=True)
+        ]
+        return [Prepared(graph, graph) for graph in graphs]
+
+    by_token = made([{} for _ in flats])
+    if activations == TOKEN:
+        return Int8Stages(by_token, TOKEN)
+    tell("measuring activations on the golden inputs", 0.0)
+    tensors = [byte_tensors(flat, own) for flat, own in zip(flats, samples, strict=True)]
+    scales = static_scales(folder, bundle, flats, tensors)
+    static = made(scales)
+    if activations == STATIC:
+        return Int8Stages(static, STATIC)
+    tell("comparing fixed scales with scales by token", 0.5)
+    of_static, of_token = (
+        compare_quality(folder, bundle, stages, [each.runnable for each in graphs]) for graphs in (static, by_token)
+    )
+    lost = of_token.quality - of_static.quality
+    number, every = sum(map(len, scales)), sum(map(len, tensors))
+    if number and lost <= _LESS_QUALITY * max_quality_drop:
+        return Int8Stages(static, STATIC, of_static, f"{number} of {every} activations have a fixed scale")
+    reason = f"fixed scales lose {lost:.2%} more" if number else "none could have a fixed one"
+    return Int8Stages(by_token, TOKEN, of_token, f"activations have a scale for each token: {reason}")
+
+
+def static_scales(
+    folder: Path, bundle: Bundle, flats: Sequence[onnx.ModelProto], tensors: Sequence[Mapping[str, int]]
+) -> list[dict[str, ByteScale]]:
+    """For each stage the scales of those tensors that can have a fixed one: what no golden input reaches cannot.
+
+    Raises:
+        ExportError: As ``measure_ranges``.
+        ParityError: Likewise.
+    """
+    return [
+        {name: byte_scale(own.low, own.high) for name, own in stage.items() if own.rows and own.noise <= MOST_NOISE}
+        for stage in measure_ranges(folder, bundle, flats, tensors)
+    ]
