@@ -11,7 +11,7 @@ from adaptrt.bench.reports.pictures import GREY, check_picture, new_figure, save
 from adaptrt.bench.timing.estimate_result import Estimate, EstimateRow
 
 # Okabe and Ito's palette: distinct for the colour-blind; markers and dashes tell the lines apart as well.
-_FAMILIES = (("#0072B2", "o"), ("#009E73", "s"), ("#CC79A7", "D"), ("#E69F00", "^"))
+_FAMILIES = (("#0072B2", "o"), ("#009E73", "s"), ("#CC79A7", "D"), ("#E69F00", "^"), ("#56B4E9", "v"), ("#999933", "P"))
 _RIVALS = (("#D55E00", "--"), ("#000000", "-."), (GREY, (0, (1, 1))), ("#56B4E9", (0, (5, 1, 1, 1, 1, 1))))
 
 

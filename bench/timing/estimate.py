@@ -26,6 +26,7 @@ from adaptrt.bench.timing.interleave import Case, Spread
 from adaptrt.bench.timing.machine import describe_machine, describe_source
 from adaptrt.bench.timing.session_process import Array, BundleProcess, Feed, SessionProcess
 from adaptrt.export.pretrained.dense_source import full_inputs, load_dense
+from adaptrt.export.pretrained.estimate import INT8 as BUILT_INT8
 from adaptrt.export.pretrained.estimate import SHARES, Candidate, make_candidates
 from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
@@ -38,6 +39,7 @@ SAMPLES = 16
 
 Progress = Callable[[str, float], None]
 
+_FLOAT32 = "float32"
 _FEWEST, _MOST = 3, 25  # rounds
 _LEAST_PART = 0.4  # of the seconds, for measuring, however long tracing took
 _LONG_SECONDS = 0.3  # a run this long hardly notices that another process had the caches
@@ -90,6 +92,7 @@ def estimate_model(
         with ExitStack() as stack:
             progress("loading the graphs", 0.0)
             rivals, left_out = _open_rivals(candidates[0], folder, threads, stack)
+            left_out += [f"{each.name} in int8: {each.no_int8}" for each in candidates if each.no_int8]
             arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
             measurement = _Measurement(rivals, candidates, arrays, threads, stack)
             measured: dict[int, dict[str, list[float]]] = {}
@@ -179,8 +182,10 @@ class _Measurement:
         self._arrays = arrays
         self._processes = list(rivals.values())
         self._runs: list[tuple[str, SessionProcess, dict[str, str]]] = [(n, p, {}) for n, p in rivals.items()]
-        for candidate in candidates:
-            process = stack.enter_context(open_bundle(candidate.folder, candidate.bundle, threads=threads))
+        for candidate, precision in _built(candidates):
+            choice = EngineChoice() if precision == _FLOAT32 else EngineChoice(precision=precision)
+            opened = open_bundle(candidate.folder, candidate.bundle, threads=threads, choice=choice)
+            process = stack.enter_context(opened)
             self._processes.append(process)
             for index, setting in enumerate(candidate.settings):
                 if _repeated(candidate, index):
@@ -188,7 +193,7 @@ class _Measurement:
                 knobs = knob_arrays(candidate.bundle.knobs, setting.knobs)
                 process.load({f"{name} {index}": array for name, array in knobs.items()})
                 fed = {name: f"{name} {index}" for name in knobs if name in process.inputs}
-                self._runs.append((_case(candidate, index), process, fed))
+                self._runs.append((_case(candidate, precision, index), process, fed))
 
     def run(self, batch: int, end: float, progress: Progress) -> dict[str, list[float]]:
         """Seconds of one call, round by round, until a time of the monotonic clock; three rounds at least.
@@ -231,8 +236,13 @@ class _Measurement:
         return [{name: f"{name} {i} of {batch}" for name in self._arrays} for i in range(count)]
 
 
-def _case(candidate: Candidate, index: int) -> str:
-    return f"{candidate.name} {index}"
+def _built(candidates: Sequence[Candidate]) -> list[tuple[Candidate, str]]:
+    """Every candidate in every precision that it has."""
+    return [(each, _FLOAT32) for each in candidates] + [(each, BUILT_INT8) for each in candidates if each.int8]
+
+
+def _case(candidate: Candidate, precision: str, index: int) -> str:
+    return f"{candidate.name} {precision} {index}"
 
 
 def _repeated(candidate: Candidate, index: int) -> bool:
@@ -259,9 +269,9 @@ def _rows(
     candidates: Sequence[Candidate], measured: Mapping[int, Mapping[str, list[float]]], with_int8: bool
 ) -> list[EstimateRow]:
     rows = []
-    for candidate in candidates:
+    for candidate, precision in _built(candidates):
         for index, setting in enumerate(candidate.settings):
-            case = _case(candidate, index)
+            case = _case(candidate, precision, index)
             known: dict[int, Any] = {batch: times for batch, times in measured.items() if case in times}
             rows.append(
                 EstimateRow(
@@ -272,6 +282,7 @@ def _rows(
                     {batch: Spread.of(times[case]).scaled(1e3) for batch, times in known.items()},
                     {batch: _ratio(times[case], times[FLOAT32]) for batch, times in known.items()},
                     {b: _ratio(times[case], times[INT8]).median for b, times in known.items()} if with_int8 else {},
+                    precision,
                 )
             )
     return rows

@@ -46,6 +46,7 @@ class EstimateRow:
         latency_ms: Per batch size, milliseconds of one call; empty where a row before has the same knobs.
         over_dense: Per batch size, that time over the dense model's in float32.
         over_int8: Over the dense model's in int8; empty where that could not be made.
+        precision: In which the large products are computed.
     """
 
     families: tuple[str, ...]
@@ -55,11 +56,13 @@ class EstimateRow:
     latency_ms: dict[int, Spread]
     over_dense: dict[int, Spread]
     over_int8: dict[int, float]
+    precision: str = "float32"
 
     @property
     def name(self) -> str:
-        """Its families in one word."""
-        return "+".join(self.families)
+        """Its families in one word, and the precision where it is not float32."""
+        families = "+".join(self.families)
+        return families if self.precision == "float32" else f"{families} in {self.precision}"
 
 
 @dataclass(frozen=True)

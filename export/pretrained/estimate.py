@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +18,18 @@ from torch import Tensor
 from adaptrt.export.calibration.calibrate import Progress
 from adaptrt.export.calibration.exit_thresholds import exits_taken, threshold_range
 from adaptrt.export.description import describe_bundle
-from adaptrt.export.errors import ExportError
+from adaptrt.export.errors import ExportError, ParityError
 from adaptrt.export.exporter import DENSE_FILE
 from adaptrt.export.graph.saved_graph import save_graph
 from adaptrt.export.graph.stage_files import save_stages, trace_stages
 from adaptrt.export.graph.trace import trace_dense
+from adaptrt.export.parity.reference import GOLDEN_FILE, encode_golden, run_reference
 from adaptrt.export.pretrained.adapt_folder import FIELDS, chosen_families
 from adaptrt.export.pretrained.random_decisions import with_random_decisions
 from adaptrt.export.staging import write_file
+from adaptrt.export.targets.build import build_target
+from adaptrt.export.targets.int8_scales import STATIC
+from adaptrt.export.targets.target_builder import BuildSettings
 from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.folder import LoadedModel
@@ -38,6 +43,11 @@ SHARES = (1.0, 0.75, 0.5, 0.35, 0.25)
 TOLERANCE = 0.05
 """A budget is met if the work is no further from it, in shares of the dense work."""
 
+INT8_TARGET, INT8 = "onnxruntime", "int8"
+"""What the last candidate is built for beside its own float32."""
+
+_WITHOUT_EXITS = 0.5  # share of the work down to which bundles with other families do without early exits
+_GOLDEN_ROWS = 512  # tokens whose activations say the scales of int8
 _CLOSE = 0.01  # where searches end
 _TRIES = 8
 _NAMES = {field: name for name, field in FIELDS.items()}
@@ -75,12 +85,16 @@ class Candidate:
         folder: Of the bundle.
         bundle: Its content.
         settings: One for each wanted share, in their order.
+        int8: Whether its graphs are there in int8, too.
+        no_int8: Why not, if that was asked for; else "".
     """
 
     families: tuple[str, ...]
     folder: Path
     bundle: Bundle
     settings: tuple[Setting, ...]
+    int8: bool = False
+    no_int8: str = ""
 
     @property
     def name(self) -> str:
@@ -99,6 +113,8 @@ def make_candidates(
     progress: Progress = lambda _what, _share: None,
 ) -> list[Candidate]:
     """Adapt, trace and write a network with every family, and with all of them; the first bundle has a dense graph.
+
+    The last one is also built in int8.
 
     Args:
         source: The dense network.
@@ -140,8 +156,31 @@ def make_candidates(
         for number, share in enumerate(shares):
             settings.append(search.find(share))
             tell("drawing decisions", (number + 1) / len(shares))
-        candidates.append(Candidate(names, place, bundle, tuple(settings)))
+        candidate = Candidate(names, place, bundle, tuple(settings))
+        if fields == (alone + together)[-1]:
+            tell("building in int8", 0.0)
+            candidate = _with_int8(candidate, network, arrays)
+        candidates.append(candidate)
     return candidates
+
+
+def _with_int8(candidate: Candidate, network: AdaptableNetwork, inputs: Mapping[str, Array]) -> Candidate:
+    """The candidate with its graphs in int8, or the reason why there are none."""
+    samples = next(iter(inputs.values())).shape[0]
+    few = min(samples, -(-_GOLDEN_ROWS // max(network.tokens or 1, 1)))
+    some = {name: array[:few] for name, array in inputs.items()}
+    of_host = {THRESHOLDS_KNOB}
+    runs = [
+        run_reference(network, some, {name: value for name, value in own.knobs.items() if name not in of_host})
+        for own in (candidate.settings[0], candidate.settings[len(candidate.settings) // 2])
+    ]
+    try:
+        write_file(candidate.folder / GOLDEN_FILE, encode_golden(runs))
+        settings = BuildSettings(INT8_TARGET, INT8, max_quality_drop=1.0, activations=STATIC)  # quality is random
+        build_target(candidate.folder, settings)
+    except (ExportError, ParityError) as error:
+        return dataclasses.replace(candidate, no_int8=str(error))
+    return dataclasses.replace(candidate, int8=True)
 
 
 def _write_bundle(
@@ -165,12 +204,14 @@ def _write_bundle(
 class _Search:
     """Finds knobs at which a bundle's inputs take a wanted share of the dense work.
 
-    Several families divide the saving evenly: of n families each is to bring the work down to the n-th root.
+    Families with a price divide the saving evenly: of n of them each is to bring the work down to the n-th root. Beside
+    them exits save nothing down to half of the work, and below it as much as all others together: so calibration used
+    them, as answers of early heads are worth less.
     """
 
     def __init__(self, model: AdaptiveModel, inputs: Mapping[str, Array], families: Sequence[str]) -> None:
         self._model, self._inputs = model, inputs
-        self._exits, self._families = "exits" in families, len(families)
+        self._exits = "exits" in families
         knobs = {knob.name: knob for knob in model.bundle.knobs}
         priced = [name for name in ("acm", "routes", "tokens") if name in families]
         names = [PRICE_KNOB, PruningConfig.own_price][: len(priced)]
@@ -184,7 +225,9 @@ class _Search:
         best = Setting(wanted, self._last(self._stages(self._off)), dict(self._off))
         if wanted >= 1.0:  # everything runs, which with gates and early heads is a little more than the dense work
             return best
-        share_of_each = wanted ** (1 / self._families)
+        # Below half of the work exits save as much more as the priced families do.
+        priced = wanted if not self._exits or wanted >= _WITHOUT_EXITS else (wanted * _WITHOUT_EXITS) ** 0.5
+        share_of_each = priced ** (1 / max(len(self._curves), 1))
         for _ in range(_TRIES):
             knobs: Knobs = dict(self._off)
             for name, curve in zip(self._off, self._curves, strict=True):

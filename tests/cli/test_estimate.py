@@ -41,7 +41,12 @@ def test_json(cli, tiny, scratch, tmp_path):
     names = [rival["name"] for rival in report["rivals"]]
     assert names[:2] == [FLOAT32, INT8]
     assert report["rivals"][0]["over_dense"]["2"]["median"] == 1.0
-    assert [row["wanted"] for row in report["rows"]] == [1.0, 0.75, 0.5, 0.35, 0.25]
+    wanted = [1.0, 0.75, 0.5, 0.35, 0.25]
+    assert [(row["precision"], row["wanted"]) for row in report["rows"]] == [
+        *(("float32", share) for share in wanted),
+        *(("int8", share) for share in wanted),
+    ]
+    assert [row["share"] for row in report["rows"]][:5] == [row["share"] for row in report["rows"]][5:]
     for row in report["rows"]:
         assert row["families"] == ["exits"]
         assert row["reachable"] == (abs(row["share"] - row["wanted"]) <= 0.05)
@@ -58,7 +63,9 @@ def test_table_of_a_network_of_ours(cli, model_folder, scratch):
     result = cli("estimate", model_folder, "--families", "acm", "--batch", 1, "--seconds", 1)
     assert result.exit_code == 0, result.output
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert [line[1] for line in lines if line[:1] == ["acm"]] == ["100%", "75%", "50%", "35%", "25%"]
+    shares = ["100%", "75%", "50%", "35%", "25%"]
+    assert [line[1] for line in lines if line[:1] == ["acm"] and line[1] != "in"] == shares
+    assert [line[3] for line in lines if line[:3] == ["acm", "in", "int8"]] == shares
     assert ["dense", "float32"] in [line[:2] for line in lines] and "batch 1, ms" in result.stdout
     assert "measuring batch 1 ..." in result.stderr
     assert not list(scratch.iterdir())
