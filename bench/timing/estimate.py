@@ -6,7 +6,6 @@ share of the work (``export/pretrained/estimate.py``).
 
 from __future__ import annotations
 
-import logging
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from adaptrt.bench.errors import BenchError
+from adaptrt.bench.rivals.static_models import quantized
 from adaptrt.bench.timing.bundle_latency import open_bundle
 from adaptrt.bench.timing.engine_choice import EngineChoice
 from adaptrt.bench.timing.estimate_result import FLOAT32, INT8, Estimate, EstimateRow, Rival, advise
@@ -145,27 +145,6 @@ def _open_rivals(
             start = partial(BundleProcess, first.folder, threads=threads, choice=EngineChoice(engine), dense=True)
             attempt(f"dense {record.title}", start)
     return rivals, left_out
-
-
-def quantized(graph: Path, output: Path) -> Path:
-    """The dense graph in int8, as the one line that a user would write makes it.
-
-    Raises:
-        BenchError: ONNX Runtime cannot.
-    """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # it recommends a preparation that graphs like these do not need
-    try:
-        quantize_dynamic(graph, output, per_channel=True, weight_type=QuantType.QInt8)
-    except Exception as error:  # it fails in many ways, onnx's among them
-        said = str(error).strip().splitlines()
-        raise BenchError(f"quantize_dynamic cannot read the dense graph: {said[0] if said else error!r}") from error
-    finally:
-        root.setLevel(level)
-    return output
 
 
 class _Measurement:

@@ -92,7 +92,7 @@ def measure_ranges(
     if not golden.is_file():
         raise ExportError(f"{folder} has no {GOLDEN_FILE}, expected inputs to measure on; export the bundle again")
     defaults = {knob.name: np.full(knob.shape, knob.default, knob.dtype) for knob in bundle.knobs}
-    probes = [_Probe(graph, names) for graph, names in zip(graphs, tensors, strict=True)]
+    probes = [Probe(graph, names) for graph, names in zip(graphs, tensors, strict=True)]
     waiting = iter(probes)
     files = [
         StageFile(graph, list(stage.carry), list(stage.decisions))
@@ -112,8 +112,16 @@ def measure_ranges(
     return found
 
 
-class _Probe:
-    """A session that also reduces some tensors at every run; it has the methods of ONNX Runtime's."""
+class Probe:
+    """A session that also reduces some tensors at every run; it has the methods of ONNX Runtime's.
+
+    Args:
+        graph: Without bodies.
+        tensors: Names of float tensors ``[..., D]`` in it, and their D.
+
+    Attributes:
+        ranges: What was seen of each in all runs.
+    """
 
     def __init__(self, graph: onnx.ModelProto, tensors: Mapping[str, int]) -> None:
         self.ranges = {name: ActivationRange(0.0, 0.0, 0.0, 0.0, 0) for name in tensors}

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 
 from adaptrt.export.calibration.evaluations import Progress
-from adaptrt.export.targets.activation_ranges import measure_ranges
+from adaptrt.export.targets.activation_ranges import ActivationRange, measure_ranges
 from adaptrt.export.targets.inline import inlined
 from adaptrt.export.targets.int8 import byte_tensors, per_sample_tensors, to_int8
 from adaptrt.export.targets.prepare import Prepared
@@ -111,7 +111,9 @@ def static_scales(
         ExportError: As ``measure_ranges``.
         ParityError: Likewise.
     """
-    return [
-        {name: byte_scale(own.low, own.high) for name, own in stage.items() if own.rows and own.noise <= MOST_NOISE}
-        for stage in measure_ranges(folder, bundle, flats, tensors)
-    ]
+    return [fixed_scales(stage) for stage in measure_ranges(folder, bundle, flats, tensors)]
+
+
+def fixed_scales(ranges: Mapping[str, ActivationRange]) -> dict[str, ByteScale]:
+    """The scales of those tensors that keep enough that way."""
+    return {name: byte_scale(own.low, own.high) for name, own in ranges.items() if own.rows and own.noise <= MOST_NOISE}

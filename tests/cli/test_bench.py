@@ -67,6 +67,47 @@ def test_several_stages(cli, staged, tmp_path):
     assert all(row["ratio"]["1"]["median"] > 0 for row in report["rows"])
 
 
+@pytest.mark.slow("starts a process of every static model")
+def test_rivals(cli, bundle, tmp_path):
+    pytest.importorskip("matplotlib")
+    cli("build", bundle, "--target", "onnxruntime", "--max-quality-drop", 1)
+    result = cli(
+        "bench", bundle, "--rivals", "--batch", 2, "--points", 3, "--samples", 40, "--plot", tmp_path / "p.svg"
+    )
+    assert result.exit_code == 0, result.output
+    assert "accuracy on 40 samples of digits" in result.stdout and "At batch 2 " in result.stdout
+    report = json.loads((bundle / "rivals.json").read_text())
+    names = [entry["name"] for entry in report["entries"]]
+    assert names.count("adaptive") == 3 and "dense float32" in names and "uniform width 1/2" in names
+    assert report["samples"] == 40 and report["data"] == "digits"
+    for entry in report["entries"]:
+        assert 0 <= entry["quality"] <= 1 and entry["latency_ms"]["2"]["median"] > 0
+        assert entry["adaptive"] == (entry["work"] is not None)
+    assert (tmp_path / "p.svg").read_bytes().lstrip().startswith(b"<?xml")
+
+
+@pytest.mark.slow("starts a process of every static model")
+def test_rivals_without_data(cli, bundle, edit):
+    edit(bundle, lambda content: content["data"].update(name="lost"))
+    args = ["bench", bundle, "--rivals", "--batch", 1, "--points", 2, "--no-plot", "--json"]
+    result = cli(*args)
+    assert result.exit_code == 0, result.output
+    assert "golden inputs" in result.stderr
+    report = json.loads(result.stdout)
+    dense = next(entry for entry in report["entries"] if entry["name"] == "dense float32")
+    assert report["data"] == "golden inputs" and dense["quality"] == 1.0
+
+
+def test_rivals_refused(refused, contents, bundle, edit, tmp_path):
+    before = contents(tmp_path)
+    assert "all that are here" in refused("bench", bundle, "--rivals", "--precision", "int8")
+    assert "--rivals" in refused("bench", bundle, "--data", "digits")
+    assert "expected one of" in refused("bench", bundle, "--rivals", "--data", "nothing")
+    assert contents(tmp_path) == before
+    edit(bundle, lambda content: content["dense"].update(file=None, sha256=None, external_data=[]))
+    assert "without its dense model" in refused("bench", bundle, "--rivals", "--no-plot")
+
+
 def test_refused(refused, contents, bundle, edit, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((3, 1, 4, 4), np.float32))
     before = contents(tmp_path)

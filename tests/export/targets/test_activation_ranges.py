@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from adaptrt.export.targets.activation_ranges import ActivationRange, _Probe
+from adaptrt.export.targets.activation_ranges import ActivationRange, Probe
 from adaptrt.ops.record import Array
 
 
@@ -24,7 +24,7 @@ def passing(shape: list[int | str]) -> onnx.ModelProto:
 
 def seen(*arrays: Array) -> ActivationRange:
     shape: list[int | str] = [f"d{axis}" for axis in range(arrays[0].ndim - 1)]
-    probe = _Probe(passing([*shape, arrays[0].shape[-1]]), {"y": arrays[0].shape[-1]})
+    probe = Probe(passing([*shape, arrays[0].shape[-1]]), {"y": arrays[0].shape[-1]})
     for array in arrays:
         (doubled,) = probe.run(["y"], {"x": array})
         np.testing.assert_array_equal(doubled, 2 * array)

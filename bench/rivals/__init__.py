@@ -1,0 +1,1 @@
+"""What a user would deploy instead of an adaptive bundle, measured beside it."""

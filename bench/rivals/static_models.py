@@ -1,0 +1,165 @@
+"""Static models that need no training beside a bundle: its dense model in every precision here, and uniform widths."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from adaptrt import AdaptrtError
+from adaptrt.bench.errors import BenchError
+from adaptrt.bench.rivals.uniform_width import learners_of, with_uniform_width
+from adaptrt.bench.timing.engine_choice import EngineChoice
+from adaptrt.bench.timing.session_process import BundleProcess, SessionProcess
+from adaptrt.export.graph.saved_graph import save_graph
+from adaptrt.export.targets.activation_ranges import Probe
+from adaptrt.export.targets.inline import inlined
+from adaptrt.export.targets.int8 import byte_tensors, to_int8
+from adaptrt.export.targets.int8_scales import fixed_scales
+from adaptrt.export.targets.source import read_stages
+from adaptrt.ops.int8 import REDUCED
+from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
+from adaptrt.runtime.bundle.bundle_file import Bundle
+
+FLOAT32 = "dense float32"
+INT8 = "dense int8, quantize_dynamic"
+OUR_INT8 = "dense int8"
+
+_AT_ONCE = 8  # samples
+Feeds = Mapping[str, np.ndarray[Any, Any]]
+Tell = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class StaticModels:
+    """Processes of static models.
+
+    Attributes:
+        processes: By what they are called, the dense model in float32 first.
+        left_out: What could not be made, and why.
+    """
+
+    processes: dict[str, SessionProcess]
+    left_out: list[str]
+
+
+def open_static_models(
+    folder: Path, bundle: Bundle, samples: Feeds, scratch: Path, threads: int, stack: ExitStack, tell: Tell
+) -> StaticModels:
+    """Make every static model that can be made, and start a process of each.
+
+    Args:
+        folder: Of the bundle.
+        bundle: As read from there, with a dense model.
+        samples: Inputs that say the scales of int8, by name.
+        scratch: Where graphs are written.
+        threads: Threads that one operator may use.
+        stack: Ends the processes.
+        tell: Told what is being made.
+
+    Raises:
+        BenchError: The bundle has no dense model, or its float32 does not run.
+    """
+    if bundle.dense.file is None:
+        raise BenchError(f"got {folder} without its dense model, expected one to compare with; export it again")
+    dense = folder / bundle.dense.file
+    made = StaticModels({FLOAT32: stack.enter_context(SessionProcess(dense, threads=threads))}, [])
+
+    def attempt(name: str, start: Callable[[], SessionProcess]) -> None:
+        tell(f"making {name}", 0.0)
+        try:
+            made.processes[name] = stack.enter_context(start())
+        except AdaptrtError as error:
+            made.left_out.append(f"{name}: {error}")
+
+    def session(file: Path) -> SessionProcess:
+        return SessionProcess(file, threads=threads)
+
+    attempt(INT8, lambda: session(quantized(dense, scratch / "dynamic.onnx")))
+    attempt(OUR_INT8, lambda: session(_in_int8(onnx.load(str(dense)), samples, scratch / "dense_int8.onnx")))
+    for engine, record in BACKENDS.items():
+        if not (record.dense and record.on_host and engine != DEFAULT_BACKEND and record.installed):
+            continue
+        for precision in record.precisions:
+            if precision == "fp16":  # no CPU computes in it
+                continue
+            choice = EngineChoice(engine, precision)
+            start = partial(BundleProcess, folder, threads=threads, choice=choice, dense=True)
+            attempt(f"dense {record.title} {precision}", start)
+    try:
+        stages = read_stages(folder, bundle)
+        learners = learners_of(stages)
+    except AdaptrtError as error:
+        made.left_out.append(f"uniform width: {error}")
+        return made
+    for number in range(1, learners):
+        name = f"uniform width {number}/{learners}"
+        file = scratch / f"uniform{number}.onnx"
+        try:
+            graph = with_uniform_width(bundle, stages, number)
+        except AdaptrtError as error:
+            made.left_out.append(f"{name}: {error}")
+            continue
+        attempt(name, partial(_saved, graph, file, session))
+        attempt(
+            f"{name} int8", partial(_opened_in_int8, graph, samples, scratch / f"uniform{number}_int8.onnx", session)
+        )
+    return made
+
+
+def _saved(graph: onnx.ModelProto, file: Path, session: Callable[[Path], SessionProcess]) -> SessionProcess:
+    save_graph(graph, file)
+    return session(file)
+
+
+def _opened_in_int8(
+    graph: onnx.ModelProto, samples: Feeds, file: Path, session: Callable[[Path], SessionProcess]
+) -> SessionProcess:
+    return session(_in_int8(graph, samples, file))
+
+
+def _in_int8(graph: onnx.ModelProto, samples: Feeds, file: Path) -> Path:
+    """A static graph in int8 as a bundle's are, its scales fixed by some samples.
+
+    Raises:
+        ExportError: Nothing of it can be in int8.
+    """
+    flat = inlined(graph)
+    heads = {value.name for value in graph.graph.output}
+    readers = {
+        node.input[0] for node in flat.graph.node if node.op_type in ("Gemm", "MatMul") and heads & {*node.output}
+    }
+    probe = Probe(flat, byte_tensors(flat, readers))
+    known = {node.name for node in probe.get_inputs()}
+    for start in range(0, len(next(iter(samples.values()))), _AT_ONCE):
+        probe.run([], {name: a[start : start + _AT_ONCE] for name, a in samples.items() if name in known})
+    save_graph(to_int8(flat, REDUCED, readers, fixed=fixed_scales(probe.ranges)), file)
+    return file
+
+
+def quantized(graph: Path, output: Path) -> Path:
+    """The dense graph in int8, as the one line that a user would write makes it.
+
+    Raises:
+        BenchError: ONNX Runtime cannot.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it recommends a preparation that graphs like these do not need
+    try:
+        quantize_dynamic(graph, output, per_channel=True, weight_type=QuantType.QInt8)
+    except Exception as error:  # it fails in many ways, onnx's among them
+        said = str(error).strip().splitlines()
+        raise BenchError(f"quantize_dynamic cannot read the dense graph: {said[0] if said else error!r}") from error
+    finally:
+        root.setLevel(level)
+    return output
