@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adaptrt.runtime.backends import Backend, BackendSettings, Provider, check_threads
-from adaptrt.runtime.backends.backend_table import DEFAULT_BACKEND
-from adaptrt.runtime.backends.selection import check_backend, create_backends
+from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
+from adaptrt.runtime.backends.selection import Chosen, check_backend, create_backends
 from adaptrt.runtime.bundle.bundle_file import read_bundle
+from adaptrt.runtime.bundle.engine_calibration import with_engine_curve
+from adaptrt.runtime.bundle.engine_files import engine_folder
 from adaptrt.runtime.bundle.schema import Bundle
+from adaptrt.runtime.bundle.target_table import TARGETS
 from adaptrt.runtime.control.table_check import check_table
 from adaptrt.runtime.device.processors import granted_processors
 from adaptrt.runtime.errors import BackendError
@@ -92,6 +95,9 @@ def open_bundle(
     settings = BackendSettings(threads=threads, providers=providers, precision=precision, plugin_library=library)
     root = Path(path).resolve()
     chosen = create_backends(backend, root, bundle, settings)
+    if bundle.curve:  # else its own is about to be found
+        bundle = _as_calibrated(root, bundle, chosen)
+        check_table(bundle)
 
     def reload() -> tuple[Sequence[Backend], Backend | None]:
         if not chosen.on_host:
@@ -113,3 +119,16 @@ def open_bundle(
         unsplit=chosen.unsplit,
         root=root,
     )
+
+
+def _as_calibrated(root: Path, bundle: Bundle, chosen: Chosen) -> Bundle:
+    """The bundle with the curve of what runs it, where that was measured.
+
+    Raises:
+        BundleError: it is damaged, or of another export.
+    """
+    record = BACKENDS[chosen.name]
+    target = record.target or (record.prepared if chosen.precision != record.precisions[0] else "")
+    if not target or chosen.precision not in TARGETS[target].precisions:
+        return bundle
+    return with_engine_curve(engine_folder(root, target, chosen.precision), bundle)

@@ -16,7 +16,7 @@ from adaptrt.bench.errors import BenchError
 from adaptrt.bench.rivals.static_models import FLOAT32, open_static_models
 from adaptrt.bench.timing.bundle_latency import open_bundle
 from adaptrt.bench.timing.chosen_points import Point, choose_points
-from adaptrt.bench.timing.engine_choice import EngineChoice
+from adaptrt.bench.timing.engine_choice import EngineChoice, calibrated_bundle
 from adaptrt.bench.timing.interleave import Case, Spread, interleave
 from adaptrt.bench.timing.machine import describe_machine, describe_source
 from adaptrt.bench.timing.samples import batches_of, find_inputs
@@ -145,7 +145,7 @@ def compare_rivals(
     if samples < 1:
         raise BenchError(f"got {samples} samples, expected at least 1")
     folder, bundle = Path(folder), read_bundle(folder)
-    chosen = choose_points(bundle, points)
+    choose_points(bundle, points)  # refuses a bundle without a curve before anything is made
     timed, _ = find_inputs(folder, bundle, inputs)
     golden, _ = find_inputs(folder, bundle, None)
     machine = describe_machine()
@@ -158,11 +158,14 @@ def compare_rivals(
         choices = {"adaptive": EngineChoice()}
         if engine_folder(folder, "onnxruntime", "int8").is_dir():
             choices["adaptive int8"] = EngineChoice(precision="int8")
+        chosen = {
+            name: choose_points(calibrated_bundle(folder, bundle, choice), points) for name, choice in choices.items()
+        }
         adaptive = {
             name: on.enter_context(open_bundle(folder, bundle, threads=threads, choice=choice))
             for name, choice in choices.items()
         }
-        every = len(static.processes) + len(choices) * len(chosen)
+        every = len(static.processes) + sum(map(len, chosen.values()))
         qualities: dict[str, tuple[Array, float | None]] = {}
 
         def told(name: str) -> None:
@@ -173,7 +176,7 @@ def compare_rivals(
             qualities[name] = _quality_of_process(bundle, judge, process), None
         for name, choice in choices.items():
             told(name)
-            for number, each in enumerate(_qualities_of_points(folder, judge, chosen, choice)):
+            for number, each in enumerate(_qualities_of_points(folder, judge, chosen[name], choice)):
                 qualities[f"{name} {number}"] = each
         timing = _Timing(bundle, chosen, timed, static.processes, adaptive)
         measured = {}
@@ -183,7 +186,7 @@ def compare_rivals(
                 progress(f"timing batch {batch}", (number + share) / len(batches))
 
             measured[batch] = timing.run(batch, tell)
-    entries = _entries(chosen, choices, static.processes, qualities, measured)
+    entries = _entries(chosen, static.processes, qualities, measured)
     return RivalComparison(
         name=bundle.name,
         metric=judge.task.metric,
@@ -317,7 +320,7 @@ class _Timing:
     def __init__(
         self,
         bundle: Bundle,
-        chosen: Sequence[Point],
+        chosen: Mapping[str, Sequence[Point]],
         samples: Mapping[str, Array],
         static: Mapping[str, SessionProcess],
         adaptive: Mapping[str, SessionProcess],
@@ -326,7 +329,7 @@ class _Timing:
         self._processes = [*static.values(), *adaptive.values()]
         self._runs: list[tuple[str, SessionProcess, dict[str, str]]] = [(n, p, {}) for n, p in static.items()]
         for name, process in adaptive.items():
-            for number, point in enumerate(chosen):
+            for number, point in enumerate(chosen[name]):
                 arrays = knob_arrays(bundle.knobs, point.knobs)
                 process.load({f"{knob} {number}": array for knob, array in arrays.items()})
                 fed = {knob: f"{knob} {number}" for knob in arrays if knob in process.inputs}
@@ -359,13 +362,14 @@ class _Timing:
 
 
 def _entries(
-    chosen: Sequence[Point],
-    choices: Mapping[str, EngineChoice],
+    chosen: Mapping[str, Sequence[Point]],
     static: Mapping[str, SessionProcess],
     qualities: Mapping[str, tuple[Array, float | None]],
     measured: Mapping[int, tuple[int, Mapping[str, Any]]],
 ) -> tuple[Entry, ...]:
-    cases = [(name, f"{name} {number}", point) for name in choices for number, point in enumerate(chosen)]
+    cases = [
+        (name, f"{name} {number}", point) for name, points in chosen.items() for number, point in enumerate(points)
+    ]
     found = []
     for name, case, point in [*cases, *((name, name, None) for name in static)]:
         quality, work = qualities[case]

@@ -13,7 +13,7 @@ import numpy as np
 from adaptrt.bench.errors import BenchError
 from adaptrt.bench.reports.result_json import write_json
 from adaptrt.bench.timing.chosen_points import Point, choose_points
-from adaptrt.bench.timing.engine_choice import EngineChoice
+from adaptrt.bench.timing.engine_choice import EngineChoice, calibrated_bundle
 from adaptrt.bench.timing.interleave import Case, Spread, Timing, interleave
 from adaptrt.bench.timing.machine import describe_machine, describe_source
 from adaptrt.bench.timing.samples import batches_of, find_inputs
@@ -148,6 +148,7 @@ def measure_bundle(
     folder, bundle = Path(folder), read_bundle(folder)
     if not batches or min(batches) < 1 or len(set(batches)) < len(batches):
         raise BenchError(f"got batches {list(batches)}, expected different sizes of at least 1")
+    bundle = calibrated_bundle(folder, bundle, choice)
     chosen = choose_points(bundle, points)
     samples, origin = find_inputs(folder, bundle, inputs)
     machine = describe_machine()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,6 +23,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from adaptrt import AdaptrtError
+from adaptrt.runtime.backends.backend_table import DEFAULT_BACKEND
 from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.loading import open_bundle
 
@@ -62,24 +63,41 @@ class Failed:
     error: AdaptrtError | str
 
 
+class EngineOptions(NamedTuple):
+    """What runs a bundle while it is calibrated; see ``adaptrt.runtime.load``.
+
+    Attributes:
+        backend: Its name.
+        precision: To compute in; None: what the backend usually does.
+    """
+
+    backend: str = DEFAULT_BACKEND
+    precision: str | None = None
+
+
+PORTABLE = EngineOptions()
+"""The portable files as they are."""
+
+
 class SingleThreaded:
     """A bundle's stages, and the dense model beside them once it is asked for, on one thread each.
 
     Args:
         folder: The bundle's files.
         bundle: What they are; a ``bundle.json`` need not be among them.
+        engine: What runs the stages.
 
     Raises:
         BundleError: A file is missing, damaged or another one.
         BackendError: ONNX Runtime refuses the graphs.
     """
 
-    def __init__(self, folder: Path, bundle: Bundle) -> None:
+    def __init__(self, folder: Path, bundle: Bundle, engine: EngineOptions = PORTABLE) -> None:
         self.bundle, self._folder = bundle, folder
         # The one graph for where everything runs would be loaded for nothing, and a curve is what is to be found.
         dense = msgspec.structs.replace(bundle.dense, unsplit=False)
         stages = msgspec.structs.replace(bundle, curve=[], budget_table=None, dense=dense)
-        self._model = open_bundle(folder, stages, threads=1)
+        self._model = open_bundle(folder, stages, threads=1, **engine._asdict())
 
     def run(self, inputs: Mapping[str, Array], *, knobs: Any = None, decisions: bool = False) -> Any:
         """Run a batch; see ``AdaptiveModel.run``."""
@@ -106,8 +124,8 @@ def work() -> None:
     """A process's life: it gets a folder and what is in it, then numbered calls, and sends each number's answer."""
     connection = Connection(int(sys.argv[1]))
     with contextlib.suppress(EOFError, ConnectionError):  # who started it is gone
-        folder, bundle = pickle.loads(connection.recv_bytes())
-        model = _answer(lambda: SingleThreaded(folder, bundle))
+        folder, bundle, engine = pickle.loads(connection.recv_bytes())
+        model = _answer(lambda: SingleThreaded(folder, bundle, engine))
         while True:
             number, call = pickle.loads(connection.recv_bytes())
             answer = model if isinstance(model, Failed) else _answer(partial(call.on, model))

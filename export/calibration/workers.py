@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from adaptrt import AdaptrtError
-from adaptrt.export.calibration.worker_process import WORK, Array, Call, Failed, SingleThreaded
+from adaptrt.export.calibration.worker_process import (
+    PORTABLE,
+    WORK,
+    Array,
+    Call,
+    EngineOptions,
+    Failed,
+    SingleThreaded,
+)
 from adaptrt.export.errors import CalibrationError
 from adaptrt.models.training.interpreters import end_interpreter, start_interpreter
 from adaptrt.runtime.bundle.schema import Bundle
@@ -49,10 +57,11 @@ class Workers:
         folder: The bundle's files.
         bundle: What they are.
         count: Processes, at least 1; they start when the block is entered.
+        engine: What runs the stages.
     """
 
-    def __init__(self, folder: Path, bundle: Bundle, count: int) -> None:
-        self.bundle, self._folder, self._count = bundle, folder.resolve(), count
+    def __init__(self, folder: Path, bundle: Bundle, count: int, engine: EngineOptions = PORTABLE) -> None:
+        self.bundle, self._folder, self._count, self._engine = bundle, folder.resolve(), count, engine
         self._running: list[_Worker] = []
         self._numbers = itertools.count()
 
@@ -61,7 +70,7 @@ class Workers:
             for _ in range(self._count):
                 self._running.append(_start())
             for worker in self._running:
-                self._send(worker, (self._folder, self.bundle))
+                self._send(worker, (self._folder, self.bundle, self._engine))
         except BaseException:
             self.close()
             raise
@@ -146,22 +155,25 @@ class Workers:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, bundle: Bundle, workers: int) -> Iterator[SingleThreaded | Workers]:
+def opened(
+    folder: Path, bundle: Bundle, workers: int, engine: EngineOptions = PORTABLE
+) -> Iterator[SingleThreaded | Workers]:
     """A bundle to calibrate, loaded by this process or by several others.
 
     Args:
         folder: The bundle's files.
         bundle: What they are; a ``bundle.json`` need not be among them.
         workers: Processes; 1: this one.
+        engine: What runs the stages.
 
     Raises:
         BundleError: A file is missing, damaged or another one.
-        BackendError: ONNX Runtime refuses the graphs.
+        BackendError: The engine refuses the graphs.
     """
     if workers == 1:
-        yield SingleThreaded(folder, bundle)
+        yield SingleThreaded(folder, bundle, engine)
         return
-    with Workers(folder, bundle, workers) as running:
+    with Workers(folder, bundle, workers, engine) as running:
         yield running
 
 

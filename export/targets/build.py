@@ -25,6 +25,7 @@ from adaptrt.export.targets.source import read_stages
 from adaptrt.export.targets.target_builder import BuildSettings, RegisterPlugins, TargetBuilder
 from adaptrt.runtime.backends.int8_products import NARROW_BITS, WIDE_BITS
 from adaptrt.runtime.bundle.bundle_file import read_bundle
+from adaptrt.runtime.bundle.engine_calibration import CALIBRATION_FILE
 from adaptrt.runtime.bundle.engine_files import (
     ENGINE_FILE,
     ENGINES,
@@ -153,6 +154,12 @@ def build_target(
     commands = builder.commands(folder, engine_set.stages, ranges, settings)
     if commands:
         notes.append(builder.unbuilt)
+    if bundle.curve and not record.gpu and settings.precision != "fp32" and not (folder / CALIBRATION_FILE).exists():
+        notes.append(
+            f"budgets go by the curve of float32: `adaptrt calibrate {bundle_folder} --precision {settings.precision}"
+            f"{'' if record.name == 'onnxruntime' else f' --backend {record.name}'}` measures it in "
+            f"{settings.precision}"
+        )
     return BuildReport(folder, engine_set, quality is None, commands, notes, quality, verified)
 
 
