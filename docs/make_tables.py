@@ -17,7 +17,7 @@ from adaptrt.models.adapters.pretrained.rows import ROWS, Row
 from adaptrt.models.encoder_config import FAMILIES
 from adaptrt.models.tasks import TASKS
 from adaptrt.ops import RECORDS
-from adaptrt.runtime.backends.backend_table import BACKENDS, BackendRecord, in_order
+from adaptrt.runtime.backends.backend_table import BACKENDS, BackendRecord, attempts
 from adaptrt.runtime.bundle.target_table import TARGETS
 from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
 
@@ -119,7 +119,7 @@ _OPS: Columns = {
 
 TABLES: dict[str, tuple[Columns, Callable[[], Iterable[Any]]]] = {
     "backends": (_BACKENDS, BACKENDS.values),
-    "backend-order": (_ORDER, in_order),
+    "backend-order": (_ORDER, attempts),
     "backend-precisions": (_PRECISIONS, BACKENDS.values),
     "targets": (_TARGETS, TARGETS.values),
     "budgets": (_BUDGETS, BUDGET_KINDS.values),

@@ -56,6 +56,7 @@ class BackendRecord(NamedTuple):
         precisions: that ``precision`` may name; of engines in a bundle the first that was built is taken.
         usual: what it computes in unless told otherwise, for the documentation.
         place: in the order in which ``auto`` tries, the lowest first.
+        prepared_place: likewise, of what was prepared; 0: ``auto`` leaves that out.
         because: why ``auto`` takes it.
         on_host: whether it computes in the host's memory alone, so that a forked child may load it anew.
         providers: whether it takes ``providers``.
@@ -81,6 +82,7 @@ class BackendRecord(NamedTuple):
     providers: bool = False
     dense: str = ""
     prepared: str = ""
+    prepared_place: int = 0
 
     @property
     def install(self) -> str:
@@ -128,6 +130,7 @@ BACKENDS = Table(
             providers=True,
             dense=f"{_HERE}.onnxruntime:OnnxRuntimeBackend",
             prepared="onnxruntime",
+            prepared_place=25,
             on_machine="`adaptrt[cpu]` or `adaptrt[gpu]`",
             proved="run in tests, on the CPU",
         ),
@@ -185,9 +188,45 @@ DEFAULT_BACKEND = next(record.name for record in BACKENDS.values() if not record
 """What runs a bundle unless another is asked for: it takes the portable files."""
 
 
+class Attempt(NamedTuple):
+    """What ``auto`` tries.
+
+    Attributes:
+        place: in the order, the lowest first.
+        record: the backend.
+        precision: of what was prepared; None: what the backend usually runs.
+    """
+
+    place: int
+    record: BackendRecord
+    precision: str | None
+
+    @property
+    def name(self) -> str:
+        """Of the backend, with the precision where it is not the usual one."""
+        return self.record.name if self.precision is None else f"{self.record.name} in {self.precision}"
+
+    @property
+    def because(self) -> str:
+        """Why it is taken."""
+        return self.record.because if self.precision is None else f"the bundle has graphs in {self.precision}"
+
+
 def in_order() -> Sequence[BackendRecord]:
     """The backends as ``auto`` tries them."""
     return sorted(BACKENDS.values(), key=lambda record: record.place)
+
+
+def attempts() -> Sequence[Attempt]:
+    """What ``auto`` tries, in order: every backend, and what was prepared for one in the precisions it adds."""
+    usual = [Attempt(record.place, record, None) for record in BACKENDS.values()]
+    prepared = [
+        Attempt(record.prepared_place, record, precision)
+        for record in BACKENDS.values()
+        if record.prepared_place
+        for precision in record.precisions[1:]
+    ]
+    return sorted([*usual, *prepared], key=lambda attempt: attempt.place)
 
 
 def provider_backend() -> BackendRecord:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from adaptrt import AdaptrtError
 from adaptrt.runtime.backends import Backend, BackendSettings
-from adaptrt.runtime.backends.backend_table import AUTO, BACKENDS, BackendRecord, in_order, provider_backend
+from adaptrt.runtime.backends.backend_table import AUTO, BACKENDS, BackendRecord, attempts, in_order, provider_backend
 from adaptrt.runtime.backends.stage_interface import check_interfaces, check_unsplit
 from adaptrt.runtime.backends.stage_programs import unsplit_program
 from adaptrt.runtime.bundle.engine_files import engine_folder
@@ -71,17 +71,23 @@ def create_backends(name: str, root: Path, bundle: Bundle, settings: BackendSett
         record = provider_backend()
         return _create(record, f"providers were named, which are {record.title}'s", root, bundle, settings)
     passed: list[str] = []
-    for record in in_order():
-        if record.target and not _built(record.target, root):
+    for attempt in attempts():
+        record, own = attempt.record, settings
+        if attempt.precision is not None:
+            there = engine_folder(root, record.prepared, attempt.precision).exists()
+            if not there or settings.precision is not None or settings.plugin_library is not None:
+                continue
+            own = replace(settings, precision=attempt.precision)
+        elif record.target and not _built(record.target, root):
             passed.append(f"{record.name}: nothing built for it")
             continue
-        reason = record.because + (f" ({'; '.join(passed)})" if passed else "")
+        reason = attempt.because + (f" ({'; '.join(passed)})" if passed else "")
         try:
-            return _create(record, reason, root, bundle, settings)
+            return _create(record, reason, root, bundle, own)
         except AdaptrtError as error:
-            if not record.target and isinstance(error, BundleError):
+            if not record.target and attempt.precision is None and isinstance(error, BundleError):
                 raise  # it is the bundle itself
-            passed.append(f"{record.name}: {error}")
+            passed.append(f"{attempt.name}: {error}")
     names = ", ".join(record.name for record in in_order())
     raise BackendError(f"no backend can run {root}, expected one of {names}: {'; '.join(passed)}")
 

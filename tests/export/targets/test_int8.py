@@ -239,6 +239,22 @@ def test_engines_of_another_export_or_range_are_refused(copied: Bundles, monkeyp
 
 
 @pytest.mark.usefixtures("small_products")
+def test_auto_takes_what_was_built_in_int8(copied: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activation_ranges, "FEWEST_ROWS", 8)
+    folder = copied("fixed")
+    assert load(folder, backend="auto").precision == "fp32"
+    build_target(folder, BuildSettings("onnxruntime", "int8", max_quality_drop=1.0))
+    model = load(folder, backend="auto")
+    assert (model.backend_name, model.precision) == ("onnxruntime", "int8")
+    assert model.backend_reason.startswith("the bundle has graphs in int8")
+    assert load(folder, backend="auto", precision="fp32").precision == "fp32"
+    assert load(folder).precision == "fp32"
+    (folder / "engines/onnxruntime-int8/stage0.onnx").write_bytes(b"")
+    passed = load(folder, backend="auto")
+    assert passed.precision == "fp32" and "onnxruntime in int8: " in passed.backend_reason
+
+
+@pytest.mark.usefixtures("small_products")
 def test_fixed_scales_are_chosen_while_they_keep_the_quality(copied: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = copied("combined")
     settings = BuildSettings("onnxruntime", "int8", max_quality_drop=1.0)
