@@ -204,6 +204,9 @@ def _open_dense(folder: Path, bundle: Bundle, threads: int, choice: EngineChoice
         return None
     if choice.backend == DEFAULT_BACKEND:
         return SessionProcess(folder / bundle.dense.file, threads=threads)
+    choice = replace(
+        choice, precision=None if choice.precision == "int8" else choice.precision
+    )  # there is no such file
     return BundleProcess(folder, threads=threads, choice=choice, dense=True) if BACKENDS[choice.backend].dense else None
 
 

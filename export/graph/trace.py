@@ -153,8 +153,23 @@ def trace_stage(model: StagedNetwork, stage: int, *, debug: bool = False) -> Tra
     resolve_kept(graph, kept_names)
     stage_entry = {STAGE_METADATA: f"{stage}/{stages}"} if stages > 1 else {}
     onnx.helper.set_model_props(graph, stage_entry | scale_metadata(model))
-    carry = [Carry(c.tensor.name, c.source, c.tensor.dtype, list(c.tensor.shape)) for c in carried]
+    read = _without_unread(graph, {each.tensor.name for each in carried})
+    carry = [
+        Carry(c.tensor.name, c.source, c.tensor.dtype, list(c.tensor.shape)) for c in carried if c.tensor.name in read
+    ]
     return TracedStage(graph, carry, decisions, model.stage_names[stage], _described(graph, list(output.outputs)))
+
+
+def _without_unread(graph: onnx.ModelProto, names: set[str]) -> set[str]:
+    """Remove those inputs of these names that no node reads, which engines drop as they like; the names of the others.
+
+    The last head has nobody to hand a streak on to, and reads none.
+    """
+    used = {name for node in graph.graph.node for name in node.input} | {value.name for value in graph.graph.output}
+    kept = [value for value in graph.graph.input if value.name not in names or value.name in used]
+    del graph.graph.input[:]
+    graph.graph.input.extend(kept)
+    return names & used
 
 
 def trace_dense(model: StagedNetwork) -> onnx.ModelProto:

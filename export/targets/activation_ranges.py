@@ -48,6 +48,11 @@ class ActivationRange:
     rows: int
 
     @property
+    def reach(self) -> float:
+        """Largest magnitude."""
+        return max(-self.low, self.high)
+
+    @property
     def noise(self) -> float:
         """Error of bytes with one scale for all rows, relative to the numbers: mean squares, evenly spread."""
         return ((self.high - self.low) / 255) ** 2 / 12 / max(self.square, 1e-30)

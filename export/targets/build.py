@@ -17,7 +17,7 @@ from adaptrt.export.calibration.evaluations import Progress, untold
 from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.saved_graph import save_graph
 from adaptrt.export.staging import staged_folder, write_file
-from adaptrt.export.targets.int8_scales import ACTIVATIONS, Int8Stages, prepare_int8
+from adaptrt.export.targets.int8_scales import ACTIVATIONS, TOKEN, Int8Stages, prepare_int8, prepare_pairs
 from adaptrt.export.targets.prepare import Prepared, prepare
 from adaptrt.export.targets.profiles import InputRange, stage_profiles
 from adaptrt.export.targets.quality import QualityReport, compare_quality, require_quality
@@ -108,7 +108,10 @@ def build_target(
     notes: list[str] = []
     if settings.precision == "int8":
         drop, bits = settings.max_quality_drop, settings.weight_bits
-        int8 = prepare_int8(bundle_folder, bundle, stages, bits, settings.activations, drop, tell)
+        if TARGETS[settings.target].pairs:
+            int8 = prepare_pairs(bundle_folder, bundle, stages, record, bits, tell)
+        else:
+            int8 = prepare_int8(bundle_folder, bundle, stages, bits, settings.activations, drop, tell)
         prepared, notes = int8.prepared, [int8.note] * bool(int8.note)
     else:
         given = (settings.target, settings.precision, settings.plugins, settings.engine_version)
@@ -125,7 +128,7 @@ def build_target(
                 arch=" ".join(map(str, settings.architectures)),
                 plugins=settings.plugins,
                 stages=files,
-                weight_bits=None if int8 is None else settings.weight_bits,
+                weight_bits=None if int8 is None else int8.weight_bits,
                 activations=None if int8 is None else int8.activations,
             )
             there = None if settings.rebuild else _reusable(folder, wanted, notes)
@@ -192,6 +195,13 @@ def _check(settings: BuildSettings, record: TargetRecord) -> None:
         )
     if settings.activations not in ACTIVATIONS:
         raise ExportError(f"got activations {settings.activations!r}, expected {either(ACTIVATIONS)}; name one")
+    if settings.precision == "int8" and (
+        settings.plugins != "none" or (record.pairs and settings.activations == TOKEN)
+    ):
+        raise ExportError(
+            f"got plugins {settings.plugins!r} and activations {settings.activations!r} for {record.name} in int8, "
+            "expected none and static: its engine fuses pairs of standard operators with fixed scales; leave them out"
+        )
     if settings.engine_version and not record.gpu:
         raise ExportError(f"got an engine version for {record.name}, expected none; leave --engine-version out")
     if settings.engine_version and not _VERSION.fullmatch(settings.engine_version):

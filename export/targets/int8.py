@@ -93,15 +93,15 @@ def byte_tensors(
 
 def _rewritten(
     flat: onnx.ModelProto, largest: int, per_sample: Collection[str], least_width: int, fixed: Mapping[str, ByteScale]
-) -> _Rewriter:
+) -> Int8Rewriter:
     require_flat(flat.graph.node)
-    rewriter = _Rewriter(flat, largest, frozenset(per_sample), least_width, fixed)
+    rewriter = Int8Rewriter(flat, largest, frozenset(per_sample), least_width, fixed)
     for node in flat.graph.node:
         rewriter.add(node)
     return rewriter
 
 
-class _Bytes(NamedTuple):
+class RowBytes(NamedTuple):
     """Names of a tensor's bytes, of what they stand for, and of the scales of its rows; "" where one is fixed."""
 
     values: str
@@ -110,8 +110,20 @@ class _Bytes(NamedTuple):
     rows: str
 
 
-class _Rewriter:
-    """Emits nodes in order, with integer products in the place of float ones."""
+class Int8Rewriter:
+    """Emits nodes in order, with integer products in the place of float ones.
+
+    Args:
+        flat: From ``inlined``.
+        largest: Magnitude of weights.
+        per_sample: Tensors whose products stay as they are.
+        least_width: Inputs and outputs of the products that are in int8.
+        fixed: Scales of activations.
+
+    Attributes:
+        products: How many are in int8.
+        sources: Tensors that became bytes, and how wide they are.
+    """
 
     def __init__(
         self,
@@ -129,9 +141,10 @@ class _Rewriter:
         self._arrays: dict[str, Array] = {}
         self._made: dict[str, Array] = {name: np.asarray(value) for name, value in _CONSTANTS.items()}
         self._picked: dict[str, onnx.NodeProto] = {}  # rows picked of a float matrix, by the result
-        self._bytes: dict[str, _Bytes] = {}
+        self._bytes: dict[str, RowBytes] = {}
         self._columns: dict[tuple[str, bool], tuple[str, str]] = {}
         self._unpacked: set[str] = set()
+        self._backs: set[str] = set()  # what was dequantised
         self._nodes: list[onnx.NodeProto] = []
         self.products = 0
         self.sources: dict[str, int] = {}  # tensors that became bytes, and how wide they are
@@ -205,6 +218,11 @@ class _Rewriter:
             return False
         if x in self._per_sample:
             return self._add_stored(node, weight, turned)
+        return self._add_int8(node, weight, turned)
+
+    def _add_int8(self, node: onnx.NodeProto, weight: Array, turned: bool) -> bool:
+        """A product of bytes; whether it is one."""
+        x = node.input[0]
         name = node.output[0]
         rows = self._bytes_of(x, weight.shape[1] if turned else weight.shape[0])
         columns = self._columns_of(node.input[1], weight, turned)
@@ -248,14 +266,14 @@ class _Rewriter:
         self._nodes.append(copy)
         return True
 
-    def _bytes_of(self, x: str, depth: int) -> _Bytes:
+    def _bytes_of(self, x: str, depth: int) -> RowBytes:
         """A tensor's bytes; of picked rows those that they were picked from."""
         if x not in self._bytes:
             picked = self._picked.get(x)
             self._bytes[x] = self._quantized(x, depth) if picked is None else self._picked_bytes(x, picked, depth)
         return self._bytes[x]
 
-    def _picked_bytes(self, x: str, picked: onnx.NodeProto, depth: int) -> _Bytes:
+    def _picked_bytes(self, x: str, picked: onnx.NodeProto, depth: int) -> RowBytes:
         whole = self._bytes_of(picked.input[0], depth)
         parts = whole._replace(values=f"{x}_bytes", rows=whole.rows and f"{x}_scales")
         for part, name in ((whole.values, parts.values), (whole.rows, parts.rows)):
@@ -266,13 +284,13 @@ class _Rewriter:
                 self._nodes.append(copy)
         return parts
 
-    def _quantized(self, x: str, depth: int) -> _Bytes:
+    def _quantized(self, x: str, depth: int) -> RowBytes:
         self.sources[x] = depth
         if x in self._fixed:
             scale, zero = f"{x}_scale", f"{x}_zero"
             self._made[scale], self._made[zero] = (np.asarray(part) for part in self._fixed[x])
             self._emit("QuantizeLinear", [x, scale, zero], f"{x}_bytes")
-            return _Bytes(f"{x}_bytes", scale, zero, "")
+            return RowBytes(f"{x}_bytes", scale, zero, "")
         scales = f"{x}_scales"
         self._emit("ReduceMax", [x, _AXIS], f"{x}_most", keepdims=1)
         self._emit("ReduceMin", [x, _AXIS], f"{x}_least", keepdims=1)
@@ -288,7 +306,7 @@ class _Rewriter:
         else:
             self._emit("Div", [x, scales], f"{x}_in_steps")
             self._emit("QuantizeLinear", [f"{x}_in_steps", _ONE, _ZERO], f"{x}_bytes")
-        return _Bytes(f"{x}_bytes", _ONE, _ZERO, scales)
+        return RowBytes(f"{x}_bytes", _ONE, _ZERO, scales)
 
     def _columns_of(self, name: str, weight: Array, turned: bool) -> tuple[str, str]:
         """Names of weights as int8, inputs first, and of their scales."""

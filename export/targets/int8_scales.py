@@ -7,20 +7,26 @@ of these, and such tensors keep their scales by token.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from adaptrt.export.calibration.evaluations import Progress
 from adaptrt.export.targets.activation_ranges import ActivationRange, measure_ranges
+from adaptrt.export.targets.device_knobs import knobs_on_device
 from adaptrt.export.targets.inline import inlined
 from adaptrt.export.targets.int8 import byte_tensors, per_sample_tensors, to_int8
 from adaptrt.export.targets.prepare import Prepared
+from adaptrt.export.targets.qdq import to_qdq
 from adaptrt.export.targets.quality import QualityReport, compare_quality
-from adaptrt.ops.int8 import ByteScale, byte_scale
+from adaptrt.ops.int8 import LEAST_SCALE, ByteScale, byte_scale
+from adaptrt.runtime.backends.int8_products import WIDE_BITS
 from adaptrt.runtime.bundle.schema import Bundle
+from adaptrt.runtime.bundle.target_table import TargetRecord
 
 AUTO, STATIC, TOKEN = "auto", "static", "token"
 ACTIVATIONS = (AUTO, STATIC, TOKEN)
@@ -37,12 +43,14 @@ class Int8Stages:
     Attributes:
         prepared: For the engine.
         activations: ``STATIC`` or ``TOKEN``.
+        weight_bits: Of weights.
         quality: On the golden inputs; None where it was not measured.
         note: Why, where that was measured; else "".
     """
 
     prepared: list[Prepared]
     activations: str
+    weight_bits: int
     quality: QualityReport | None = None
     note: str = ""
 
@@ -83,13 +91,13 @@ def prepare_int8(
 
     by_token = made([{} for _ in flats])
     if activations == TOKEN:
-        return Int8Stages(by_token, TOKEN)
+        return Int8Stages(by_token, TOKEN, weight_bits)
     tell("measuring activations on the golden inputs", 0.0)
     tensors = [byte_tensors(flat, own) for flat, own in zip(flats, samples, strict=True)]
     scales = static_scales(folder, bundle, flats, tensors)
     static = made(scales)
     if activations == STATIC:
-        return Int8Stages(static, STATIC)
+        return Int8Stages(static, STATIC, weight_bits)
     tell("comparing fixed scales with scales by token", 0.5)
     of_static, of_token = (
         compare_quality(folder, bundle, stages, [each.runnable for each in graphs]) for graphs in (static, by_token)
@@ -97,9 +105,54 @@ def prepare_int8(
     lost = of_token.quality - of_static.quality
     number, every = sum(map(len, scales)), sum(map(len, tensors))
     if number and lost <= _LESS_QUALITY * max_quality_drop:
-        return Int8Stages(static, STATIC, of_static, f"{number} of {every} activations have a fixed scale")
+        return Int8Stages(static, STATIC, weight_bits, of_static, f"{number} of {every} activations have a fixed scale")
     reason = f"fixed scales lose {lost:.2%} more" if number else "none could have a fixed one"
-    return Int8Stages(by_token, TOKEN, of_token, f"activations have a scale for each token: {reason}")
+    return Int8Stages(by_token, TOKEN, weight_bits, of_token, f"activations have a scale for each token: {reason}")
+
+
+def prepare_pairs(
+    folder: Path,
+    bundle: Bundle,
+    stages: Sequence[onnx.ModelProto],
+    target: TargetRecord,
+    weight_bits: int,
+    tell: Progress,
+) -> Int8Stages:
+    """Prepare every stage with its products between QuantizeLinear and DequantizeLinear, for engines that fuse these.
+
+    Args:
+        folder: Of the bundle.
+        bundle: As read from there.
+        stages: From ``read_stages``.
+        target: Whose engine is to read them.
+        weight_bits: Of weights; GPUs get 8.
+        tell: Told what is being done.
+
+    Raises:
+        ExportError: A graph cannot be in int8, or there are too few golden inputs.
+        ParityError: A graph does not run.
+    """
+    knobs = {knob.name for knob in bundle.knobs}
+    flats = [inlined(knobs_on_device(stage, knobs) if target.gpu else stage) for stage in stages]
+    samples = [per_sample_tensors(stage) for stage in stages]
+    tell("measuring activations on the golden inputs", 0.0)
+    tensors = [byte_tensors(flat, own) for flat, own in zip(flats, samples, strict=True)]
+    bits = WIDE_BITS if target.gpu else weight_bits
+    graphs = [
+        to_qdq(flat, even_scales(ranges), 2 ** (bits - 1) - 1, own)
+        for flat, ranges, own in zip(flats, measure_ranges(folder, bundle, flats, tensors), samples, strict=True)
+    ]
+    return Int8Stages([Prepared(graph, graph) for graph in graphs], STATIC, bits)
+
+
+def even_scales(ranges: Mapping[str, ActivationRange]) -> dict[str, ByteScale]:
+    """Scales with 0 for zero, as compilers want them, of those tensors that keep enough that way."""
+    even = {name: dataclasses.replace(own, low=-own.reach, high=own.reach) for name, own in ranges.items()}
+    return {
+        name: ByteScale(np.maximum(np.float32(own.reach / 127), LEAST_SCALE), np.uint8(0))
+        for name, own in even.items()
+        if own.rows and own.noise <= MOST_NOISE
+    }
 
 
 def static_scales(

@@ -23,7 +23,10 @@ from adaptrt.runtime.errors import BackendError, one_line
 _DEVICE = "CPU"
 _TELEMETRY = "openvino_telemetry"
 _loading = threading.Lock()
-_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+"""What is computed in where a graph does not say; in int8 it says where products are of bytes."""
+_BUILT = ("fp16", "int8")
+"""Precisions that have graphs of their own."""
 _USUAL = BackendSettings()
 
 
@@ -33,7 +36,7 @@ def load_stages(
     """A compiled model for each stage that was prepared; see ``Loader``."""
     refuse_providers(record, settings)
     check_settings(settings)
-    folder, engines = find_engines(record, root, bundle, "fp16" if settings.precision == "fp16" else "fp32")
+    folder, engines = find_engines(record, root, bundle, settings.precision if settings.precision in _BUILT else "fp32")
     programs = prepared_programs(folder, engines, bundle)
     return settings.precision or "fp32", [OpenVinoBackend(program, settings) for program in programs]
 
@@ -80,7 +83,8 @@ class OpenVinoBackend:
         if settings.threads is not None:
             options["INFERENCE_NUM_THREADS"] = check_threads(settings.threads)
         self._version = runtime.__version__.partition("-")[0]
-        self.engine_version = f"openvino {self._version} {options['INFERENCE_PRECISION_HINT']}"
+        in_words = "int8" if settings.precision == "int8" else options["INFERENCE_PRECISION_HINT"]
+        self.engine_version = f"openvino {self._version} {in_words}"
         try:
             with _loading:  # its first uses from several threads waited for each other for ever, once in many runs
                 core = _core(runtime)

@@ -27,6 +27,7 @@ class TargetRecord(NamedTuple):
         made: what a build leaves in the bundle, where and with what, for help and documentation.
         needs: what building needs, for the documentation.
         examples: options of ``adaptrt build BUNDLE``.
+        pairs: whether int8 is told to its engine by QuantizeLinear and DequantizeLinear around products.
     """
 
     name: str
@@ -42,6 +43,7 @@ class TargetRecord(NamedTuple):
     made: str
     needs: str
     examples: tuple[str, ...]
+    pairs: bool = False
 
 
 _EXPORT = "adaptrt.export.targets"
@@ -53,7 +55,7 @@ TARGETS = Table(
             name="openvino",
             backend="openvino",
             builder=f"{_EXPORT}.openvino_builder:OpenVinoBuilder",
-            precisions=("fp32", "fp16"),
+            precisions=("fp32", "fp16", "int8"),
             plugins=("none",),
             modules=("openvino",),
             extra="openvino",
@@ -63,12 +65,13 @@ TARGETS = Table(
             made="prepared graphs, which it compiles when it loads them",
             needs="any machine; with `adaptrt[openvino]` the graphs are compared with ONNX Runtime",
             examples=("",),
+            pairs=True,
         ),
         TargetRecord(
             name="tensorrt",
             backend="tensorrt",
             builder=f"{_EXPORT}.nvidia_builder:TensorRTBuilder",
-            precisions=("fp32", "fp16"),
+            precisions=("fp32", "fp16", "int8"),
             plugins=("none", "library", "python"),
             modules=("tensorrt",),
             extra="tensorrt",
@@ -81,12 +84,13 @@ TARGETS = Table(
                 "--precision fp16",
                 "--plugins library --plugin-library libadaptrt_trt.so --engine-version 10.3",
             ),
+            pairs=True,
         ),
         TargetRecord(
             name="tensorrt-rtx",
             backend="tensorrt-rtx",
             builder=f"{_EXPORT}.nvidia_builder:TensorRTRTXBuilder",
-            precisions=("fp32", "fp16"),
+            precisions=("fp32", "fp16", "int8"),
             plugins=("none",),
             modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
             extra="tensorrt-rtx",
@@ -96,6 +100,7 @@ TARGETS = Table(
             made="engines, here, no GPU needed",
             needs="any x86-64 Linux machine, with `adaptrt[tensorrt-rtx]`",
             examples=("--arch 89 --precision fp16", "--arch 86 --arch 89 --arch 120 --batch 1:8:64"),
+            pairs=True,
         ),
         TargetRecord(
             name="onnxruntime",

@@ -1,0 +1,92 @@
+"""A graph whose large products stand between QuantizeLinear and DequantizeLinear: int8 for compilers that fuse these.
+
+OpenVINO and TensorRT read such pairs as what to compute in int8; ONNX Runtime runs the graph as it stands. Activations
+have fixed scales, even about 0 as TensorRT wants them, so that a token's result does not depend on what else is in its
+batch; tensors that would lose too much that way stay in float32, and so do their products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import onnx
+
+from adaptrt.export.errors import ExportError
+from adaptrt.export.targets.int8 import LEAST_WIDTH, Int8Rewriter, RowBytes
+from adaptrt.export.targets.tensor_types import require_flat
+from adaptrt.ops.int8 import FULL, ByteScale
+from adaptrt.ops.record import Array
+
+
+def to_qdq(
+    flat: onnx.ModelProto,
+    fixed: Mapping[str, ByteScale],
+    largest: int = FULL,
+    per_sample: Collection[str] = (),
+    least_width: int = LEAST_WIDTH,
+) -> onnx.ModelProto:
+    """Copy a graph without bodies with its large products between pairs.
+
+    Args:
+        flat: From ``inlined``.
+        fixed: Scales of activations, even about 0; products of others stay as they are.
+        largest: Magnitude of weights, ``FULL`` or ``REDUCED`` of ``ops/int8.py``.
+        per_sample: Tensors whose products stay as they are.
+        least_width: Inputs and outputs of the products that are in int8.
+
+    Raises:
+        ExportError: Weights are not finite, or nothing can be in int8.
+    """
+    require_flat(flat.graph.node)
+    rewriter = _Pairs(flat, largest, frozenset(per_sample), least_width, fixed)
+    for node in flat.graph.node:
+        rewriter.add(node)
+    if not rewriter.products:
+        raise ExportError(
+            f"got a graph with no product of at least {least_width} inputs and outputs whose input has a fixed scale, "
+            "expected some to compute in int8; use another precision"
+        )
+    made = rewriter.finish()
+    onnx.checker.check_model(made)
+    return made
+
+
+class _Pairs(Int8Rewriter):
+    """Emits float products of what was quantised and dequantised; rows are picked as bytes, once for all learners."""
+
+    def _add_int8(self, node: onnx.NodeProto, weight: Array, turned: bool) -> bool:
+        """A product between pairs; whether its input has a fixed scale."""
+        x, name, weight_name = node.input[0], node.output[0], node.input[1]
+        rows = self._bytes_of(x, weight.shape[1] if turned else weight.shape[0])
+        if not rows.values:
+            return False
+        if f"{x}_back" not in self._backs:
+            self._emit("DequantizeLinear", [rows.values, rows.scale, rows.zero], f"{x}_back")
+            self._backs.add(f"{x}_back")
+        columns = self._columns_of(weight_name, weight, turned)
+        back = f"{columns[0]}_back"
+        if back not in self._backs:
+            self._emit("DequantizeLinear", [columns[0], columns[1]], back, axis=1)
+            self._backs.add(back)
+        added = node.input[2] if len(node.input) > 2 and node.input[2] else ""
+        if added:
+            self._emit("Gemm", [f"{x}_back", back, added], name)
+        else:
+            self._emit("MatMul", [f"{x}_back", back], name)
+        self.products += 1
+        return True
+
+    def _quantized(self, x: str, depth: int) -> RowBytes:
+        fixed = self._fixed.get(x)
+        if fixed is None:
+            return RowBytes("", "", "", "")
+        self.sources[x] = depth
+        scale, zero = f"{x}_scale", f"{x}_zero"
+        self._made[scale], self._made[zero] = np.asarray(fixed.scale), np.asarray(0, np.int8)
+        self._emit("QuantizeLinear", [x, scale, zero], f"{x}_bytes")
+        return RowBytes(f"{x}_bytes", scale, zero, "")
+
+    def _picked_bytes(self, x: str, picked: onnx.NodeProto, depth: int) -> RowBytes:
+        whole = self._bytes_of(picked.input[0], depth)
+        return super()._picked_bytes(x, picked, depth) if whole.values else whole
