@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control families early-exit kernels gpu-check minilm clean
+.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control families early-exit kernels gpu-check minilm clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -33,6 +33,11 @@ export: $(BIN)/.installed $(if $(filter fashion,$(MODEL)),$(TRAINED)/model.safet
 	$(if $(DATA),$(BIN)/adaptrt adapt $(MODEL) --data $(DATA) --output $(SOURCE) $(if $(HOURS),--hours $(HOURS)))
 	$(BIN)/adaptrt export $(SOURCE) --output build/$(NAME) $(if $(filter fashion,$(MODEL)),--points 9 --evaluations 40)
 	$(BIN)/adaptrt bench build/$(NAME)
+
+rivals: $(BIN)/.installed ## Build build/MODEL in int8, calibrate that, compare with static models (DATA: FILE.npz of an adapted network)
+	$(BIN)/adaptrt build build/$(NAME) --target onnxruntime
+	$(BIN)/adaptrt calibrate build/$(NAME) --precision int8 $(if $(DATA),--data $(DATA))
+	$(BIN)/adaptrt bench build/$(NAME) --rivals --batch 1 --batch 16 $(if $(DATA),--data $(DATA))
 
 $(TRAINED)/model.safetensors: $(BIN)/.installed $(FASHION_MNIST)
 	$(BIN)/adaptrt train fashion --output $(TRAINED)

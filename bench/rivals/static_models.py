@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +19,11 @@ from adaptrt.bench.rivals.uniform_width import learners_of, with_uniform_width
 from adaptrt.bench.timing.engine_choice import EngineChoice
 from adaptrt.bench.timing.session_process import BundleProcess, SessionProcess
 from adaptrt.export.graph.saved_graph import save_graph
-from adaptrt.export.targets.activation_ranges import Probe
+from adaptrt.export.targets.activation_ranges import ActivationRange, Probe
 from adaptrt.export.targets.inline import inlined
 from adaptrt.export.targets.int8 import byte_tensors, to_int8
-from adaptrt.export.targets.int8_scales import fixed_scales
+from adaptrt.export.targets.int8_scales import even_scales, fixed_scales
+from adaptrt.export.targets.qdq import to_qdq
 from adaptrt.export.targets.source import read_stages
 from adaptrt.ops.int8 import REDUCED
 from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
@@ -90,9 +91,12 @@ def open_static_models(
         for precision in record.precisions:
             if precision == "fp16":  # no CPU computes in it
                 continue
-            choice = EngineChoice(engine, precision)
-            start = partial(BundleProcess, folder, threads=threads, choice=choice, dense=True)
-            attempt(f"dense {record.title} {precision}", start)
+            name, start = f"dense {record.title} {precision}", partial(BundleProcess, folder, threads=threads)
+            if precision != "int8":
+                attempt(name, partial(start, choice=EngineChoice(engine, precision), dense=True))
+                continue
+            in_int8 = partial(start, choice=EngineChoice(engine, "int8"))
+            attempt(name, partial(_opened_pairs, dense, samples, scratch / f"{engine}_int8.onnx", in_int8))
     try:
         stages = read_stages(folder, bundle)
         learners = learners_of(stages)
@@ -125,6 +129,14 @@ def _opened_in_int8(
     return session(_in_int8(graph, samples, file))
 
 
+def _opened_pairs(dense: Path, samples: Feeds, file: Path, start: Callable[..., SessionProcess]) -> SessionProcess:
+    """The dense model in int8 as engines read it that fuse pairs, on such an engine."""
+    flat = inlined(onnx.load(str(dense)))
+    readers = _read_by_heads(flat)
+    save_graph(to_qdq(flat, even_scales(_measured(flat, readers, samples)), REDUCED, readers), file)
+    return start(dense=file)
+
+
 def _in_int8(graph: onnx.ModelProto, samples: Feeds, file: Path) -> Path:
     """A static graph in int8 as a bundle's are, its scales fixed by some samples.
 
@@ -132,16 +144,24 @@ def _in_int8(graph: onnx.ModelProto, samples: Feeds, file: Path) -> Path:
         ExportError: Nothing of it can be in int8.
     """
     flat = inlined(graph)
-    heads = {value.name for value in graph.graph.output}
-    readers = {
-        node.input[0] for node in flat.graph.node if node.op_type in ("Gemm", "MatMul") and heads & {*node.output}
-    }
-    probe = Probe(flat, byte_tensors(flat, readers))
+    readers = _read_by_heads(flat)
+    save_graph(to_int8(flat, REDUCED, readers, fixed=fixed_scales(_measured(flat, readers, samples))), file)
+    return file
+
+
+def _read_by_heads(flat: onnx.ModelProto) -> set[str]:
+    """What the products read that give the graph's outputs; these stay in float32."""
+    outputs = {value.name for value in flat.graph.output}
+    products = [node for node in flat.graph.node if node.op_type in ("Gemm", "MatMul")]
+    return {node.input[0] for node in products if outputs & {*node.output}}
+
+
+def _measured(flat: onnx.ModelProto, left: Collection[str], samples: Feeds) -> dict[str, ActivationRange]:
+    probe = Probe(flat, byte_tensors(flat, left))
     known = {node.name for node in probe.get_inputs()}
     for start in range(0, len(next(iter(samples.values()))), _AT_ONCE):
         probe.run([], {name: a[start : start + _AT_ONCE] for name, a in samples.items() if name in known})
-    save_graph(to_int8(flat, REDUCED, readers, fixed=fixed_scales(probe.ranges)), file)
-    return file
+    return probe.ranges
 
 
 def quantized(graph: Path, output: Path) -> Path:

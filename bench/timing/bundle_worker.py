@@ -100,20 +100,23 @@ class DenseRunner:
         folder: The bundle.
         threads: Threads that one operator may use.
         choice: The engine, whose record names what runs a dense model.
+        file: Another graph of it; None: the bundle's.
 
     Raises:
         BundleError: The bundle is damaged.
         BackendError: The engine refuses it.
     """
 
-    def __init__(self, folder: Path, threads: int, choice: EngineChoice) -> None:
+    def __init__(self, folder: Path, threads: int, choice: EngineChoice, file: Path | None = None) -> None:
         bundle = read_bundle(folder)
-        assert bundle.dense.file is not None
-        file = folder / bundle.dense.file
+        beside = file is not None or bool(bundle.dense.external_data)
+        if file is None:
+            assert bundle.dense.file is not None
+            file = folder / bundle.dense.file
         program = StageProgram(
             model=file.read_bytes(),
             file=file,
-            data_folder=file.parent if bundle.dense.external_data else None,
+            data_folder=file.parent if beside else None,
             outputs=tuple(spec.name for spec in bundle.outputs if spec.name != MACS_OUTPUT),
         )
         self._name = choice.backend
@@ -141,8 +144,8 @@ class DenseRunner:
 
 def _runner(chosen: argparse.Namespace) -> Runner:
     choice = EngineChoice(chosen.backend, chosen.precision, chosen.plugin_library)
-    if chosen.dense:
-        return DenseRunner(chosen.folder, chosen.threads, choice)
+    if chosen.dense or chosen.dense_file:
+        return DenseRunner(chosen.folder, chosen.threads, choice, chosen.dense_file)
     return BundleRunner(chosen.folder, chosen.threads, choice)
 
 
@@ -155,6 +158,7 @@ def main() -> None:
     parser.add_argument("--precision")
     parser.add_argument("--plugin-library", type=Path)
     parser.add_argument("--dense", action="store_true", help="run the bundle's dense model")
+    parser.add_argument("--dense-file", type=Path, help="run this form of it")
     serve_process(_runner, parser)
 
 

@@ -218,7 +218,7 @@ class BundleProcess(SessionProcess):
         folder: The bundle.
         threads: Threads that one operator may use.
         choice: The engine.
-        dense: Run the bundle's dense model instead, which a worker can on OpenVINO.
+        dense: Run the bundle's dense model instead, which a worker can on OpenVINO; a path: this form of it.
 
     Raises:
         BenchError: The process does not start, or the bundle does not load.
@@ -226,5 +226,8 @@ class BundleProcess(SessionProcess):
 
     _WORKER = "adaptrt.bench.timing.bundle_worker"
 
-    def __init__(self, folder: Path, *, threads: int = 1, choice: EngineChoice = _USUAL, dense: bool = False) -> None:
-        super().__init__(folder, threads=threads, options=[*choice.arguments, *(["--dense"] if dense else [])])
+    def __init__(
+        self, folder: Path, *, threads: int = 1, choice: EngineChoice = _USUAL, dense: bool | Path = False
+    ) -> None:
+        of_dense = ["--dense-file", str(dense)] if isinstance(dense, Path) else ["--dense"] * dense
+        super().__init__(folder, threads=threads, options=[*choice.arguments, *of_dense])

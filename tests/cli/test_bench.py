@@ -80,6 +80,7 @@ def test_rivals(cli, bundle, tmp_path):
     names = [entry["name"] for entry in report["entries"]]
     assert names.count("adaptive") == 3 and "dense float32" in names and "uniform width 1/2" in names
     assert report["samples"] == 40 and report["data"] == "digits"
+    assert not [reason for reason in report["left_out"] if "int8" in reason]
     for entry in report["entries"]:
         assert 0 <= entry["quality"] <= 1 and entry["latency_ms"]["2"]["median"] > 0
         assert entry["adaptive"] == (entry["work"] is not None)
