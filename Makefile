@@ -133,12 +133,13 @@ build/texts.txt: | $(BIN)/.installed
 	mkdir -p build
 	$(DEBIAN_TEXTS) || { $(if $(filter 0,$(shell id -u)),,sudo) apt-get update -o Acquire::Languages=en && $(DEBIAN_TEXTS); }
 
-minilm: $(BIN)/.installed $(MINILM)/config.json build/texts.txt ## Adapt all-MiniLM-L6-v2 to Debian's package descriptions in HOURS (default 2), export it, measure speed and fidelity
+minilm: $(BIN)/.installed $(MINILM)/config.json build/texts.txt ## Adapt all-MiniLM-L6-v2 to Debian's package descriptions in HOURS (default 2), export it, measure speed and fidelity, compare with static models
 	mkdir -p build/bench
 	$(BIN)/adaptrt adapt $(MINILM) --data build/texts.txt --output build/models/minilm --work build/adapt/minilm --hours $(or $(HOURS),2)
 	$(BIN)/adaptrt export build/models/minilm --output build/minilm
 	$(BIN)/python -m adaptrt.bench.fidelity build/minilm --data build/held_out.jsonl --label-column section --json build/bench/minilm_fidelity.json
 	$(BIN)/adaptrt bench build/minilm --output build/bench/minilm.json
+	$(MAKE) rivals MODEL=minilm DATA=build/models/minilm/samples.npz
 
 early-exit: $(BIN)/.installed ## Measure what leaving early saves (needs build/fashion)
 	mkdir -p build/bench

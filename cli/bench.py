@@ -24,7 +24,7 @@ adaptrt bench build/digits --batch 1 --threads 2 --points 20 --no-plot
 adaptrt bench build/digits --backend openvino --threads 2
 adaptrt bench build/digits --json --output latency.json
 adaptrt bench build/digits --rivals --batch 1 --batch 16
-adaptrt bench build/minilm --rivals --data build/models/minilm/data.npz
+adaptrt bench build/minilm --rivals --data build/models/minilm/samples.npz
 """
 
 _WORK_TOLERANCE = 0.02
