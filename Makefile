@@ -37,7 +37,7 @@ export: $(BIN)/.installed $(if $(filter fashion,$(MODEL)),$(TRAINED)/model.safet
 rivals: $(BIN)/.installed ## Build build/MODEL in int8, calibrate that, compare with static models (DATA: FILE.npz of an adapted network)
 	$(BIN)/adaptrt build build/$(NAME) --target onnxruntime
 	$(BIN)/adaptrt calibrate build/$(NAME) --precision int8 $(if $(DATA),--data $(DATA))
-	$(BIN)/adaptrt bench build/$(NAME) --rivals --batch 1 --batch 16 $(if $(DATA),--data $(DATA))
+	$(BIN)/adaptrt bench build/$(NAME) --rivals --batch 1 --batch 16 $(if $(DATA),--data $(DATA)) $(if $(LENGTH),--length $(LENGTH))
 
 $(TRAINED)/model.safetensors: $(BIN)/.installed $(FASHION_MNIST)
 	$(BIN)/adaptrt train fashion --output $(TRAINED)
@@ -138,8 +138,8 @@ minilm: $(BIN)/.installed $(MINILM)/config.json build/texts.txt ## Adapt all-Min
 	$(BIN)/adaptrt adapt $(MINILM) --data build/texts.txt --output build/models/minilm --work build/adapt/minilm --hours $(or $(HOURS),2)
 	$(BIN)/adaptrt export build/models/minilm --output build/minilm
 	$(BIN)/python -m adaptrt.bench.fidelity build/minilm --data build/held_out.jsonl --label-column section --json build/bench/minilm_fidelity.json
-	$(BIN)/adaptrt bench build/minilm --output build/bench/minilm.json
-	$(MAKE) rivals MODEL=minilm DATA=build/models/minilm/samples.npz
+	$(BIN)/adaptrt bench build/minilm --length 128 --batch 1 --batch 16 --output build/bench/minilm.json
+	$(MAKE) rivals MODEL=minilm DATA=build/models/minilm/samples.npz LENGTH=128
 
 early-exit: $(BIN)/.installed ## Measure what leaving early saves (needs build/fashion)
 	mkdir -p build/bench

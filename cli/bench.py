@@ -24,6 +24,7 @@ adaptrt bench build/digits --batch 1 --threads 2 --points 20 --no-plot
 adaptrt bench build/digits --backend openvino --threads 2
 adaptrt bench build/digits --json --output latency.json
 adaptrt bench build/digits --rivals --batch 1 --batch 16
+adaptrt bench build/minilm --length 128 --batch 1 --batch 16
 adaptrt bench build/minilm --rivals --data build/models/minilm/samples.npz
 """
 
@@ -39,6 +40,7 @@ _WORK_TOLERANCE = 0.02
 @click.option("--points", type=click.IntRange(2, 1000), help="Points of the curve; default: 11, beside rivals 7.")
 @click.option("--rounds", type=click.IntRange(1), help="Measurements of each; default: what takes half a minute.")
 @click.option("--input", "source", type=PATH, help="Inputs to run, .npy or .npz; default: the bundle's own.")
+@click.option("--length", type=click.IntRange(1), help="Tokens of every text that is timed; shorter ones are left out.")
 @click.option("--rivals", is_flag=True, help="Compare with static models: quality over latency, who wins where.")
 @click.option(
     "--data", metavar="NAME|FILE.npz", help="For --rivals, where quality is measured; default: the bundle's, if known."
@@ -56,6 +58,7 @@ def bench(
     points: int | None,
     rounds: int | None,
     source: Path | None,
+    length: int | None,
     rivals: bool,
     data: str | None,
     samples: int | None,
@@ -92,7 +95,9 @@ def bench(
             raise click.UsageError(
                 "got --rivals with an engine or --rounds, expected neither: it runs all that are here"
             )
-        _compare(bundle, batches, threads, points, source, data, samples, plot, no_plot, output, as_json=as_json)
+        _compare(
+            bundle, batches, threads, points, source, length, data, samples, plot, no_plot, output, as_json=as_json
+        )
         return
     if data is not None or samples is not None:
         raise click.UsageError("got --data or --samples without --rivals, expected them together")
@@ -117,6 +122,7 @@ def bench(
             points=points or 11,
             rounds=rounds,
             inputs=inputs,
+            length=length,
             choice=EngineChoice(backend, precision, plugin_library),
             progress=progress,
         )
@@ -144,6 +150,7 @@ def _compare(
     threads: int,
     points: int | None,
     source: Path | None,
+    length: int | None,
     data: str | None,
     samples: int | None,
     plot: Path | None,
@@ -187,6 +194,7 @@ def _compare(
             points=points or 7,
             samples=samples or SAMPLES,
             inputs=inputs,
+            length=length,
             progress=progress,
         )
     write_json(result, numbers)

@@ -19,7 +19,7 @@ from adaptrt.bench.timing.chosen_points import Point, choose_points
 from adaptrt.bench.timing.engine_choice import EngineChoice, calibrated_bundle
 from adaptrt.bench.timing.interleave import Case, Spread, interleave
 from adaptrt.bench.timing.machine import describe_machine, describe_source
-from adaptrt.bench.timing.samples import batches_of, find_inputs
+from adaptrt.bench.timing.samples import batches_of, cut_to_length, find_inputs
 from adaptrt.bench.timing.session_process import SessionProcess
 from adaptrt.export.calibration.stage_records import batches_by_length, bundle_task, split_feeds
 from adaptrt.models.data.padding import mask_name
@@ -123,6 +123,7 @@ def compare_rivals(
     points: int = 7,
     samples: int = SAMPLES,
     inputs: Array | Mapping[str, Array] | None = None,
+    length: int | None = None,
     progress: Tell = lambda _what, _share: None,
 ) -> RivalComparison:
     """Measure quality and latency of a bundle's points, in float32 and where it is built in int8, and of static models.
@@ -135,6 +136,7 @@ def compare_rivals(
         points: Of the curve.
         samples: Of the test split at most, spread over it.
         inputs: Samples to time, as ``measure_bundle`` takes them.
+        length: Tokens that these are cut to, likewise.
         progress: Told how far it is.
 
     Raises:
@@ -147,6 +149,8 @@ def compare_rivals(
     folder, bundle = Path(folder), read_bundle(folder)
     choose_points(bundle, points)  # refuses a bundle without a curve before anything is made
     timed, _ = find_inputs(folder, bundle, inputs)
+    if length is not None:
+        timed = cut_to_length(timed, bundle, length)
     golden, _ = find_inputs(folder, bundle, None)
     machine = describe_machine()
     with (

@@ -16,7 +16,7 @@ from adaptrt.bench.timing.chosen_points import Point, choose_points
 from adaptrt.bench.timing.engine_choice import EngineChoice, calibrated_bundle
 from adaptrt.bench.timing.interleave import Case, Spread, Timing, interleave
 from adaptrt.bench.timing.machine import describe_machine, describe_source
-from adaptrt.bench.timing.samples import batches_of, find_inputs
+from adaptrt.bench.timing.samples import batches_of, cut_to_length, find_inputs
 from adaptrt.bench.timing.session_process import Array, BundleProcess, Feed, SessionProcess
 from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
 from adaptrt.runtime.bundle.bundle_file import Bundle, KnobValue, read_bundle
@@ -116,6 +116,7 @@ def measure_bundle(
     points: int = 11,
     rounds: int | None = None,
     inputs: Array | Mapping[str, Array] | None = None,
+    length: int | None = None,
     choice: EngineChoice = _USUAL,
     progress: Progress | None = None,
 ) -> BundleLatency:
@@ -135,6 +136,7 @@ def measure_bundle(
         rounds: None takes as many as fit into half a minute per batch size, 3 to 25.
         inputs: Samples to feed, ``[samples, ...]`` as the bundle's input, or by name; spread over all of them. None
             takes the samples in the bundle's ``golden.npz``, or noise, whose work is not typical.
+        length: Tokens that all samples are cut to, shorter ones being left out; None: they stay as they are.
         choice: The engine. TensorRT's have no engine of the dense model: there is nothing beside them.
         progress: Told how far it is.
 
@@ -151,6 +153,8 @@ def measure_bundle(
     bundle = calibrated_bundle(folder, bundle, choice)
     chosen = choose_points(bundle, points)
     samples, origin = find_inputs(folder, bundle, inputs)
+    if length is not None:
+        samples = cut_to_length(samples, bundle, length)
     machine = describe_machine()
     tell("loading the graphs", 0.0)
     with ExitStack() as stack:

@@ -10,6 +10,7 @@ import numpy as np
 from adaptrt.bench.errors import BenchError
 from adaptrt.bench.timing.session_process import Array
 from adaptrt.export.parity.reference import GOLDEN_FILE, read_golden
+from adaptrt.models.data.padding import lengths, mask_name
 from adaptrt.runtime.bundle.bundle_file import Bundle, TensorSpec
 from adaptrt.runtime.bundle.stage_validation import batch_axis
 
@@ -84,6 +85,35 @@ def find_inputs(folder: Path, bundle: Bundle, inputs: Array | Mapping[str, Array
         counts = ", ".join(f"{len(samples)} of {name}" for name, samples in found.items())
         raise BenchError(f"got {counts}, expected as many samples of each input; give as many")
     return found, origin
+
+
+def cut_to_length(inputs: Inputs, bundle: Bundle, length: int) -> Inputs:
+    """Those samples that have as many tokens, cut to these, so that nothing is padding.
+
+    Args:
+        inputs: Of a bundle whose samples vary in length, by name.
+        bundle: Its content.
+        length: Tokens.
+
+    Raises:
+        BenchError: Nothing marks which tokens are real, or no sample has as many.
+    """
+    axes = {name for spec in bundle.inputs for name in spec.shape[1:] if isinstance(name, str)}
+    axis = next(iter(axes)) if len(axes) == 1 else None
+    mask = mask_name(bundle.inputs, axis)
+    if axis is None or mask is None:
+        raise BenchError(f"got --length for {bundle.name!r}, whose samples have no mask of real tokens; leave it out")
+    long = lengths(inputs[mask])
+    rows = np.flatnonzero(long >= length)
+    if not len(rows):
+        raise BenchError(
+            f"got samples of at most {int(long.max())} tokens, expected some of {length}; give longer ones"
+        )
+    found = {}
+    for spec in bundle.inputs:
+        cut = tuple(slice(length) if size == axis else slice(None) for size in spec.shape)
+        found[spec.name] = np.ascontiguousarray(inputs[spec.name][rows][cut])
+    return found
 
 
 def draw_inputs(bundle: Bundle, batch: int) -> dict[str, Array]:

@@ -10,7 +10,7 @@ import pytest
 
 from adaptrt.bench.errors import BenchError
 from adaptrt.bench.timing.bundle_latency import measure_bundle
-from adaptrt.bench.timing.samples import draw_inputs, find_inputs
+from adaptrt.bench.timing.samples import cut_to_length, draw_inputs, find_inputs
 from adaptrt.runtime.bundle.bundle_file import read_bundle
 from tests.runtime.conftest import FIXTURES
 
@@ -54,3 +54,20 @@ def test_a_bundle_of_texts_is_measured() -> None:
     result = measure_bundle(TEXTS, batches=(1, 2), points=2, rounds=3, inputs=given())
     assert result.inputs == "given" and set(result.rows[0].latency_ms) == {1, 2}
     assert all(0 < share <= 1.2 for row in result.rows for share in row.timed_macs_fraction.values())
+
+
+def test_cut_to_a_length() -> None:
+    arrays = given()
+    arrays["mask"][:15, 3:] = False
+    found = cut_to_length(arrays, BUNDLE, 4)
+    assert {name: array.shape[:2] for name, array in found.items() if name != "style"} == {
+        "words": (5, 4),
+        "mask": (5, 4),
+    }
+    assert found["mask"].all() and len(found["style"]) == 5
+    np.testing.assert_array_equal(found["words"], arrays["words"][15:, :4])
+    with pytest.raises(BenchError, match=r"got samples of at most \d+ tokens, expected some of 9999"):
+        cut_to_length(arrays, BUNDLE, 9999)
+    tiny = read_bundle(FIXTURES / "tiny")
+    with pytest.raises(BenchError, match="no mask of real tokens"):
+        cut_to_length({"x": np.zeros((3, 4), np.float32)}, tiny, 2)
