@@ -148,6 +148,28 @@ def minilm_latency() -> Rows:
     ]
 
 
+def minilm_rivals() -> Rows:
+    entries = kept("minilm_rivals")["entries"]
+    static = [entry for entry in entries if not entry["adaptive"]]
+    static.sort(key=lambda entry: float(entry["latency_ms"]["1"]["median"]))
+    return [
+        [
+            entry["name"],
+            percent(entry["work"], 0),
+            f"{entry['quality']:.3f}",
+            *(
+                cell
+                for batch in ("1", "16")
+                for cell in (
+                    f"{entry['latency_ms'][batch]['median']:.2f}",
+                    f"{entry['over_dense'][batch]['median']:.2f}",
+                )
+            ),
+        ]
+        for entry in [*(each for each in entries if each["adaptive"]), *static]
+    ]
+
+
 def own_networks() -> Rows:
     return [
         [row["network"], percent(row["work"], 1), f"{row['time']['median']:.2f}", f"{row['over_work']['median']:.2f}"]
@@ -169,6 +191,7 @@ def own_networks() -> Rows:
         ("The runtime itself", 0, overhead),
         ("all-MiniLM-L6-v2, adapted", 0, fidelity),
         ("all-MiniLM-L6-v2, adapted", 1, minilm_latency),
+        ("all-MiniLM-L6-v2 beside static models", 0, minilm_rivals),
         ("Networks of the user's own", 0, own_networks),
     ],
 )
