@@ -87,11 +87,12 @@ def bench(
     from adaptrt.bench.timing.engine_choice import EngineChoice
     from adaptrt.cli.output import check_output_file, note, plain, show, show_json
     from adaptrt.cli.progress import steps_shown
+    from adaptrt.runtime.backends.backend_table import DEFAULT_BACKEND
     from adaptrt.runtime.backends.selection import check_backend
     from adaptrt.runtime.bundle.bundle_file import read_bundle
 
     if rivals:
-        if (backend, precision, plugin_library, rounds) != ("onnxruntime", None, None, None):
+        if (backend, precision, plugin_library, rounds) != (DEFAULT_BACKEND, None, None, None):
             raise click.UsageError(
                 "got --rivals with an engine or --rounds, expected neither: it runs all that are here"
             )

@@ -27,6 +27,7 @@ from adaptrt.models.data.split import DataSplits
 from adaptrt.models.tasks import Task
 from adaptrt.models.tasks.following import following
 from adaptrt.runtime import load
+from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
 from adaptrt.runtime.bundle.bundle_file import Bundle, KnobValue, read_bundle
 from adaptrt.runtime.bundle.engine_files import engine_folder
 from adaptrt.runtime.bundle.schema import MACS_OUTPUT
@@ -160,7 +161,7 @@ def compare_rivals(
         static = open_static_models(folder, bundle, golden, Path(scratch), threads, on, progress)
         judge = _judge(bundle, data, golden, static.processes[FLOAT32], samples)
         choices = {"adaptive": EngineChoice()}
-        if engine_folder(folder, "onnxruntime", "int8").is_dir():
+        if engine_folder(folder, BACKENDS[DEFAULT_BACKEND].prepared, "int8").is_dir():
             choices["adaptive int8"] = EngineChoice(precision="int8")
         chosen = {
             name: choose_points(calibrated_bundle(folder, bundle, choice), points) for name, choice in choices.items()

@@ -34,6 +34,7 @@ from adaptrt.models.adaptable_network import AdaptableNetwork
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.folder import LoadedModel
 from adaptrt.runtime import AdaptiveModel
+from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
 from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, Dense, encode_bundle
 from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, PRICE_KNOB, THRESHOLDS_KNOB, KnobValue
 from adaptrt.runtime.loading import open_bundle
@@ -43,7 +44,7 @@ SHARES = (1.0, 0.75, 0.5, 0.35, 0.25)
 TOLERANCE = 0.05
 """A budget is met if the work is no further from it, in shares of the dense work."""
 
-INT8_TARGET, INT8 = "onnxruntime", "int8"
+INT8_TARGET, INT8 = BACKENDS[DEFAULT_BACKEND].prepared, "int8"
 """What the last candidate is built for beside its own float32."""
 
 _WITHOUT_EXITS = 0.5  # share of the work down to which bundles with other families do without early exits

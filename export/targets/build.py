@@ -23,6 +23,7 @@ from adaptrt.export.targets.profiles import InputRange, stage_profiles
 from adaptrt.export.targets.quality import QualityReport, compare_quality, require_quality
 from adaptrt.export.targets.source import read_stages
 from adaptrt.export.targets.target_builder import BuildSettings, RegisterPlugins, TargetBuilder
+from adaptrt.runtime.backends.backend_table import DEFAULT_BACKEND
 from adaptrt.runtime.backends.int8_products import NARROW_BITS, WIDE_BITS
 from adaptrt.runtime.bundle.bundle_file import read_bundle
 from adaptrt.runtime.bundle.engine_calibration import CALIBRATION_FILE
@@ -160,7 +161,7 @@ def build_target(
     if bundle.curve and not record.gpu and settings.precision != "fp32" and not (folder / CALIBRATION_FILE).exists():
         notes.append(
             f"budgets go by the curve of float32: `adaptrt calibrate {bundle_folder} --precision {settings.precision}"
-            f"{'' if record.name == 'onnxruntime' else f' --backend {record.name}'}` measures it in "
+            f"{'' if record.backend == DEFAULT_BACKEND else f' --backend {record.backend}'}` measures it in "
             f"{settings.precision}"
         )
     return BuildReport(folder, engine_set, quality is None, commands, notes, quality, verified)

@@ -174,7 +174,8 @@ def test_its_exported_stages_have_no_normalisation_left() -> None:
         assert not {"BatchNormalization", "If"} & {node.op_type for node in traced.graph.graph.node}
         session = onnxruntime.InferenceSession(traced.graph.SerializeToString())
         names = [out.name for out in session.get_outputs()]
-        found = dict(zip(names, session.run(None, fed), strict=True))
+        read = {given.name for given in session.get_inputs()}  # the last head reads no streak
+        found = dict(zip(names, session.run(None, {n: a for n, a in fed.items() if n in read}), strict=True))
         np.testing.assert_allclose(found["logits"], wanted.logits.numpy(), atol=1e-5)
         assert ("confidence" in found) == (stage + 1 < len(network.stage_names))
         if "confidence" in found:

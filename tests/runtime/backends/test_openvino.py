@@ -206,7 +206,7 @@ def test_bfloat16_is_what_was_asked_for_or_an_error(prepared, x):
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"precision": "int8"}, "precision='int8', expected one of 'fp32', 'bf16', 'fp16'"),
+        ({"precision": "int4"}, "precision='int4', expected one of 'fp32', 'bf16', 'fp16', 'int8'"),
         ({"threads": 0}, "threads=0, expected 1 to 1024"),
         ({"providers": ["CPUExecutionProvider"]}, "they are ONNX Runtime's"),
     ],
