@@ -83,9 +83,13 @@ inputs = [{"x": generator.standard_normal((rows, 6)).astype(np.float32),
            "scale": np.ones(1, np.float32)} for rows in (1, 1, 5)]
 expected = [model.run(each).outputs["logits"] for each in inputs]
 signal.signal(signal.SIGALRM, handler)
-begun = time.perf_counter(); model.run(inputs[0]); usual = time.perf_counter() - begun
+usual = 1.0
+for _ in range(5):  # a single one may have had to wait for the machine
+    begun = time.perf_counter(); model.run(inputs[0]); usual = min(usual, time.perf_counter() - begun)
 interrupted = 0
-for number in range(1500):
+for number in range(20_000):
+    if number >= 1500 and interrupted > 100:
+        break
     try:
         signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 1.5 * usual))
         try:
