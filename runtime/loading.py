@@ -127,8 +127,7 @@ def _as_calibrated(root: Path, bundle: Bundle, chosen: Chosen) -> Bundle:
     Raises:
         BundleError: it is damaged, or of another export.
     """
-    record = BACKENDS[chosen.name]
-    target = record.target or (record.prepared if chosen.precision != record.precisions[0] else "")
+    target = BACKENDS[chosen.name].built_for(chosen.precision)
     if not target or chosen.precision not in TARGETS[target].precisions:
         return bundle
     return with_engine_curve(engine_folder(root, target, chosen.precision), bundle)

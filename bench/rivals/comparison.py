@@ -22,7 +22,7 @@ from adaptrt.bench.timing.machine import describe_machine, describe_source
 from adaptrt.bench.timing.samples import batches_of, cut_to_length, find_inputs
 from adaptrt.bench.timing.session_process import SessionProcess
 from adaptrt.export.calibration.stage_records import batches_by_length, bundle_task, split_feeds
-from adaptrt.models.data.padding import mask_name
+from adaptrt.models.data.padding import mask_name, only_axis
 from adaptrt.models.data.split import DataSplits
 from adaptrt.models.tasks import Task
 from adaptrt.models.tasks.following import following
@@ -271,8 +271,7 @@ def _judge(
 
 def _real(bundle: Bundle, feeds: Mapping[str, Array]) -> Array | None:
     """Which tokens are no padding, bool ``[samples, tokens]``; None: all."""
-    axes = {name for spec in bundle.inputs for name in spec.shape[1:] if isinstance(name, str)}
-    name = mask_name(bundle.inputs, next(iter(axes))) if len(axes) == 1 else None
+    name = mask_name(bundle.inputs, only_axis(bundle.inputs))
     return None if name is None else np.asarray(feeds[name], bool)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from adaptrt.bench.errors import BenchError
 from adaptrt.bench.timing.session_process import Array
 from adaptrt.export.parity.reference import GOLDEN_FILE, read_golden
-from adaptrt.models.data.padding import lengths, mask_name
+from adaptrt.models.data.padding import lengths, mask_name, only_axis
 from adaptrt.runtime.bundle.bundle_file import Bundle, TensorSpec
 from adaptrt.runtime.bundle.stage_validation import batch_axis
 
@@ -98,8 +98,7 @@ def cut_to_length(inputs: Inputs, bundle: Bundle, length: int) -> Inputs:
     Raises:
         BenchError: Nothing marks which tokens are real, or no sample has as many.
     """
-    axes = {name for spec in bundle.inputs for name in spec.shape[1:] if isinstance(name, str)}
-    axis = next(iter(axes)) if len(axes) == 1 else None
+    axis = only_axis(bundle.inputs)
     mask = mask_name(bundle.inputs, axis)
     if axis is None or mask is None:
         raise BenchError(f"got --length for {bundle.name!r}, whose samples have no mask of real tokens; leave it out")

@@ -70,7 +70,7 @@ def calibrate_engine(
     task = following(bundle_task(bundle)) if data.follows_dense else bundle_task(bundle)
     for split in (data.calibration, data.test):
         split_feeds(bundle.inputs, split)
-    passes = len({repr(sorted(_fed(point).items())) for point in bundle.curve})
+    passes = len(set(map(_setting, bundle.curve)))
     with opened(
         folder, bundle, chosen_workers(workers, calibration_work(bundle, data, passes, passes)), engine
     ) as model:
@@ -90,8 +90,8 @@ def calibrated_folder(folder: Path, engine: EngineOptions) -> Path:
         CalibrationError: The backend runs the portable files in this precision, or nothing is built.
     """
     record = BACKENDS[engine.backend]
-    target = record.target or (record.prepared if engine.precision not in (None, record.precisions[0]) else "")
     precision = engine.precision or record.precisions[0]
+    target = record.built_for(precision)
     if not target or precision not in TARGETS[target].precisions:
         raise CalibrationError(
             f"got backend {engine.backend!r} in {precision}, expected one that runs what `adaptrt build` made; leave "
@@ -111,16 +111,21 @@ def _fed(point: CurvePoint) -> Knobs:
     return {name: value for name, value in point.knobs.items() if name != THRESHOLDS_KNOB}
 
 
+def _setting(point: CurvePoint) -> str:
+    """The same for points that one pass serves."""
+    return repr(sorted(_fed(point).items()))
+
+
 def _recorded(
     model: StagedModel, split: Split, points: Sequence[CurvePoint], task: Task, tell: Progress, begin: float
 ) -> list[Outcome]:
     """What every point costs and gives on a split, each setting of the knobs run once."""
-    every = {repr(sorted(_fed(point).items())): _fed(point) for point in points}
+    every = {_setting(point): _fed(point) for point in points}
     found: dict[str, StageRecords] = {}
     for name, records in zip(every, record_passes(model, split, list(every.values()), task), strict=True):
         found[name] = records
         tell("measuring the curve on the engine", begin + 0.5 * len(found) / len(every))
-    return [found[repr(sorted(_fed(point).items()))].outcome(_thresholds(point, model.bundle)) for point in points]
+    return [found[_setting(point)].outcome(_thresholds(point, model.bundle)) for point in points]
 
 
 def _thresholds(point: CurvePoint, bundle: Bundle) -> list[float] | None:

@@ -18,7 +18,7 @@ from adaptrt.export.calibration.exit_thresholds import exits_taken
 from adaptrt.export.calibration.worker_process import Call
 from adaptrt.export.calibration.workers import Workers
 from adaptrt.export.errors import CalibrationError
-from adaptrt.models.data.padding import InputShape, Rows, lengths, mask_name
+from adaptrt.models.data.padding import InputShape, Rows, lengths, mask_name, only_axis
 from adaptrt.models.tasks import TASKS, Task, TaskError, closeness, task_of
 from adaptrt.models.tasks.task import Outputs
 from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, Bundle, KnobValue
@@ -171,8 +171,7 @@ def batches_by_length(bundle: Bundle, feeds: Mapping[str, Array]) -> Iterator[tu
     Texts come with such of about their length, cut to the longest: padding costs as much as words do. Where every token
     has an answer, or nothing marks what is real, they stay as they are.
     """
-    axes = {name for spec in bundle.inputs for name in spec.shape[1:] if isinstance(name, str)}
-    axis = next(iter(axes)) if len(axes) == 1 else None
+    axis = only_axis(bundle.inputs)
     mask = None if any(axis in spec.shape for spec in bundle.outputs) else mask_name(bundle.inputs, axis)
     count = len(next(iter(feeds.values())))
     long = None if mask is None or axis is None else np.maximum(lengths(feeds[mask]), bundle.axes[axis].shortest)

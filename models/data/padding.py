@@ -30,6 +30,12 @@ class InputShape(Protocol):
         ...
 
 
+def only_axis(specs: Sequence[InputShape]) -> str | None:
+    """The one named axis beside the samples'; None: there are none, or several."""
+    axes = {name for spec in specs for name in spec.shape[1:] if isinstance(name, str)}
+    return next(iter(axes)) if len(axes) == 1 else None
+
+
 def mask_name(specs: Sequence[InputShape], axis: int | str | None) -> str | None:
     """The input that marks what is real along a named axis; None: none does."""
     if not isinstance(axis, str):

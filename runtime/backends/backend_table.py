@@ -84,6 +84,10 @@ class BackendRecord(NamedTuple):
     prepared: str = ""
     prepared_place: int = 0
 
+    def built_for(self, precision: str) -> str:
+        """The target whose build it runs in a precision; empty where that is the portable files."""
+        return self.target or (self.prepared if precision != self.precisions[0] else "")
+
     @property
     def install(self) -> str:
         """What to do where it is missing."""
