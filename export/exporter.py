@@ -29,6 +29,7 @@ from adaptrt.export.parity.check import (
     golden_samples,
     parity_inputs,
     parity_settings,
+    require_dense,
     run_written,
 )
 from adaptrt.export.parity.comparison import ParityReport
@@ -118,6 +119,9 @@ def export_bundle(
         if source.model.dense_gives_everything and len(stages) > 1:
             same = gives_everything(folder / DENSE_FILE, proof.golden[0])
             dense = msgspec.structs.replace(dense, unsplit=same)
+        elif source.model.made_from_dense and source.dense is not None:
+            require_dense(folder / DENSE_FILE, run_reference(source.dense, proof.golden[0].inputs, {}))
+            dense = msgspec.structs.replace(dense, answers_full=True)
         write_file(folder / GOLDEN_FILE, encode_golden(proof.golden))
         bundle = describe_bundle(source, stages, files, ops, dense, debug=debug)
         if source.preprocessing is not None:

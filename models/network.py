@@ -329,6 +329,11 @@ class Network(AdaptableNetwork):
         given = {"price": price, "token_price": token_price, **positional}
         return self.run(inputs, {name: value for name, value in given.items() if value is not None})
 
+    @property
+    def made_from_dense(self) -> bool:
+        """Where the adapter's networks are."""
+        return self.adapter.made_from_dense
+
     def layers(self, tokens: int | None = None) -> list[Layer]:
         """Multiply-accumulates of every layer for one sample, no token pruned; see ``adaptrt.models.macs``.
 

@@ -236,6 +236,14 @@ class StagedNetwork(nn.Module, abc.ABC):
         """
         return False
 
+    @property
+    def made_from_dense(self) -> bool:
+        """Whether this network was adapted from the dense one and taught its answers, which are then the best to have.
+
+        The runtime runs the dense graph where everything would run.
+        """
+        return False
+
     def priced(self) -> Sequence[Family]:
         """The families that a price steers; see ``Network.priced``."""
         return []

@@ -104,7 +104,7 @@ class Engines:
             ) from error
         return outputs, exits
 
-    def run_unsplit(self, feeds: Mapping[str, Array], sizes: dict[str, int]) -> tuple[dict[str, Array], Array]:
+    def run_unsplit(self, feeds: Mapping[str, Array], sizes: dict[str, int]) -> tuple[dict[str, Array], Array | None]:
         """Run a batch through the one graph without early exits: all of the dense work, and all leave at the end.
 
         Args:
@@ -117,17 +117,15 @@ class Engines:
         assert self.unsplit is not None
         samples, last = sizes[self.batch or ""], len(self.backends) - 1
         if samples == 0:
-            outputs, exits = self.run(feeds, sizes, (math.inf,) * last)
-            assert exits is not None
-            return outputs, exits
+            return self.run(feeds, sizes, (math.inf,) * last)
         try:
             outputs = self.unsplit.run({name: feeds[name] for name in self.unsplit.inputs})
-            outputs[MACS_OUTPUT] = np.ones(samples, np.float32)
+            outputs.setdefault(MACS_OUTPUT, np.ones(samples, np.float32))
             self._outputs.check(outputs, sizes)
         except OutputError:
             self._recover()
             raise
-        return outputs, np.full(samples, last, np.int64)
+        return outputs, None if self._alone is not None else np.full(samples, last, np.int64)
 
     def run_all(self, feeds: Mapping[str, Array], sizes: dict[str, int]) -> list[dict[str, Array]]:
         """Run every stage on all samples, nobody leaving; see ``StageSequence.run_all``.

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from adaptrt.export.calibration.combinations import Point, search
 from adaptrt.export.calibration.evaluations import Evaluations, Progress, untold
 from adaptrt.export.calibration.frontier import mark_frontier, spread_prices
+from adaptrt.export.calibration.full_budget import NO_DENSE, DenseOutcomes, beside_dense, in_its_place
 from adaptrt.export.calibration.journal import JOURNAL_FILE, Journal, calibration_key
-from adaptrt.export.calibration.own_knobs import RULE, has_own_knobs, kept_rule, rule_point, search_own
+from adaptrt.export.calibration.own_knobs import has_own_knobs, kept_rule, rule_point, search_own
 from adaptrt.export.calibration.stage_records import (
     Outcome,
     StagedModel,
-    batches_by_length,
     bundle_task,
     record_passes,
     record_stages,
-    run_calls,
     split_feeds,
 )
-from adaptrt.export.calibration.worker_process import Call
 from adaptrt.export.calibration.workers import chosen_workers, opened
 from adaptrt.export.errors import CalibrationError
 from adaptrt.export.staging import write_file
@@ -34,10 +30,9 @@ from adaptrt.models.tasks.following import following
 from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, Bundle, CurvePoint, Knob, encode_bundle, read_bundle
 from adaptrt.runtime.bundle.schema import PRICE_KNOB
 from adaptrt.runtime.control.budget_rows import budget_table
-from adaptrt.runtime.plan import runs_everything
 
 if TYPE_CHECKING:
-    from adaptrt.models.data.split import DataSplits, Split
+    from adaptrt.models.data.split import DataSplits
 
 __all__ = [
     "EVALUATIONS",
@@ -141,17 +136,18 @@ def calibrate_loaded(
     task = task or bundle_task(model.bundle)
     if data.follows_dense:
         task = following(task)
-    about = describe(data)
+    about, dense = describe(data), DenseOutcomes.of(model, folder, data, task)
     if not has_combinations(model.bundle):
-        curve = sweep(model, data, points=points, progress=progress, task=task)
+        curve = sweep(model, data, points=points, progress=progress, task=task, dense=dense)
     else:
         for split in (data.calibration, data.test):
             split_feeds(model.bundle.inputs, split)
         limit = EVALUATIONS if evaluations is None else evaluations
-        curve, done = _searched(model, data, points, limit, progress, journal, task, rule)
+        curve, done = _searched(model, data, points, limit, progress, journal, task, rule, dense)
         about["evaluations"] = done
-    dense = msgspec.structs.replace(model.bundle.dense, quality=_dense_quality(model, folder, data.test, task))
-    bundle = msgspec.structs.replace(model.bundle, curve=curve, dense=dense, quality_metric=task.metric, data=about)
+    quality = None if dense.test is None else dense.test.quality
+    described = msgspec.structs.replace(model.bundle.dense, quality=quality)
+    bundle = msgspec.structs.replace(model.bundle, curve=curve, dense=described, quality_metric=task.metric, data=about)
     return msgspec.structs.replace(bundle, budget_table=budget_table(bundle))
 
 
@@ -172,10 +168,16 @@ def describe(data: DataSplits) -> dict[str, object]:
 
 
 def sweep(
-    model: StagedModel, data: DataSplits, *, points: int, progress: Progress, task: Task | None = None
+    model: StagedModel,
+    data: DataSplits,
+    *,
+    points: int,
+    progress: Progress,
+    task: Task | None = None,
+    dense: DenseOutcomes = NO_DENSE,
 ) -> list[CurvePoint]:
     """Measure cost and quality over the price, dearest point last."""
-    knob = price_knob(model.bundle)
+    bundle, knob = model.bundle, price_knob(model.bundle)
     measured: dict[float, Outcome] = {}
 
     def fraction(price: float) -> float:
@@ -185,22 +187,25 @@ def sweep(
 
     prices = spread_prices(fraction, knob.minimum, knob.maximum, points)
     prices.sort(key=lambda price: (measured[price].cost, -price))
-    marks = mark_frontier([measured[p].cost for p in prices], [measured[p].quality for p in prices])
-    dearest = measured[prices[-1]]
+    stood = [Point("", {PRICE_KNOB: price}, None, measured[price]) for price in prices]
+    found = beside_dense(bundle, stood, dense.calibration)
+    marks = mark_frontier([point.outcome.cost for point in found], [point.outcome.quality for point in found])
+    dearest = found[-1].outcome
     curve = []
-    passes = record_passes(model, data.test, [{PRICE_KNOB: price} for price in prices], task)
-    for index, (price, on_frontier, records) in enumerate(zip(prices, marks, passes, strict=True)):
-        held_out = records.outcome()
-        progress("measuring quality on held-out data", 0.5 + (index + 1) / (2 * len(prices)))
+    passes = record_passes(model, data.test, [point.knobs for point in found], task)
+    for index, (point, on_frontier, records) in enumerate(zip(found, marks, passes, strict=True)):
+        held_out = in_its_place(bundle, point.knobs, records.outcome(), dense.test)
+        progress("measuring quality on held-out data", 0.5 + (index + 1) / (2 * len(found)))
         curve.append(
             CurvePoint(
-                knobs={"price": price},
+                knobs=point.knobs,
                 macs_fraction=held_out.cost,
                 quality=held_out.quality,
                 frontier=on_frontier,
-                calibration_macs_fraction=measured[price].cost,
-                calibration_quality=measured[price].quality,
-                calibration_error=measured[price].error_against(dearest),
+                calibration_macs_fraction=point.outcome.cost,
+                calibration_quality=point.outcome.quality,
+                setting=point.setting,
+                calibration_error=point.outcome.error_against(dearest),
             )
         )
     return curve
@@ -227,6 +232,7 @@ def _searched(
     journal: Path | None,
     task: Task,
     rule: Sequence[float] | None,
+    dense: DenseOutcomes,
 ) -> tuple[list[CurvePoint], int]:
     """The curve of a bundle with several knobs, and the passes over calibration data that it took."""
     with Journal(journal, calibration_key(model.bundle, data)) as kept:
@@ -234,32 +240,13 @@ def _searched(
         found = (search_own if has_own_knobs(model.bundle) else search)(evaluations, points=points)
         thresholds = kept_rule(model.bundle.curve) if rule is None else rule
         found += [] if thresholds is None else [rule_point(evaluations, thresholds)]
-        if model.bundle.dense.unsplit:
-            found = _beside_unsplit(model.bundle, found)
-        curve = _held_out(evaluations, found)
+        found = beside_dense(model.bundle, found, dense.calibration)
+        curve = _held_out(evaluations, found, dense.test)
     progress(f"calibrated in {evaluations.done} passes", 1.0)
     return curve, evaluations.done
 
 
-def _runs_unsplit(bundle: Bundle, point: Point) -> bool:
-    return bundle.dense.unsplit and runs_everything(bundle.knobs, point.knobs)
-
-
-def _beside_unsplit(bundle: Bundle, points: Sequence[Point]) -> list[Point]:
-    """Points as they are run: where everything runs in one graph, the exits that were recorded cost nothing.
-
-    What costs more than that, because hardly anybody leaves early, is nobody's choice any more.
-    """
-    found = []
-    for point in points:
-        if _runs_unsplit(bundle, point):
-            found.append(dataclasses.replace(point, outcome=dataclasses.replace(point.outcome, cost=1.0)))
-        elif point.outcome.cost <= 1 or point.setting == RULE:
-            found.append(point)
-    return found
-
-
-def _held_out(evaluations: Evaluations, points: Sequence[Point]) -> list[CurvePoint]:
+def _held_out(evaluations: Evaluations, points: Sequence[Point], dense: Outcome | None) -> list[CurvePoint]:
     """Measure on the test split what calibration data chose, and mark both frontiers: the soft and the hard one."""
     marked: dict[int, bool] = {}
     errors: dict[int, float] = {}
@@ -271,12 +258,10 @@ def _held_out(evaluations: Evaluations, points: Sequence[Point]) -> list[CurvePo
         if outcomes:
             dearest = max(outcomes, key=lambda own: own.cost)
             errors.update((place, own.error_against(dearest)) for place, own in zip(places, outcomes, strict=True))
-    curve = []
+    curve, bundle = [], evaluations.model.bundle
     held_out = evaluations.held_out([point.passed for point in points])
     for place, (point, records) in enumerate(zip(points, held_out, strict=True)):
-        outcome = records.outcome(point.thresholds)
-        if _runs_unsplit(evaluations.model.bundle, point):
-            outcome = dataclasses.replace(outcome, cost=1.0)
+        outcome = in_its_place(bundle, point.knobs, records.outcome(point.thresholds), dense)
         curve.append(
             CurvePoint(
                 knobs=point.knobs,
@@ -291,15 +276,3 @@ def _held_out(evaluations: Evaluations, points: Sequence[Point]) -> list[CurvePo
             )
         )
     return curve
-
-
-def _dense_quality(model: StagedModel, folder: Path, split: Split, task: Task) -> float | None:
-    """Quality of the dense model that the bundle carries for comparison; None if it carries none."""
-    bundle = model.bundle
-    if bundle.dense.file is None or not (folder / bundle.dense.file).is_file():
-        return None
-    batches, total = list(batches_by_length(bundle, split_feeds(bundle.inputs, split))), 0.0
-    answers = run_calls(model, (Call("run_dense", inputs) for _, inputs in batches))
-    for (rows, _), outputs in zip(batches, answers, strict=True):
-        total += float(task.judge(outputs, split.labels[rows]).quality.sum(dtype=np.float64))
-    return total / len(split)

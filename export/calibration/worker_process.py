@@ -95,7 +95,7 @@ class SingleThreaded:
     def __init__(self, folder: Path, bundle: Bundle, engine: EngineOptions = PORTABLE) -> None:
         self.bundle, self._folder = bundle, folder
         # The one graph for where everything runs would be loaded for nothing, and a curve is what is to be found.
-        dense = msgspec.structs.replace(bundle.dense, unsplit=False)
+        dense = msgspec.structs.replace(bundle.dense, unsplit=False, answers_full=False)
         stages = msgspec.structs.replace(bundle, curve=[], budget_table=None, dense=dense)
         self._model = open_bundle(folder, stages, threads=1, **engine._asdict())
 

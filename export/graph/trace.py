@@ -24,7 +24,7 @@ from adaptrt.models.staged_network import NamedTensor, StagedNetwork, StageOutpu
 from adaptrt.models.symbolic.dynamic_sizes import dynamic_sizes
 from adaptrt.models.tokens import Selection
 from adaptrt.ops.record import IR_VERSION, ONNX_OPSET
-from adaptrt.runtime.bundle.schema import STAGE_METADATA, Carry, DecisionSpec, TensorSpec
+from adaptrt.runtime.bundle.schema import MACS_OUTPUT, STAGE_METADATA, Carry, DecisionSpec, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _Stage(nn.Module):
 
 
 class _Dense(nn.Module):
-    """A whole network with the task's outputs as its only ones."""
+    """A whole network with the task's outputs, and the share of work where a runtime answers with this graph."""
 
     def __init__(self, model: StagedNetwork) -> None:
         super().__init__()
@@ -85,8 +85,8 @@ class _Dense(nn.Module):
         self.input_names = [spec.name for spec in model.input_specs()]
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        stages = self.model.run_stages(dict(zip(self.input_names, tensors, strict=True)), {})
-        return tuple(stages[-1].outputs.values())
+        last = self.model.run_stages(dict(zip(self.input_names, tensors, strict=True)), {})[-1]
+        return (*last.outputs.values(), *([last.macs_fraction] if self.model.made_from_dense else []))
 
 
 def trace(model: StagedNetwork, *, debug: bool = False) -> onnx.ModelProto:
@@ -173,13 +173,14 @@ def _without_unread(graph: onnx.ModelProto, names: set[str]) -> set[str]:
 
 
 def trace_dense(model: StagedNetwork) -> onnx.ModelProto:
-    """Trace a dense network: its inputs, and the task's outputs as the only ones."""
+    """Trace a dense network: its inputs, the task's outputs, and ``macs_fraction`` where others are made from it."""
     specs, example = model.input_specs(), model.traced_inputs()
     dimensions = _limited(model)
     shapes = tuple(_dynamic(spec, dimensions) for spec in specs)
     names = [spec.name for spec in specs]
     tensors = tuple(example[name] for name in names)
-    return _export(_Dense(model), tensors, {"tensors": shapes}, names, list(model.task.outputs))
+    outputs = [*model.task.outputs, *([MACS_OUTPUT] if model.made_from_dense else [])]
+    return _export(_Dense(model), tensors, {"tensors": shapes}, names, outputs)
 
 
 def _require_outputs(model: StagedNetwork, stage: int, given: StageOutput) -> None:

@@ -31,6 +31,7 @@ from adaptrt.export.parity.stage_graphs import StageGraphs
 from adaptrt.models.data.split import DataSplits
 from adaptrt.models.staged_network import KnobSpec, StagedNetwork
 from adaptrt.runtime import load
+from adaptrt.runtime.bundle.schema import MACS_OUTPUT
 
 PARITY_PRICES = 7
 PARITY_BATCHES = (1, 2, 64)
@@ -156,6 +157,30 @@ def gives_everything(file: Path, everything: Reference) -> bool:
     return all(
         largest_difference(np.asarray(given[name]), value, every) <= OUTPUT_TOLERANCE for name, value in wanted.items()
     )
+
+
+def require_dense(file: Path, wanted: Reference) -> None:
+    """Compare the dense model's graph with torch's dense model.
+
+    Args:
+        file: The graph, which has the output ``macs_fraction``.
+        wanted: Torch's run.
+
+    Raises:
+        ParityError: They differ.
+    """
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    feeds = {node.name: wanted.inputs[node.name] for node in session.get_inputs()}
+    values = {**wanted.outputs, MACS_OUTPUT: wanted.macs_fraction}
+    given = dict(zip(values, session.run(list(values), feeds), strict=True))
+    for name, value in values.items():
+        limit = MACS_TOLERANCE if name == MACS_OUTPUT else OUTPUT_TOLERANCE
+        error = largest_difference(np.asarray(given[name]), value, np.ones(len(value), bool))
+        if not error <= limit:
+            raise ParityError(
+                f"the dense model's graph gives {name} that differ by {error:.2e} from torch's, expected at most "
+                f"{limit:.0e}; report the model"
+            )
 
 
 def run_written(folder: Path, golden: Sequence[Reference], progress: Progress = untold) -> None:

@@ -26,10 +26,12 @@ class Adapter(abc.ABC, Generic[Shape]):
 
     Attributes:
         architecture: What ``config.json`` calls it.
+        made_from_dense: Whether its networks are made from dense ones and taught their answers.
         shape: Sizes and options of the network; its families are read by nobody here.
     """
 
     architecture: ClassVar[str]
+    made_from_dense: ClassVar[bool] = False
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape

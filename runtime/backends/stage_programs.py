@@ -42,12 +42,13 @@ def unsplit_program(root: Path, bundle: Bundle) -> StageProgram | None:
         BundleError: it is damaged.
     """
     dense = bundle.dense
-    if not dense.unsplit or dense.file is None or not (root / dense.file).exists():
+    if not dense.runs_everything or dense.file is None or not (root / dense.file).exists():
         return None
     stage = Stage(dense.file, dense.sha256 or "", external_data=dense.external_data)
     file = root / dense.file
     program = _program(bundle, bundle_files.read_stage(root, stage), file, file.parent if dense.external_data else None)
-    return replace(program, outputs=tuple(spec.name for spec in bundle.outputs if spec.name != MACS_OUTPUT))
+    outputs = tuple(spec.name for spec in bundle.outputs if dense.answers_full or spec.name != MACS_OUTPUT)
+    return replace(program, outputs=outputs)
 
 
 def prepared_programs(folder: Path, engines: EngineSet, bundle: Bundle) -> list[StageProgram]:

@@ -193,6 +193,9 @@ class Dense(msgspec.Struct, frozen=True):
         external_data: as in ``Stage``.
         unsplit: whether this file also gives what the stages give where everything runs and nobody leaves: a runtime
             then runs it there, and spares the early exits. Where the file was left out, the stages run.
+        answers_full: whether the stages were adapted from this model, so that none of their answers is nearer to its
+            own than where this file gives them: a runtime runs it where everything would run. It then has the output
+            ``macs_fraction``. Where the file was left out, the stages run, and their answers differ a little.
     """
 
     macs: int
@@ -202,6 +205,12 @@ class Dense(msgspec.Struct, frozen=True):
     sha256: str | None = None
     external_data: list[DataFile] = []
     unsplit: bool = False
+    answers_full: bool = False
+
+    @property
+    def runs_everything(self) -> bool:
+        """Whether a runtime runs this file where everything runs."""
+        return self.unsplit or self.answers_full
 
 
 class CurvePoint(msgspec.Struct, frozen=True):

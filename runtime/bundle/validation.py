@@ -82,6 +82,8 @@ def check_bundle(bundle: Bundle) -> None:
     _check_dense(bundle.dense)
     fine = not bundle.dense.unsplit or (bundle.dense.file is not None and len(bundle.stages) > 1)
     expect(fine, "dense: unsplit true", "false without a file of the dense model, and in a bundle of one stage")
+    fine = not bundle.dense.answers_full or bundle.dense.file is not None
+    expect(fine, "dense: answers_full true", "false without a file of the dense model")
     _check_preprocessing_files(bundle)
     _check_class_names(bundle)
     check_stages(bundle)

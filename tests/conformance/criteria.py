@@ -1,4 +1,7 @@
-"""Bundles of three stages that differ from the fixture ``exits`` in what their confidence is: entropy and patience."""
+"""Bundles of three stages that differ from the fixture ``exits`` in what their confidence is: entropy and patience.
+
+And one that answers with its dense model where everything would run.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,15 @@ _PATIENCE = """
     longer = Add(streak_before, one)
     confidence = Mul(longer, agreement)
 """
+_ADAPTED_FROM = """(float[batch, 6] x) => (float[batch, 3] logits, float[batch] macs_fraction)
+{
+    logits = MatMul(x, weights)
+    positive = Greater(x, zero)
+    each = Cast <to: int = 1> (positive)
+    summed = ReduceSum <keepdims: int = 0> (each, one_axis)
+    part = Mul(summed, sixteenth)
+    macs_fraction = Add(part, base)
+}"""
 
 
 def write_entropy(folder: Path) -> None:
@@ -55,6 +67,26 @@ def write_patience(folder: Path) -> None:
     ]
     thresholds = [(-1.0, -1.0), (0.5, -1.0), (0.5, 0.5), (math.inf, math.inf)]
     _write(folder, "patience", texts, carry, thresholds)
+
+
+def write_adapted(folder: Path) -> None:
+    """Write the bundle with entropy's confidence whose dense model answers full budgets, with work by the sample."""
+    write_entropy(folder)
+    weights = np.arange(18, dtype=np.float32).reshape(6, 3) / 8 - 1
+    numbers = {"zero": f32(0), "sixteenth": f32(1 / 16), "base": f32(13 / 16)}
+    constants = {"weights": weights, "one_axis": np.array([1], np.int64), **numbers}
+    graph = make_model(_ADAPTED_FROM, constants, None)
+    (folder / "dense.onnx").write_bytes(graph)
+    of = read_bundle(folder)
+    dense = msgspec.structs.replace(
+        of.dense, file="dense.onnx", sha256=hashlib.sha256(graph).hexdigest(), answers_full=True
+    )
+    curve = [point for point in of.curve if point.macs_fraction < 1][:-1]
+    full = CurvePoint(
+        {"exit_thresholds": [math.inf, math.inf]}, 1.0, 0.95, frontier=True, setting="sample of the dense"
+    )
+    of = msgspec.structs.replace(of, name="adapted", dense=dense, curve=[*curve, full], budget_table=None)
+    _save(folder, msgspec.structs.replace(of, budget_table=budget_table(of)))
 
 
 def _write(

@@ -23,6 +23,7 @@ def make(kit: Path) -> int:
     bundles = kit / "bundles"
     criteria.write_entropy(bundles / "exits_entropy")
     criteria.write_patience(bundles / "exits_patience")
+    criteria.write_adapted(bundles / "adapted")
     own_outputs_bundle.write_maps(bundles / "map")
     own_outputs_bundle.write_tags(bundles / "tags")
     own_outputs_bundle.write_pooled(bundles / "pooled")

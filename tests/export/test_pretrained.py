@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from adaptrt.export.calibration.full_budget import FULL_SETTING
 from adaptrt.export.exporter import export_bundle
 from adaptrt.export.graph.trace import trace_dense
 from adaptrt.export.parity.graph_macs import check_dense_macs
@@ -133,8 +134,10 @@ def test_an_adaptive_bundle_is_proved_and_answers_as_transformers_does(family: s
         with torch.no_grad():
             wanted = dense.run({name: torch.from_numpy(array) for name, array in inputs.items()}, {}).outputs
             wanted = {name: tensor.numpy() for name, tensor in wanted.items()}
+    stages = bundle.run_stages(inputs)[-1]  # of networks that have learned nothing yet: they answer alike
     for name, array in wanted.items():
         close(given[name], array, inputs, dense.task.per_token)
+        close(stages[name], array, inputs, dense.task.per_token)
 
 
 @pytest.mark.slow("traces, calibrates and compiles for OpenVINO")
@@ -144,6 +147,9 @@ def test_a_calibrated_bundle_runs_under_a_budget_and_in_openvino(tmp_path: Path)
     assert isinstance(dense, Network)
     torch.manual_seed(1)
     adaptive = adapt(dense, dense.example_inputs(8), acm=ACMConfig(2), pruning=PruningConfig((0,))).eval()
+    with torch.no_grad():
+        for parameter in adaptive.blocks.parameters():
+            parameter.mul_(1.1)  # as training for small budgets takes it away from the dense network
     splits = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -160,6 +166,15 @@ def test_a_calibrated_bundle_runs_under_a_budget_and_in_openvino(tmp_path: Path)
     whole = bundle.run(inputs, budget=Budget.full())
     less = bundle.run(inputs, budget=Budget.fraction(0.5))
     assert less.macs_fraction.mean() < whole.macs_fraction.mean()
+    stages = bundle.run_stages(inputs)[-1]
+    assert np.abs(stages["sentence_embedding"] - whole.outputs["sentence_embedding"]).max() > 1e-3
+    full = [point for point in bundle.bundle.curve if point.setting == FULL_SETTING]
+    assert len(full) == 1 and full[0].quality == pytest.approx(1.0, abs=1e-5)
+    assert all(point.calibration_macs_fraction <= full[0].calibration_macs_fraction for point in bundle.bundle.curve)
+    # Each text takes what its length takes, without gates.
+    assert whole.macs_fraction.mean() == pytest.approx(full[0].macs_fraction, rel=1e-5)
+    assert (whole.macs_fraction < stages["macs_fraction"]).all()
+    assert np.corrcoef(whole.macs_fraction, inputs["attention_mask"].sum(1))[0, 1] > 0.99
     prepare(tmp_path / "bundle")
     other = load(tmp_path / "bundle", backend="openvino").run(inputs, budget=Budget.full())
     close(other.outputs["sentence_embedding"], splits[1].labels, inputs, False)

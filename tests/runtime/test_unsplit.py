@@ -1,4 +1,4 @@
-"""The dense model's graph stands for the stages where everything runs, and nowhere else."""
+"""The dense model's graph runs where everything would, and nowhere else."""
 
 from __future__ import annotations
 
@@ -28,10 +28,22 @@ unsplit (float[batch, 6] x) => (float[batch, 3] logits) <float[6, 3] w = {ZEROS}
 """.replace("ZEROS", ZEROS)
 
 
-def with_dense(folder: Path, edit: Any, text: str = GRAPH) -> Path:
+WITH_WORK = GRAPH.replace("logits)", "logits, float[batch] macs_fraction)").replace(
+    "    logits = Add",
+    """    axis = Constant <value_ints = [1]> ()
+    summed = ReduceSum <keepdims: int = 0> (x, axis)
+    unsummed = Sub(summed, summed)
+    share = Constant <value_float = 0.75> ()
+    macs_fraction = Add(unsummed, share)
+    logits = Add""",
+)
+"""Of a model that the stages were adapted from: it says its share of work, too."""
+
+
+def with_dense(folder: Path, edit: Any, text: str = GRAPH, *, of: str = "unsplit") -> Path:
     graph = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)).SerializeToString()
     (folder / "dense.onnx").write_bytes(graph)
-    dense = {"file": "dense.onnx", "sha256": hashlib.sha256(graph).hexdigest(), "unsplit": True}
+    dense = {"file": "dense.onnx", "sha256": hashlib.sha256(graph).hexdigest(), of: True}
     edit(folder, lambda content: content["dense"].update(dense))
     return folder
 
@@ -79,6 +91,34 @@ def test_it_runs_nowhere_else(model: AdaptiveModel, asked: dict[str, Any]) -> No
     other = load(FIXTURES / "exits", threads=1).run(exits_inputs(4), **asked)
     np.testing.assert_array_equal(result.outputs["logits"], other.outputs["logits"])
     assert not ran_unsplit(result)
+
+
+def test_what_the_stages_were_adapted_from_says_its_work(exits: Path, edit: Any) -> None:
+    model = load(with_dense(exits, edit, WITH_WORK, of="answers_full"), threads=1)
+    result = model.run(exits_inputs(5), budget=Budget.full())
+    assert ran_unsplit(result)
+    np.testing.assert_array_equal(result.macs_fraction, np.full(5, 0.75, np.float32))
+    np.testing.assert_array_equal(result.exit, np.full(5, 2))
+    assert not ran_unsplit(model.run(exits_inputs(5), budget=Budget.fraction(0.3)))
+
+
+def test_it_answers_for_one_stage_as_well(tiny: Path, edit: Any) -> None:
+    text = WITH_WORK.replace("6, 3]", "4, 3]").replace("batch, 6]", "batch, 4]").replace(ZEROS, ZEROS[: 12 * 5 - 2])
+    model = load(with_dense(tiny, edit, text, of="answers_full"), threads=1)
+    x = {"x": np.ones((3, 4), np.float32)}
+    result = model.run(x)
+    assert ran_unsplit(result) and result.exit is None
+    np.testing.assert_array_equal(result.macs_fraction, np.full(3, 0.75, np.float32))
+    assert model.run({"x": x["x"][:0]}).outputs["logits"].shape == (0, 3)
+    assert not ran_unsplit(model.run(x, knobs={"price": 0.5}))
+
+
+def test_what_answers_full_budgets_has_to_say_its_work(exits: Path, edit: Any) -> None:
+    with pytest.raises(BundleError, match="macs_fraction"):
+        load(with_dense(exits, edit, of="answers_full"))
+    edit(exits, lambda content: content["dense"].update(file=None, sha256=None))
+    with pytest.raises(BundleError, match="dense: answers_full true"):
+        load(exits)
 
 
 def test_every_stage_is_still_there_for_calibration(model: AdaptiveModel) -> None:

@@ -32,6 +32,7 @@ class PretrainedAdapter(Adapter[PretrainedConfig]):
     """
 
     architecture: ClassVar[str] = "pretrained"
+    made_from_dense: ClassVar[bool] = True
 
     def __init__(self, shape: PretrainedConfig) -> None:
         super().__init__(shape)

@@ -90,6 +90,11 @@ class PretrainedConvolutional(ConvolutionalNetwork):
         parts = Parts(copy.deepcopy(self.stem), copy.deepcopy(self.blocks), copy.deepcopy(self.norm))
         return PretrainedConvolutional(dataclasses.replace(self.config, exits=exits), parts)
 
+    @property
+    def made_from_dense(self) -> bool:
+        """True: the checkpoint is what its heads were taught by."""
+        return True
+
     def fixed_parts(self) -> list[nn.Module | nn.Parameter]:
         """The stem, which stands before everything that may be left out."""
         return [self.stem]
