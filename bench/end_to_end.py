@@ -4,6 +4,9 @@
 FFNs as ACMs, and their projections too, against the dense model. Decisions are fed, binomial(4, share),
 so that the shares are exact; the gates still run, since their choice is an output, and their cost counts
 in the time and in the work.
+
+``--precision int8`` measures the same with weights and activations in int8, as ``adaptrt build`` makes them with fixed
+scales, against what one line of a user's code makes of the dense model: ``quantize_dynamic`` by channel.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from adaptrt.bench.reports.console import json_option, run_command, show, show_progress
+from adaptrt.bench.rivals.static_models import in_int8, quantized
 from adaptrt.bench.timing.interleave import Case, Spread, interleave
 from adaptrt.bench.timing.machine import describe_machine, describe_source
 from adaptrt.bench.timing.session_process import Array, SessionProcess
@@ -44,7 +48,11 @@ SHAPES = {
 }
 QUICK = ViTConfig(image_size=32, patch_size=8, channels=3, width=32, depth=2, heads=2, ffn_width=128, class_token=True)
 ADAPTED = {"ffn": ACMConfig(), "ffn+projections": ACMConfig(projections=True)}
+FLOAT32, INT8 = "float32", "int8"
+IN_PRECISION = {FLOAT32: tuple(ADAPTED), INT8: ("ffn",)}
+"""What is adapted, by precision: projections cost more than they save."""
 _BATCHES = (1, 16)
+_SCALING_IMAGES = 4
 _ROUNDS = {1: 25, 16: 7}  # of the default batches
 _ROUNDS_OTHERWISE = 9
 _LONG_SECONDS = 0.6  # a run this long does not notice that another process had the caches
@@ -58,6 +66,7 @@ class Row:
         model: Name of the shape.
         batch: Images.
         adapted: Which layers are ACMs: "dense", "ffn" or "ffn+projections".
+        precision: Of both, float32 or int8.
         share: Share of learners asked for; projections run at least one of theirs.
         ideal: Multiply-accumulates over the dense model's, of the decisions drawn, gates included.
         milliseconds: Time of one run of the batch.
@@ -68,6 +77,7 @@ class Row:
     model: str
     batch: int
     adapted: str
+    precision: str
     share: float
     ideal: float
     milliseconds: Spread
@@ -102,10 +112,12 @@ class TimedNetwork:
     process: SessionProcess
 
 
-def write_graphs(config: ViTConfig, folder: Path, tell: Callable[[str], None]) -> dict[str, tuple[Path, Network]]:
+def write_graphs(
+    config: ViTConfig, folder: Path, tell: Callable[[str], None], precision: str = FLOAT32
+) -> dict[str, tuple[Path, Network]]:
     """Trace the dense model and each adapted one, decisions as inputs; file and model by name."""
     graphs = {}
-    for adapted in (DENSE, *ADAPTED):
+    for adapted in (DENSE, *IN_PRECISION[precision]):
         tell(f"tracing {adapted}")
         torch.manual_seed(0)
         model = Network.from_config(dataclasses.replace(config, acm=ADAPTED.get(adapted))).eval()
@@ -117,8 +129,21 @@ def write_graphs(config: ViTConfig, folder: Path, tell: Callable[[str], None]) -
             graph = trace_dense(model)
         file = folder / f"{adapted}.onnx"
         save_graph(graph, file)
+        if precision == INT8:
+            tell(f"{adapted} in int8")
+            small = folder / f"{adapted}_int8.onnx"
+            file = in_int8(graph, [_scaling_feeds(model)], small) if model.adaptive else quantized(file, small)
         graphs[adapted] = (file, model)
     return graphs
+
+
+def _scaling_feeds(model: Network) -> dict[str, Array]:
+    """Images that say the scales of int8, everything running."""
+    config, generator = model.config, np.random.default_rng(0)
+    size = (_SCALING_IMAGES, config.channels, config.image_size, config.image_size)
+    decisions = draw_decisions(model, _SCALING_IMAGES, 1.0, generator)
+    forced = {f"forced_learners_{index}": k for index, k in enumerate(decisions)}
+    return {"pixels": generator.random(size, dtype=np.float32), "price": np.zeros(1, np.float32), **forced}
 
 
 def draw_decisions(model: Network, batch: int, share: float, generator: np.random.Generator) -> list[Array]:
@@ -146,6 +171,7 @@ def measure(
     batch: int,
     rounds: int,
     on_turn: Callable[[], None] | None = None,
+    precision: str = FLOAT32,
 ) -> list[Row]:
     """Measure every case of one shape at one batch size.
 
@@ -155,6 +181,7 @@ def measure(
         batch: Images.
         rounds: Rounds of the interleaving.
         on_turn: Called after every turn, ``rounds * turns()`` times.
+        precision: Of their graphs.
     """
     config, generator = networks[0].model.config, np.random.default_rng(batch)
     size = (batch, config.channels, config.image_size, config.image_size)
@@ -164,7 +191,7 @@ def measure(
         network.process.load(pixels)
         if not network.model.adaptive:
             cases.append(Case(DENSE, network.process, [{"pixels": "pixels"}]))
-            about[DENSE] = (DENSE, 1.0, 1.0)
+            about[DENSE] = (DENSE, precision, 1.0, 1.0)
             continue
         network.process.load({"price": np.zeros(1, np.float32)})
         for share in SHARES:
@@ -174,7 +201,7 @@ def measure(
             feed = {"pixels": "pixels", "price": "price", **{array.split()[0]: array for array in arrays}}
             case = Case(f"{network.adapted} {share}", network.process, [feed])
             cases.append(case)
-            about[case.name] = (network.adapted, share, ideal_share(network.model, decisions, batch))
+            about[case.name] = (network.adapted, precision, share, ideal_share(network.model, decisions, batch))
     first = {id(case.process): case for case in reversed(cases)}  # of each process the dearest
     slowest = max(case.process.time(case.feeds, warm=1, runs=1)[0][0] for case in first.values())
     warm = int(slowest < _LONG_SECONDS)
@@ -186,15 +213,15 @@ def measure(
             *about[case],
             timing.seconds.scaled(1e3),
             timing.ratio,
-            timing.ratio.into(about[case][2]),
+            timing.ratio.into(about[case][-1]),
         )
         for case, timing in timings.items()
     ]
 
 
-def turns() -> int:
+def turns(precision: str = FLOAT32) -> int:
     """Cases of one shape and batch size."""
-    return 1 + len(ADAPTED) * len(SHARES)
+    return 1 + len(IN_PRECISION[precision]) * len(SHARES)
 
 
 def rounds_of(batch: int, chosen: int | None) -> int:
@@ -202,12 +229,15 @@ def rounds_of(batch: int, chosen: int | None) -> int:
     return chosen or _ROUNDS.get(batch, _ROUNDS_OTHERWISE)
 
 
-def measure_shape(name: str, config: ViTConfig, rounds: dict[int, int], threads: int, progress: Progress) -> list[Row]:
+def measure_shape(
+    name: str, config: ViTConfig, rounds: dict[int, int], threads: int, progress: Progress, precision: str = FLOAT32
+) -> list[Row]:
     """Build one shape's graphs and measure them at every batch size."""
-    task = progress.add_task(name, total=turns() * sum(batch * count for batch, count in rounds.items()))
+    task = progress.add_task(name, total=turns(precision) * sum(batch * count for batch, count in rounds.items()))
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="adaptrt-bench-") as folder, ExitStack() as stack:
-        graphs = write_graphs(config, Path(folder), lambda what: progress.update(task, description=f"{name}: {what}"))
+        told = partial(_told, progress, task, name)
+        graphs = write_graphs(config, Path(folder), told, precision)
         progress.update(task, description=f"{name}: loading")
         networks = [
             TimedNetwork(adapted, model, stack.enter_context(SessionProcess(file, threads=threads)))
@@ -215,16 +245,24 @@ def measure_shape(name: str, config: ViTConfig, rounds: dict[int, int], threads:
         ]
         for batch, count in rounds.items():
             progress.update(task, description=f"{name}: batch {batch}")
-            rows += measure(name, networks, batch, count, partial(progress.advance, task, batch))
+            rows += measure(name, networks, batch, count, partial(progress.advance, task, batch), precision)
     return rows
+
+
+def _told(progress: Progress, task: TaskID, name: str, what: str) -> None:
+    progress.update(task, description=f"{name}: {what}")
 
 
 def tabulate(result: Result) -> Table:
     """The result for a terminal."""
-    table = Table(title=f"Vision transformers end to end, ONNX Runtime, threads: {result.threads}")
-    headings = ("model", "batch", "ACMs", "share", "MACs", "ms", "time / dense", "quartiles", "efficiency")
+    dense = {FLOAT32: "the dense model", INT8: "the dense model by quantize_dynamic"}
+    about = " and ".join(dense[each] for each in dict.fromkeys(row.precision for row in result.rows))
+    table = Table(title=f"Vision transformers end to end against {about}, ONNX Runtime, threads: {result.threads}")
+    headings = ("model", "batch", "ACMs", "precision", "share", "MACs", "ms", "time / dense", "quartiles", "efficiency")
     for heading in (*headings, "quartiles"):
-        table.add_column(heading, justify="left" if heading in ("model", "ACMs") else "right", no_wrap=True)
+        table.add_column(
+            heading, justify="left" if heading in ("model", "ACMs", "precision") else "right", no_wrap=True
+        )
     for row in result.rows:
         if row.adapted == DENSE:
             table.add_section()
@@ -232,6 +270,7 @@ def tabulate(result: Result) -> Table:
             row.model,
             str(row.batch),
             row.adapted,
+            row.precision,
             f"{row.share:.0%}",
             f"{row.ideal:.3f}",
             f"{row.milliseconds.median:.1f}",
@@ -248,6 +287,7 @@ def tabulate(result: Result) -> Table:
 @click.option("--batch", "batches", type=click.IntRange(1), multiple=True, default=_BATCHES, show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), help="Rounds of the interleaving; default 25 at batch 1, 7 at 16.")
+@click.option("--precision", type=click.Choice(list(IN_PRECISION)), default=FLOAT32, show_default=True)
 @click.option("--quick", is_flag=True, help="A tiny model, few rounds: shows that it runs, measures nothing.")
 @json_option
 def main(
@@ -255,6 +295,7 @@ def main(
     batches: tuple[int, ...],
     threads: int,
     rounds: int | None,
+    precision: str,
     quick: bool,
     json_file: Path | None,
 ) -> None:
@@ -262,12 +303,14 @@ def main(
 
     Network-S and Network-B shapes with random weights, FFNs as ACMs with four learners, and projections too,
     against the dense model in ONNX Runtime. Decisions are binomial(4, share). Efficiency = share of the
-    multiply-accumulates (gates included) / share of the dense time.
+    multiply-accumulates (gates included) / share of the dense time. In int8 the dense model is what quantize_dynamic
+    makes of it, one line of code.
 
     \b
     Examples:
       python -m adaptrt.bench.end_to_end
       python -m adaptrt.bench.end_to_end --model vit-b --batch 1 --json vit-b.json
+      python -m adaptrt.bench.end_to_end --precision int8 --json int8.json
     """  # noqa: D301 - click takes the character, not its escape, for "do not rewrap"
     machine = describe_machine()
     counts = {batch: 2 if quick else rounds_of(batch, rounds) for batch in batches}
@@ -275,7 +318,7 @@ def main(
     rows: list[Row] = []
     with show_progress() as progress:
         for name, config in shapes.items():
-            rows += measure_shape(name, config, counts, threads, progress)
+            rows += measure_shape(name, config, counts, threads, progress, precision)
     result = Result("end_to_end", threads, counts, tuple(rows), machine, describe_source())
     show(tabulate(result), result, json_file)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -84,7 +84,7 @@ def open_static_models(
         return SessionProcess(file, threads=threads)
 
     attempt(INT8, lambda: session(quantized(dense, scratch / "dynamic.onnx")))
-    attempt(OUR_INT8, lambda: session(_in_int8(onnx.load(str(dense)), samples, scratch / "dense_int8.onnx")))
+    attempt(OUR_INT8, lambda: session(in_int8(onnx.load(str(dense)), _batches(samples), scratch / "dense_int8.onnx")))
     for engine, record in BACKENDS.items():
         if not (record.dense and record.on_host and engine != DEFAULT_BACKEND and record.installed):
             continue
@@ -126,26 +126,26 @@ def _saved(graph: onnx.ModelProto, file: Path, session: Callable[[Path], Session
 def _opened_in_int8(
     graph: onnx.ModelProto, samples: Feeds, file: Path, session: Callable[[Path], SessionProcess]
 ) -> SessionProcess:
-    return session(_in_int8(graph, samples, file))
+    return session(in_int8(graph, _batches(samples), file))
 
 
 def _opened_pairs(dense: Path, samples: Feeds, file: Path, start: Callable[..., SessionProcess]) -> SessionProcess:
     """The dense model in int8 as engines read it that fuse pairs, on such an engine."""
     flat = inlined(onnx.load(str(dense)))
     readers = _read_by_heads(flat)
-    save_graph(to_qdq(flat, even_scales(_measured(flat, readers, samples)), REDUCED, readers), file)
+    save_graph(to_qdq(flat, even_scales(_measured(flat, readers, _batches(samples))), REDUCED, readers), file)
     return start(dense=file)
 
 
-def _in_int8(graph: onnx.ModelProto, samples: Feeds, file: Path) -> Path:
-    """A static graph in int8 as a bundle's are, its scales fixed by some samples.
+def in_int8(graph: onnx.ModelProto, batches: Iterable[Feeds], file: Path) -> Path:
+    """A graph in int8 as a bundle's are, its scales fixed by some batches.
 
     Raises:
         ExportError: Nothing of it can be in int8.
     """
     flat = inlined(graph)
     readers = _read_by_heads(flat)
-    save_graph(to_int8(flat, REDUCED, readers, fixed=fixed_scales(_measured(flat, readers, samples))), file)
+    save_graph(to_int8(flat, REDUCED, readers, fixed=fixed_scales(_measured(flat, readers, batches))), file)
     return file
 
 
@@ -156,11 +156,17 @@ def _read_by_heads(flat: onnx.ModelProto) -> set[str]:
     return {node.input[0] for node in products if outputs & {*node.output}}
 
 
-def _measured(flat: onnx.ModelProto, left: Collection[str], samples: Feeds) -> dict[str, ActivationRange]:
+def _batches(samples: Feeds) -> Iterator[Feeds]:
+    """Samples, some at once."""
+    for start in range(0, len(next(iter(samples.values()))), _AT_ONCE):
+        yield {name: array[start : start + _AT_ONCE] for name, array in samples.items()}
+
+
+def _measured(flat: onnx.ModelProto, left: Collection[str], batches: Iterable[Feeds]) -> dict[str, ActivationRange]:
     probe = Probe(flat, byte_tensors(flat, left))
     known = {node.name for node in probe.get_inputs()}
-    for start in range(0, len(next(iter(samples.values()))), _AT_ONCE):
-        probe.run([], {name: a[start : start + _AT_ONCE] for name, a in samples.items() if name in known})
+    for batch in batches:
+        probe.run([], {name: array for name, array in batch.items() if name in known})
     return probe.ranges
 
 
