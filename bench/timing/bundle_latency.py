@@ -196,7 +196,7 @@ def open_bundle(folder: Path, bundle: Bundle, *, threads: int = 1, choice: Engin
     Raises:
         BenchError: It does not start.
     """
-    if len(bundle.stages) > 1 or not choice.portable:
+    if len(bundle.stages) > 1 or not choice.portable or bundle.dense.runs_everything:
         return BundleProcess(folder, threads=threads, choice=choice)
     outputs = [spec.name for spec in bundle.outputs]
     return SessionProcess(folder / bundle.stages[0].file, threads=threads, outputs=outputs)
