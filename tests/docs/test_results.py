@@ -111,43 +111,6 @@ def whole_transformers() -> Rows:
     return [[names[model], str(batch), names.get(part, part), *cells] for (model, batch, part), cells in made.items()]
 
 
-def whole_transformers_in_int8() -> Rows:
-    names = {"vit-s": "ViT-S", "vit-b": "ViT-B"}
-    made: dict[tuple[str, int], list[str]] = {}
-    for row in kept("end_to_end_int8")["rows"]:
-        cells = made.setdefault((row["model"], row["batch"]), [])
-        cells.append(
-            f"{row['milliseconds']['median']:.0f} ms" if row["adapted"] == "dense" else f"{row['ratio']['median']:.2f}"
-        )
-    return [[names[model], str(batch), *cells] for (model, batch), cells in made.items()]
-
-
-def adapting_memory() -> Rows:
-    return [
-        [row["shape"], f"{row['samples']:,}", f"{row['peak_gib']:.1f} GiB", f"{row['limit']:g} GiB"]
-        for row in kept("adapt_memory")["rows"]
-    ]
-
-
-def two_nodes() -> Rows:
-    result = kept("layer_nodes")
-    one, two = (f"{result['seconds'][nodes]['median']:.1f} s" for nodes in "12")
-    return [[str(result["layers"]), str(result["steps"]), one, two, f"{result['ratio']['median']:.2f}"]]
-
-
-def estimates() -> Rows:
-    return [
-        [
-            percent(row["share"], 0),
-            str(row["batch"]),
-            f"{row['estimated']:.2f}",
-            NONE if row["measured"] is None else f"{row['measured']:.2f}",
-            NONE if row["off"] is None else f"{row['off']:+.0%}",
-        ]
-        for row in kept("estimate_check")["rows"]
-    ]
-
-
 def overhead() -> Rows:
     return [
         [row["what"], row["unit"], *(f"{row[part]['median']:.1f}" for part in ("plain", "ours", "extra"))]
@@ -231,10 +194,6 @@ def own_networks() -> Rows:
         ("Holding a target in milliseconds", 1, on_machine),
         ("One FFN", 0, one_ffn),
         ("Whole vision transformers", 0, whole_transformers),
-        ("Vision transformers in int8", 0, whole_transformers_in_int8),
-        ("Memory and machines of an adaptation", 0, adapting_memory),
-        ("Memory and machines of an adaptation", 1, two_nodes),
-        ("What estimates are worth", 0, estimates),
         ("The runtime itself", 0, overhead),
         ("all-MiniLM-L6-v2, adapted", 0, fidelity),
         ("all-MiniLM-L6-v2, adapted", 1, minilm_latency),
@@ -244,7 +203,8 @@ def own_networks() -> Rows:
 )
 def test_a_table_is_the_kept_result(heading: str, number: int, expected: Callable[[], Rows]) -> None:
     shown = tables(page_text("docs/results.md"), heading)[number]
-    assert shown == expected() and shown
+    assert len(shown) > 1
+    assert shown == expected()
 
 
 def test_the_table_of_the_readme_is_a_part_of_that_of_rivals() -> None:
