@@ -7,6 +7,7 @@ each. What a step holds does not depend on how many there are.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -72,10 +73,16 @@ class Result:
     source: dict[str, Any]
 
 
-def _write_bert(folder: Path) -> None:
-    from transformers import BertConfig, BertForSequenceClassification
+def _write_checkpoint(model_class: str, folder: Path) -> None:
+    """A checkpoint of a class of transformers, at its usual size."""
+    from adaptrt.models.adapters.pretrained.splice import build_model
 
-    BertForSequenceClassification(BertConfig()).save_pretrained(folder)
+    model: Any = build_model(model_class, {})
+    model.save_pretrained(folder)
+
+
+def _write_bert(folder: Path) -> None:
+    _write_checkpoint("BertForSequenceClassification", folder)
 
 
 def _draw_texts(folder: Path, samples: int) -> Path:
@@ -87,10 +94,11 @@ def _draw_texts(folder: Path, samples: int) -> Path:
 
 
 def _write_vit(folder: Path) -> None:
-    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
-
-    ViTForImageClassification(ViTConfig()).save_pretrained(folder)
-    ViTImageProcessor().save_pretrained(folder)
+    _write_checkpoint("ViTForImageClassification", folder)
+    half, size = [0.5, 0.5, 0.5], {"height": 224, "width": 224}
+    steps = {"do_resize": True, "size": size, "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255}
+    about = {"image_processor_type": "ViTImageProcessor", **steps, "do_normalize": True}
+    (folder / "preprocessor_config.json").write_text(json.dumps({**about, "image_mean": half, "image_std": half}))
 
 
 def _draw_pictures(folder: Path, samples: int) -> Path:
