@@ -43,7 +43,8 @@ class DenseOutcomes(NamedTuple):
     """What the dense model costs and gives on two splits; None where the bundle has no file of it.
 
     Attributes:
-        calibration: None as well where the runtime never runs it.
+        calibration: That budgets are solved with; at most all of the dense work. None as well where the runtime never
+            runs it.
         test: That qualities are reported on.
     """
 
@@ -55,6 +56,10 @@ class DenseOutcomes(NamedTuple):
         """Run the dense model where it is needed."""
         needed = model.bundle.dense.runs_everything
         chosen = dense_outcome(model, folder, data.calibration, task) if needed else None
+        if chosen is not None:
+            # Texts drawn for calibration may be longer than the one that work is a share of, by chance: a budget of
+            # all of the dense work is to run the dense model all the same.
+            chosen = dataclasses.replace(chosen, cost=min(chosen.cost, 1.0))
         return DenseOutcomes(chosen, dense_outcome(model, folder, data.test, task))
 
 

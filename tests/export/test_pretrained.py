@@ -171,6 +171,8 @@ def test_a_calibrated_bundle_runs_under_a_budget_and_in_openvino(tmp_path: Path)
     full = [point for point in bundle.bundle.curve if point.setting == FULL_SETTING]
     assert len(full) == 1 and full[0].quality == pytest.approx(1.0, abs=1e-5)
     assert all(point.calibration_macs_fraction <= full[0].calibration_macs_fraction for point in bundle.bundle.curve)
+    assert full[0].calibration_macs_fraction is not None and full[0].calibration_macs_fraction <= 1
+    assert bundle.operating_point(Budget.fraction(1.0)).quality == full[0].quality
     # Each text takes what its length takes, without gates.
     assert whole.macs_fraction.mean() == pytest.approx(full[0].macs_fraction, rel=1e-5)
     assert (whole.macs_fraction < stages["macs_fraction"]).all()
