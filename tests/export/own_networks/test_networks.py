@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from adaptrt.export.calibration.full_budget import FULL_SETTING
 from adaptrt.export.exporter import COUNTED_SAMPLES, ExportReport, export_bundle
 from adaptrt.export.graph.trace import trace_dense
 from adaptrt.export.own.derived_network import DerivedNetwork
@@ -258,7 +259,9 @@ def test_knobs_are_swept_each_entry_by_itself(exported: Any) -> None:
 def test_knobs_are_swept_with_exits_too(exported: Any) -> None:
     _, report = exported("matcher")
     settings = {point.setting for point in report.curve}
-    assert settings == {"together", "common", "exits", "exits by share", "rule"}
+    assert settings == {"together", "common", "exits", "exits by share", "rule", FULL_SETTING}
+    full = [point for point in report.curve if point.setting == FULL_SETTING]
+    assert [point.calibration_macs_fraction for point in full] == [1.0]
     common = [point for point in report.curve if point.setting == "common"]
     assert len({point.knobs["prune"] for point in common}) > 1
     assert len({tuple(point.knobs["exit_thresholds"]) for point in common}) > 1
