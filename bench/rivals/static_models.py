@@ -95,8 +95,8 @@ def open_static_models(
             if precision != "int8":
                 attempt(name, partial(start, choice=EngineChoice(engine, precision), dense=True))
                 continue
-            in_int8 = partial(start, choice=EngineChoice(engine, "int8"))
-            attempt(name, partial(_opened_pairs, dense, samples, scratch / f"{engine}_int8.onnx", in_int8))
+            of_pairs = partial(start, choice=EngineChoice(engine, "int8"))
+            attempt(name, partial(_opened_pairs, dense, samples, scratch / f"{engine}_int8.onnx", of_pairs))
     try:
         stages = read_stages(folder, bundle)
         learners = learners_of(stages)
