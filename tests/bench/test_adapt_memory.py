@@ -23,6 +23,7 @@ def write_tiny(folder: Path) -> None:
     BertForSequenceClassification(config).save_pretrained(folder)
 
 
+@pytest.mark.exhaustive
 def test_every_phase_runs_and_the_most_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHAPES, "bert-base", dataclasses.replace(SHAPES["bert-base"], write=write_tiny))
     row = adapt_shape("bert-base", tmp_path, 120)

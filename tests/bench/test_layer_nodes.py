@@ -17,6 +17,7 @@ from adaptrt.bench.layer_nodes import main, measure
 pytestmark = pytest.mark.slow("starts Ray clusters")
 
 
+@pytest.mark.exhaustive
 def test_both_clusters_distil_the_same(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="ray is not installed: install adaptrt[ray]")
     if layer_nodes.granted_processors().threads < 2:
