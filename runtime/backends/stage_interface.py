@@ -41,7 +41,7 @@ def check_unsplit(bundle: Bundle, backend: Backend, file: Path) -> None:
         BundleError: it does not.
     """
     declared = {spec.name: spec for spec in bundle.inputs}
-    outputs = [spec for spec in bundle.outputs if bundle.dense.answers_full or spec.name != MACS_OUTPUT]
+    outputs = dense_outputs(bundle)
     if not backend.inputs.keys() <= declared.keys() or not {spec.name for spec in outputs} <= backend.outputs.keys():
         raise BundleError(
             f"{file}: the graph's inputs are {sorted(backend.inputs)} and its outputs {sorted(backend.outputs)}, "
@@ -50,6 +50,11 @@ def check_unsplit(bundle: Bundle, backend: Backend, file: Path) -> None:
         )
     _compare(file, (declared[name] for name in backend.inputs), backend.inputs, fed=True)
     _compare(file, outputs, backend.outputs, fed=False)
+
+
+def dense_outputs(bundle: Bundle) -> list[TensorSpec]:
+    """What the graph that stands for all stages gives: where it is no other network, its work goes without saying."""
+    return [spec for spec in bundle.outputs if bundle.dense.answers_full or spec.name != MACS_OUTPUT]
 
 
 def _given(bundle: Bundle) -> list[TensorSpec]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adaptrt.runtime.backends import BackendSettings, StageProgram
 from adaptrt.runtime.backends.backend_table import BackendRecord, provider_backend
+from adaptrt.runtime.backends.stage_interface import dense_outputs
 from adaptrt.runtime.bundle import bundle_files
 from adaptrt.runtime.bundle.engine_files import (
     EngineSet,
@@ -17,7 +18,7 @@ from adaptrt.runtime.bundle.engine_files import (
     read_engines,
     read_prepared,
 )
-from adaptrt.runtime.bundle.schema import MACS_OUTPUT, Bundle, Stage
+from adaptrt.runtime.bundle.schema import Bundle, Stage
 from adaptrt.runtime.errors import BackendError, BundleError
 
 
@@ -47,8 +48,7 @@ def unsplit_program(root: Path, bundle: Bundle) -> StageProgram | None:
     stage = Stage(dense.file, dense.sha256 or "", external_data=dense.external_data)
     file = root / dense.file
     program = _program(bundle, bundle_files.read_stage(root, stage), file, file.parent if dense.external_data else None)
-    outputs = tuple(spec.name for spec in bundle.outputs if dense.answers_full or spec.name != MACS_OUTPUT)
-    return replace(program, outputs=outputs)
+    return replace(program, outputs=tuple(spec.name for spec in dense_outputs(bundle)))
 
 
 def prepared_programs(folder: Path, engines: EngineSet, bundle: Bundle) -> list[StageProgram]:
