@@ -149,14 +149,10 @@ def gives_everything(file: Path, everything: Reference) -> bool:
         file: The graph.
         everything: Torch's run of the stages at the knobs' defaults.
     """
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    feeds = {node.name: everything.inputs[node.name] for node in session.get_inputs()}
     wanted = everything.stages[-1].outputs
-    given = dict(zip(wanted, session.run(list(wanted), feeds), strict=True))
+    given = _run(file, everything, list(wanted))
     every = np.ones(len(everything.macs_fraction), bool)
-    return all(
-        largest_difference(np.asarray(given[name]), value, every) <= OUTPUT_TOLERANCE for name, value in wanted.items()
-    )
+    return all(largest_difference(given[name], value, every) <= OUTPUT_TOLERANCE for name, value in wanted.items())
 
 
 def require_dense(file: Path, wanted: Reference) -> None:
@@ -169,18 +165,23 @@ def require_dense(file: Path, wanted: Reference) -> None:
     Raises:
         ParityError: They differ.
     """
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    feeds = {node.name: wanted.inputs[node.name] for node in session.get_inputs()}
     values = {**wanted.outputs, MACS_OUTPUT: wanted.macs_fraction}
-    given = dict(zip(values, session.run(list(values), feeds), strict=True))
+    given = _run(file, wanted, list(values))
     for name, value in values.items():
         limit = MACS_TOLERANCE if name == MACS_OUTPUT else OUTPUT_TOLERANCE
-        error = largest_difference(np.asarray(given[name]), value, np.ones(len(value), bool))
+        error = largest_difference(given[name], value, np.ones(len(value), bool))
         if not error <= limit:
             raise ParityError(
                 f"the dense model's graph gives {name} that differ by {error:.2e} from torch's, expected at most "
                 f"{limit:.0e}; report the model"
             )
+
+
+def _run(file: Path, reference: Reference, outputs: list[str]) -> dict[str, Array]:
+    """Outputs of a graph on a reference's inputs."""
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    feeds = {node.name: reference.inputs[node.name] for node in session.get_inputs()}
+    return dict(zip(outputs, map(np.asarray, session.run(outputs, feeds)), strict=True))
 
 
 def run_written(folder: Path, golden: Sequence[Reference], progress: Progress = untold) -> None:
