@@ -22,7 +22,8 @@ Array = np.ndarray[Any, Any]
 _MISSING = object()
 _FEW = 96
 """Elements up to which Python is done before numpy's operators, which meet cold caches after every call, have begun."""
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16
+"""Elements looked at in one go, a truth value each in memory that should be in the caches already."""
 
 
 class _ExpectedArray:

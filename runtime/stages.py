@@ -142,23 +142,22 @@ class StageSequence:
             got = _execute(step, feeds, step.handed if unread else step.fetched, recorder)
             if deadline is not None:
                 deadline.took(assembly.stage, there, deadline.clock() - begun)
-            leaving = None
-            count = there if step is self._steps[-1] else 0
+            staying: Sequence[int] = () if step is self._steps[-1] else range(there)
             if threshold != math.inf:
-                leaving = _array(step, got, CONFIDENCE_OUTPUT, there, rank=1) > threshold  # false for NaN
-                count = int(np.count_nonzero(leaving))
-            late = deadline is not None and count < there and not deadline.fits(assembly.stage + 1, there - count)
-            if count == there or late:
+                staying = _staying(_array(step, got, CONFIDENCE_OUTPUT, there, rank=1), threshold)
+            late = deadline is not None and staying and not deadline.fits(assembly.stage + 1, len(staying))
+            if not staying or late:
                 assembly.leave(step, self._part(step, got, there))
                 break
-            if leaving is not None and count:
-                assembly.leave(step, self._part(step, got, there), leaving)
-                feeds = self._compact(step, got, given, passed, np.flatnonzero(~leaving), there, recorder)
+            if len(staying) < there:
+                assembly.leave(step, self._part(step, got, there), staying)
+                feeds = self._compact(step, got, given, passed, np.array(staying), there, recorder)
             else:
                 feeds = self._handed_on(step, got, passed)
             del got  # what is not carried need not wait for the next stage
             assembly.stage += 1
-        return assembly.outputs, assembly.exit if len(self._steps) > 1 else None
+        outputs, exits = assembly.result()
+        return outputs, exits if len(self._steps) > 1 else None
 
     def run_all(self, arrays: Mapping[str, Array], samples: int) -> list[dict[str, Array]]:
         """Run every stage on all samples, nobody leaving.
@@ -229,41 +228,61 @@ class StageSequence:
 
 
 class _Assembly:
-    """The outputs of the samples that have left, in the caller's order.
+    """The outputs of the samples that have left.
+
+    What numpy does to a few elements costs tens of microseconds after an engine has had the caches, each kind of
+    operation anew. So rows are counted in Python, and put in the caller's order once, at the end.
 
     Attributes:
         stage: number of the stage that runs.
         there: how many samples it runs on.
-        outputs: [B, ...] by name.
-        exit: int64 [B].
     """
 
     def __init__(self, samples: int) -> None:
         self.stage = 0
         self.there = samples
-        self.outputs: dict[str, Array] = {}
-        self.exit = np.empty(samples, np.int64)
-        self._rows: Array | None = None  # of the caller's samples those still there, if not all
+        self._samples = samples
+        self._rows: Sequence[int] = range(samples)  # of the caller's samples those still there
+        self._left: list[tuple[int, Sequence[int], dict[str, Array]]] = []
 
-    def leave(self, step: _Step, part: dict[str, Array], leaving: Array | None = None) -> None:
-        """Take the outputs of those of the samples there that ``leaving``, bool [there], says; None: of all."""
-        if self._rows is None:
-            if leaving is None:
-                self.outputs = part
-                self.exit.fill(self.stage)
-                return
-            self._rows = np.arange(self.there)
-        samples = len(self.exit)
-        gone = self._rows if leaving is None else self._rows[leaving]
+    def leave(self, step: _Step, part: dict[str, Array], staying: Sequence[int] = ()) -> None:
+        """Take the outputs of those of the samples there that do not stay."""
         for name, array in part.items():
-            target = self.outputs.setdefault(name, np.empty((samples, *array.shape[1:]), array.dtype))
-            if target.shape[1:] != array.shape[1:]:
-                raise _wrong(step, name, array, ["batch", *target.shape[1:]])
-            target[gone] = array if leaving is None else array[leaving]
-        self.exit[gone] = self.stage
-        if leaving is not None:
-            self._rows = self._rows[~leaving]
+            first = self._left[0][2][name] if self._left else array
+            if first.shape[1:] != array.shape[1:] or first.dtype != array.dtype:
+                raise _wrong(step, name, array, ["batch", *first.shape[1:]])
+        gone = self._rows
+        if staying:
+            stay = set(staying)
+            leaving = [row for row in range(self.there) if row not in stay]
+            gone, part = [gone[row] for row in leaving], _taken(part, np.array(leaving))
+            self._rows = [self._rows[row] for row in staying]
             self.there = len(self._rows)
+        self._left.append((self.stage, gone, part))
+
+    def result(self) -> tuple[dict[str, Array], Array]:
+        """In the caller's order, every output of the bundle, [B, ...], and the stage each sample left at, int64 [B]."""
+        if len(self._left) == 1:
+            stage, _, outputs = self._left[0]
+            return outputs, np.full(self._samples, stage)
+        places, exits, place = [0] * self._samples, [0] * self._samples, 0
+        for stage, rows, _ in self._left:
+            for row in rows:
+                places[row], exits[row] = place, stage
+                place += 1
+        names = self._left[0][2]
+        together = {name: np.concatenate([part[name] for _, _, part in self._left]) for name in names}
+        return _taken(together, np.array(places)), np.array(exits)
+
+
+def _staying(confidence: Array, threshold: float) -> list[int]:
+    """The rows whose confidence, float32 [there], is not above the threshold; NaN is not."""
+    bound = float(np.float32(threshold))
+    return [row for row, value in enumerate(confidence.tolist()) if not value > bound]
+
+
+def _taken(arrays: Mapping[str, Array], rows: Array) -> dict[str, Array]:
+    return {name: array[rows] for name, array in arrays.items()}
 
 
 def _execute(

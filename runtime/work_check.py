@@ -14,6 +14,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+_FEW = 96
+"""Samples up to which Python is done before numpy's operators, which meet cold caches after every call, have begun."""
 _LEAST_SAMPLES = 8.0
 _FARTHER = 1.1
 """The next look is at so many times the samples."""
@@ -56,9 +58,9 @@ class SoftBudgetCheck:
             become rarer as there is more to look at: a call costs next to nothing.
         """
         count = done.size
-        if count == 1:
-            excess = done.item() - expected
-            squares = excess * excess
+        if count <= _FEW:
+            each = [share - expected for share in done.tolist()]
+            excess, squares = sum(each), sum([one * one for one in each])
         else:
             differences = done - np.float32(expected)
             excess, squares = float(differences.sum()), float(np.dot(differences, differences))

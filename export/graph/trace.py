@@ -18,6 +18,7 @@ from adaptrt.export.graph.attention_transposes import merge_attention_transposes
 from adaptrt.export.graph.kept_tokens import resolve_kept
 from adaptrt.export.graph.narrow_convolutions import transpose_narrow_convolutions
 from adaptrt.export.graph.scale_metadata import scale_metadata
+from adaptrt.export.graph.spatial_means import pool_spatial_means
 from adaptrt.export.parity.stage_graphs import StageFile
 from adaptrt.models.families.gate import Decision
 from adaptrt.models.staged_network import NamedTensor, StagedNetwork, StageOutput
@@ -316,6 +317,7 @@ def _export(
     graph: onnx.ModelProto = program.model_proto
     merge_attention_transposes(graph)
     transpose_narrow_convolutions(graph)
+    pool_spatial_means(graph)
     graph.ir_version = IR_VERSION
     for node in [*graph.graph.node, *graph.graph.initializer, *graph.graph.value_info]:
         del node.metadata_props[:]  # traces of the source files, machine paths among them

@@ -316,10 +316,9 @@ class DerivedNetwork(StagedNetwork):
             runs = call.k.clamp(0, call.learners).reshape(like.shape[0], -1).sum(1).to(torch.float32)
             work = work + runs * (per_run / dense if constant else float(per_run))
         share = work if constant else work / dense
-        if not isinstance(share, Tensor) or share.ndim == 0:
-            flat = like.reshape(like.shape[0], -1)[:, 0] if like.ndim > 1 else like
-            share = torch.zeros_like(flat, dtype=torch.float32) + share
-        return share if before is None else before + share
+        if before is not None:
+            return before + share
+        return _for_each(like, share)
 
     def _carried(
         self, stage: int, given: UserStageOutput, sizes: dict[str, Tensor], dense: Tensor | float, like: Tensor
@@ -328,9 +327,15 @@ class DerivedNetwork(StagedNetwork):
         carried = {
             _NEXT.format(name): given.state[name] for name, spec in after.state.items() if spec.handed_on is None
         }
-        zeros = torch.zeros_like(like.reshape(like.shape[0], -1)[:, 0] if like.ndim > 1 else like, dtype=torch.float32)
         for axis in self._carried_counts(stage + 1):
-            carried[_NEXT.format(_REAL.format(axis))] = zeros + sizes[axis]
+            carried[_NEXT.format(_REAL.format(axis))] = _for_each(like, sizes[axis])
         if isinstance(dense, Tensor):
-            carried[_NEXT.format(_DENSE)] = zeros + dense
+            carried[_NEXT.format(_DENSE)] = _for_each(like, dense)
         return carried
+
+
+def _for_each(like: Tensor, value: Tensor | float) -> Tensor:
+    """One number for all samples of ``like``, or what is one for each already, as float32 ``[B]``."""
+    if not isinstance(value, Tensor):
+        return torch.full((like.shape[0],), value, dtype=torch.float32)
+    return value.to(torch.float32).expand(like.shape[0])

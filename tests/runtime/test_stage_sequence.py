@@ -148,6 +148,14 @@ def test_a_confidence_of_nan_is_never_sure():
     assert run(mixed, [0, 1, 2, 3], [0.5]).exit.tolist() == [1, 0, 1, 0]
 
 
+def test_a_confidence_at_the_threshold_is_not_above_it_whatever_float32_makes_of_it():
+    at = float(np.float32(0.1))
+    assert at > 0.1, "rounded up: compared as float64 it would be sure"
+    model, _ = network([[at] * IDS, [0.0] * IDS])
+    assert run(model, range(3), [0.1]).exit.tolist() == [1, 1, 1]
+    assert run(model, [0], [0.1]).exit.tolist() == [1]
+
+
 def test_nothing_is_read_from_the_device_where_nobody_leaves():
     model, backends = network([[0.0] * IDS] * 3)
     run(model, range(4), [math.inf, math.inf])
