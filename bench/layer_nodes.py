@@ -113,7 +113,7 @@ def measure(model: Path, *, steps: int, tokens: int, rounds: int, report: Any = 
                 begun_with = copy.deepcopy(adaptive)
                 pairs = zip(dense.blocks, begun_with.blocks, strict=True)
                 jobs = [LayerJob(n, ffn_of(old), adaptive_of(new), settings) for n, (old, new) in enumerate(pairs)]
-                with cluster(nodes) as address, RayNodes(address, threads=1) as executor:
+                with cluster(nodes) as made, RayNodes(made.address, threads=1) as executor:
                     executor.check()
                     begun = perf_counter()
                     run_jobs(jobs, kept, folder, executor, lambda _progress: None)
@@ -136,8 +136,8 @@ def measure(model: Path, *, steps: int, tokens: int, rounds: int, report: Any = 
 
 
 @contextmanager
-def cluster(nodes: int) -> Iterator[str]:
-    """A Ray cluster on this machine; gives its address."""
+def cluster(nodes: int) -> Iterator[Any]:
+    """A Ray cluster on this machine, each node with one CPU: a ``ray.cluster_utils.Cluster``, ended afterwards."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -150,7 +150,7 @@ def cluster(nodes: int) -> Iterator[str]:
         for _ in range(nodes - 1):
             made.add_node(**own)
         made.wait_for_nodes()
-        yield made.address
+        yield made
     finally:
         ray.shutdown()
         made.shutdown()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from adaptrt.bench.layer_nodes import cluster as started_cluster
 from adaptrt.models.training.adapting import adapt_network
 from adaptrt.models.training.layer_jobs import LayerJobError, using_threads
 from adaptrt.models.training.layer_ray import RayNodes
@@ -34,22 +33,11 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def cluster() -> Iterator[Any]:
     """Two nodes on this machine, with a CPU each; the first is the head."""
-    from ray.cluster_utils import Cluster
-
-    folder = tempfile.mkdtemp(prefix="ray")  # pytest's are too long for the names of sockets
-    monkeypatch.setenv("RAY_TMPDIR", folder)
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    head = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
-    nodes = Cluster(initialize_head=True, head_node_args=head)
-    try:
-        nodes.second = nodes.add_node(num_cpus=1, object_store_memory=100_000_000)
+    with started_cluster(2) as nodes:
+        (nodes.second,) = nodes.worker_nodes
         yield nodes
-    finally:
-        ray.shutdown()
-        nodes.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_machines_give_the_weights_of_one_process(cluster: Any, tmp_path: Path) -> None:
