@@ -113,13 +113,15 @@ def estimate_table(result: Estimate) -> Table:
         previous = row.name
         made.add_row(row.name, f"{row.wanted:.0%}", _work(row), *_times(row, result.batches))
     made.caption = "budget and work: shares of the dense model's MACs; *: no nearer to the budget"
+    if any(row.by_dense for row in result.rows):
+        made.caption += "; ^: a finished bundle runs the dense model's graph there"
     made.caption += "".join(f"; left out: {reason}" for reason in result.left_out)
     made.caption_justify = "left"
     return made
 
 
 def _work(row: EstimateRow) -> str:
-    return f"{row.share:.1%}" + ("" if row.reachable else " *")
+    return f"{row.share:.1%}" + (" ^" if row.by_dense else "" if row.reachable else " *")
 
 
 def _times(row: EstimateRow, batches: tuple[int, ...]) -> list[str]:

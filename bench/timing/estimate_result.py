@@ -47,6 +47,7 @@ class EstimateRow:
         over_dense: Per batch size, that time over the dense model's in float32.
         over_int8: Over the dense model's in int8; empty where that could not be made.
         precision: In which the large products are computed.
+        by_dense: Whether it is the dense model's graph that a finished bundle runs there.
     """
 
     families: tuple[str, ...]
@@ -57,6 +58,7 @@ class EstimateRow:
     over_dense: dict[int, Spread]
     over_int8: dict[int, float]
     precision: str = "float32"
+    by_dense: bool = False
 
     @property
     def name(self) -> str:

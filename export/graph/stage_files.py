@@ -9,6 +9,7 @@ import msgspec
 from adaptrt.export.calibration.evaluations import Progress
 from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.bodies import attach_bodies
+from adaptrt.export.graph.repeated_blocks import BlockGraphs
 from adaptrt.export.graph.saved_graph import save_graph
 from adaptrt.export.graph.trace import TracedStage, trace_stage
 from adaptrt.models.staged_network import StagedNetwork
@@ -17,8 +18,16 @@ from adaptrt.runtime.bundle.bundle_file import Stage
 MODEL_FILE = "model.onnx"
 
 
-def trace_stages(model: StagedNetwork, *, debug: bool, progress: Progress) -> tuple[list[TracedStage], dict[str, int]]:
+def trace_stages(
+    model: StagedNetwork, *, debug: bool, progress: Progress, blocks: BlockGraphs | None = None
+) -> tuple[list[TracedStage], dict[str, int]]:
     """Trace all stages and attach bodies; the number of learners per op name besides.
+
+    Args:
+        model: The network.
+        debug: As for ``trace_stage``.
+        progress: Told which stage it is.
+        blocks: As for ``trace_stage``.
 
     Raises:
         ExportError: Two stages need different bodies for one op name.
@@ -28,7 +37,7 @@ def trace_stages(model: StagedNetwork, *, debug: bool, progress: Progress) -> tu
     for number in range(len(names)):
         what = "tracing the adaptive model" if len(names) == 1 else f"tracing stage {number + 1} of {len(names)}"
         progress(what, number / len(names))
-        stage = trace_stage(model, number, debug=debug)
+        stage = trace_stage(model, number, debug=debug, blocks=blocks)
         for op, learners in attach_bodies(stage.graph).items():
             if ops.setdefault(op, learners) != learners:
                 raise ExportError(

@@ -17,6 +17,7 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.attention_transposes import merge_attention_transposes
 from adaptrt.export.graph.kept_tokens import resolve_kept
 from adaptrt.export.graph.narrow_convolutions import transpose_narrow_convolutions
+from adaptrt.export.graph.repeated_blocks import BlockGraphs
 from adaptrt.export.graph.scale_metadata import scale_metadata
 from adaptrt.export.graph.spatial_means import pool_spatial_means
 from adaptrt.export.parity.stage_graphs import StageFile
@@ -101,7 +102,9 @@ def trace(model: StagedNetwork, *, debug: bool = False) -> onnx.ModelProto:
     return trace_stage(model, 0, debug=debug).graph
 
 
-def trace_stage(model: StagedNetwork, stage: int, *, debug: bool = False) -> TracedStage:
+def trace_stage(
+    model: StagedNetwork, stage: int, *, debug: bool = False, blocks: BlockGraphs | None = None
+) -> TracedStage:
     """Trace one stage in evaluation mode to ONNX opset 20 with dynamic axes.
 
     Args:
@@ -110,6 +113,7 @@ def trace_stage(model: StagedNetwork, stage: int, *, debug: bool = False) -> Tra
         debug: Adds the output ``learners``, int32 ``[B, L, T]``: learners run per gate and token. Only
             where the network has one stage and prunes no tokens; the outputs ``learners_<gate>`` are
             there always.
+        blocks: Where given, blocks that are alike are traced once, for all calls with it.
 
     Returns:
         A graph with the inputs and knobs that the stage reads; the task's outputs, ``macs_fraction``
@@ -135,7 +139,8 @@ def trace_stage(model: StagedNetwork, stage: int, *, debug: bool = False) -> Tra
     dimensions = _limited(model)
     shapes = [_dynamic(spec, dimensions) for spec in specs] + [None] * len(knobs)
     example_knobs = [torch.full(s.shape, model.traced_knob(s), dtype=getattr(torch, s.dtype)) for s in knobs]
-    module = _Stage(model, stage, [spec.name for spec in specs], [spec.name for spec in knobs], debug)
+    traced = model if blocks is None else blocks.with_nodes(model)
+    module = _Stage(traced, stage, [spec.name for spec in specs], [spec.name for spec in knobs], debug)
     tensors = (*(example[spec.name] for spec in specs), *example_knobs)
     module.eval()
     with torch.no_grad(), dynamic_sizes() as sizes:
@@ -151,6 +156,8 @@ def trace_stage(model: StagedNetwork, stage: int, *, debug: bool = False) -> Tra
     outputs += ["learners"] * debug
     names = [*(spec.name for spec in specs), *(spec.name for spec in knobs), *kept_names]
     graph = _export(module, tensors, {"tensors": tuple(shapes)}, names, outputs)
+    if blocks is not None:
+        blocks.put_in(graph, _export)
     resolve_kept(graph, kept_names)
     stage_entry = {STAGE_METADATA: f"{stage}/{stages}"} if stages > 1 else {}
     onnx.helper.set_model_props(graph, stage_entry | scale_metadata(model))
@@ -173,15 +180,24 @@ def _without_unread(graph: onnx.ModelProto, names: set[str]) -> set[str]:
     return names & used
 
 
-def trace_dense(model: StagedNetwork) -> onnx.ModelProto:
-    """Trace a dense network: its inputs, the task's outputs, and ``macs_fraction`` where others are made from it."""
+def trace_dense(model: StagedNetwork, *, blocks: BlockGraphs | None = None) -> onnx.ModelProto:
+    """Trace a dense network: its inputs, the task's outputs, and ``macs_fraction`` where others are made from it.
+
+    Args:
+        model: The network.
+        blocks: As for ``trace_stage``.
+    """
     specs, example = model.input_specs(), model.traced_inputs()
     dimensions = _limited(model)
     shapes = tuple(_dynamic(spec, dimensions) for spec in specs)
     names = [spec.name for spec in specs]
     tensors = tuple(example[name] for name in names)
     outputs = [*model.task.outputs, *([MACS_OUTPUT] if model.made_from_dense else [])]
-    return _export(_Dense(model), tensors, {"tensors": shapes}, names, outputs)
+    module = _Dense(model if blocks is None else blocks.with_nodes(model))
+    graph = _export(module, tensors, {"tensors": shapes}, names, outputs)
+    if blocks is not None:
+        blocks.put_in(graph, _export)
+    return graph
 
 
 def _require_outputs(model: StagedNetwork, stage: int, given: StageOutput) -> None:

@@ -43,6 +43,7 @@ BOTH = ("acm", "exits")
 def test_times_are_compared_at_equal_work() -> None:
     given = estimate(
         row(("acm",), 0.5, 0.9),
+        row(BOTH, 1.0, 1.0, by_dense=True),
         row(BOTH, 1.02, 1.1),
         row(BOTH, 0.5, 0.6),
         row(BOTH, 0.75, 0.9),

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import tempfile
 
 import pytest
 
-from adaptrt.bench.timing.estimate_result import FLOAT32, INT8, EstimateRow, Rival, advise, share_at
+from adaptrt.bench.timing.estimate_result import FLOAT32, INT8, Estimate, EstimateRow, Rival, advise, share_at
 from adaptrt.bench.timing.interleave import Spread
+from adaptrt.cli.estimate import estimate_table
 from tests.models.adapters.pretrained.tiny_models import saved
 
 QUICK = ["--batch", 2, "--seconds", 1, "--length", 12]
@@ -46,7 +48,13 @@ def test_json(cli, tiny, scratch, tmp_path):
         *(("float32", share) for share in wanted),
         *(("int8", share) for share in wanted),
     ]
-    assert [row["share"] for row in report["rows"]][:5] == [row["share"] for row in report["rows"]][5:]
+    assert [row["share"] for row in report["rows"]][1:5] == [row["share"] for row in report["rows"]][6:]
+    # A full budget runs the dense model's graph in float32, and the stages, which cost a little more, in int8.
+    full, *less = report["rows"]
+    assert full["by_dense"] and not any(row["by_dense"] for row in less)
+    assert full["share"] == 1.0 < less[4]["share"] < 1.1
+    assert full["latency_ms"] == report["rivals"][0]["latency_ms"] and full["over_dense"]["2"]["median"] == 1.0
+    assert less[4]["latency_ms"]["2"]["median"] != full["latency_ms"]["2"]["median"]
     for row in report["rows"]:
         assert row["families"] == ["exits"]
         assert row["reachable"] == (abs(row["share"] - row["wanted"]) <= 0.05)
@@ -67,6 +75,7 @@ def test_table_of_a_network_of_ours(cli, model_folder, scratch):
     assert [line[1] for line in lines if line[:1] == ["acm"] and line[1] != "in"] == shares
     assert [line[3] for line in lines if line[:3] == ["acm", "in", "int8"]] == shares
     assert ["dense", "float32"] in [line[:2] for line in lines] and "batch 1, ms" in result.stdout
+    assert "^" not in result.stdout  # its own stages are trained for full budgets
     assert "measuring batch 1 ..." in result.stderr
     assert not list(scratch.iterdir())
 
@@ -162,6 +171,17 @@ def test_a_larger_batch_is_recommended():
     said = advise([DENSE], rows("acm", SHARES, b1=(1.0, 0.9, 0.7, 0.6), b16=(1.0, 0.9, 0.7, 0.6)), [1, 16])
     assert len(said) == 2 and all("falls by less than the work" in sentence for sentence in said)
     assert "it takes" not in said[0]
+
+
+def test_the_row_that_the_dense_model_answers_is_marked():
+    made = [EstimateRow(("acm",), 1.0, 1.0, True, {1: spread(10.0)}, {1: spread(1.0)}, {}, by_dense=True)]
+    made += rows("acm", (0.5,), b1=(0.6,))
+    result = Estimate("m", "t", 128, True, 1, (1,), 1, {1: 3}, (DENSE,), tuple(made), (), (), 1.0, {}, {})
+    table = estimate_table(result)
+    assert list(table.columns[2].cells) == ["-", "100.0% ^", "50.0%"]
+    assert "^: a finished bundle runs the dense model's graph there" in str(table.caption)
+    without = estimate_table(dataclasses.replace(result, rows=tuple(made[1:])))
+    assert "^" not in str(without.caption)
 
 
 def test_share_at():

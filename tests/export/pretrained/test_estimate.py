@@ -13,8 +13,9 @@ from adaptrt import AdaptrtError
 from adaptrt.export.calibration.exit_thresholds import exits_taken
 from adaptrt.export.errors import ExportError
 from adaptrt.export.pretrained.dense_source import full_inputs, load_dense
-from adaptrt.export.pretrained.estimate import SHARES, PriceCurve, make_candidates, thresholds_at
+from adaptrt.export.pretrained.estimate import SHARES, make_candidates
 from adaptrt.export.pretrained.random_decisions import with_random_decisions
+from adaptrt.export.pretrained.work_search import PriceCurve, thresholds_at
 from adaptrt.models import ACMConfig, Network, save_model
 from adaptrt.models.adapters.vit import ViTConfig
 from adaptrt.models.families.token_pruning import PruningConfig
