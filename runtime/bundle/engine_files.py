@@ -17,6 +17,7 @@ import msgspec
 
 from adaptrt.runtime.bundle import bundle_files
 from adaptrt.runtime.bundle.expectations import MAX_TEXT, Invalid, short
+from adaptrt.runtime.bundle.external_data import external_locations
 from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.bundle.target_table import TARGETS, all_plugins, all_precisions
 from adaptrt.runtime.bundle.validation import MAX_ENTRIES, SHA256, check_relative_path
@@ -204,13 +205,21 @@ def read_prepared(folder: Path, stage: EngineStage) -> bytes:
     """A stage's prepared graph, the bytes whose hash was compared. Weights beside it are hashed where they lie.
 
     Raises:
-        BundleError: it is missing, altered, too large, or outside the folder.
+        BundleError: it is missing, altered, too large, outside the folder, no ONNX file, or refers to weights that
+            ``engine.json`` does not list.
     """
     root, again = _root(folder), _again(folder)
     for data in stage.external_data:
         path = bundle_files.locate(root, data.file, lister=ENGINE_FILE, again=again)
         bundle_files.compare_hash(root, data.file, bundle_files.hash_file(path), data.sha256, again=again)
-    return _read(root, stage.prepared, bundle_files.MAX_MODEL_BYTES, again)
+    model = _read(root, stage.prepared, bundle_files.MAX_MODEL_BYTES, again)
+    file, names = stage.prepared.file, [data.file for data in stage.external_data]
+    try:
+        locations = external_locations(model)
+    except ValueError as error:
+        raise BundleError(f"{folder}: {file!r} is not an ONNX file ({one_line(error)}); {again}") from None
+    bundle_files.check_locations(root, file, locations, names, lister=ENGINE_FILE, again=again)
+    return model
 
 
 def read_engine(folder: Path, stage: EngineStage) -> bytes:
