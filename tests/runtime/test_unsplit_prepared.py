@@ -16,9 +16,10 @@ from adaptrt.runtime.bundle.bundle_file import read_bundle
 from adaptrt.runtime.bundle.engine_files import ENGINE_FILE, EngineFile, EngineStage, read_engines
 from tests.prepared_engines import prepare
 from tests.runtime.test_stages import exits_inputs
-from tests.runtime.test_unsplit import MARK, WITH_WORK, with_dense
 
 onnx = pytest.importorskip("onnx")
+
+from tests.runtime.test_unsplit import MARK, WITH_WORK, with_dense  # noqa: E402 - which needs onnx as well
 
 OWN_MARK = 11.0
 """What the prepared graph answers with, which the bundle's own does not."""
