@@ -123,7 +123,8 @@ def _engines_table(engines: dict[str, tuple[EngineSet | None, str | None]]) -> T
         quality = tables.NONE if engine_set.quality is None else tables.percent(engine_set.quality)
         flips = tables.NONE if engine_set.flip_rate is None else f"{engine_set.flip_rate:.2%}"
         built = engine_set.engine_version if engine_set.stages[0].engine is not None else "prepared only"
-        rows.add_row(name, built, engine_set.arch or "any", engine_set.plugins, quality, flips, error or "")
+        answered = "" if engine_set.dense is None else "the dense model answers full budgets"
+        rows.add_row(name, built, engine_set.arch or "any", engine_set.plugins, quality, flips, error or answered)
     return rows
 
 

@@ -109,7 +109,7 @@ def backend_table(report: BackendReport) -> Table:
         knobs: dict[str, KnobValue] = {n: v[0] if len(v) == 1 else v for n, v in row.knobs.items()}
         shown = {name: value for name, value in knobs.items() if not _below_zero(value)}
         difference = f"{row.difference:.1e}" if row.clear else NONE
-        text = knob_text(shown) if shown else "everything runs"
+        text = "full budget: the dense model" if row.full else knob_text(shown) if shown else "everything runs"
         rows.add_row(text, str(row.samples), str(row.clear), difference, percent(row.agreeing))
     return rows
 
@@ -225,6 +225,9 @@ def engines_table(report: BuildReport) -> Table:
         file = stage.engine or stage.prepared
         bytes_there = (report.folder / file.file).stat().st_size
         shown.add_row(str(number), stage.prepared.file, stage.engine.file if stage.engine else NONE, size(bytes_there))
+    if engines.dense is not None:
+        bytes_there = (report.folder / engines.dense.prepared.file).stat().st_size
+        shown.add_row("dense model, full budgets", engines.dense.prepared.file, NONE, size(bytes_there))
     return shown
 
 
@@ -238,6 +241,8 @@ def engines_quality(report: BuildReport) -> str:
         text += f"; decisions otherwise: {engines.flip_rate:.3%}"
     if engines.largest_difference is not None:
         text += f"; logits differ by up to {engines.largest_difference:.2g}"
+    if engines.dense_quality is not None:
+        text += f"; under full budgets {percent(engines.dense_quality)} as in the dense model"
     if report.verified is not None:
         from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
         from adaptrt.runtime.bundle.target_table import TARGETS

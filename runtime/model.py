@@ -110,6 +110,11 @@ class AdaptiveModel:
         return self._engines.backends
 
     @property
+    def answers_by_dense(self) -> bool:
+        """Whether the dense model's graph answers where everything runs, in the place of the stages."""
+        return self._engines.unsplit is not None
+
+    @property
     def backend_name(self) -> str:
         """Which backend runs the stages, by the name that ``load`` takes."""
         return self._backend_name
@@ -121,7 +126,7 @@ class AdaptiveModel:
 
     @property
     def precision(self) -> str:
-        """What it computes in: ``"fp32"``, ``"fp16"`` or ``"bf16"``."""
+        """What it computes in: ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"int8"``."""
         return self._precision
 
     @property

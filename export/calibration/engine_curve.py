@@ -11,6 +11,7 @@ import msgspec
 from adaptrt.export.calibration.calibrate import calibration_work, describe
 from adaptrt.export.calibration.evaluations import Progress, untold
 from adaptrt.export.calibration.frontier import mark_frontier
+from adaptrt.export.calibration.full_budget import DenseOutcomes, answered_by_dense
 from adaptrt.export.calibration.stage_records import (
     Knobs,
     Outcome,
@@ -76,6 +77,9 @@ def calibrate_engine(
     ) as model:
         chosen = _recorded(model, data.calibration, bundle.curve, task, tell, 0.0)
         tested = _recorded(model, data.test, bundle.curve, task, tell, 0.5)
+        dense = DenseOutcomes.on_engine(model, folder, data, task, engine)
+    chosen = _as_run(bundle, chosen, dense.calibration)
+    tested = _as_run(bundle, tested, dense.test)
     curve = _measured(bundle.curve, chosen, tested)
     own = msgspec.structs.replace(bundle, curve=curve, quality_metric=task.metric, data=describe(data))
     own = msgspec.structs.replace(own, budget_table=budget_table(own))
@@ -126,6 +130,14 @@ def _recorded(
         found[name] = records
         tell("measuring the curve on the engine", begin + 0.5 * len(found) / len(every))
     return [found[_setting(point)].outcome(_thresholds(point, model.bundle)) for point in points]
+
+
+def _as_run(bundle: Bundle, outcomes: Sequence[Outcome], dense: Outcome | None) -> list[Outcome]:
+    """What the points cost and give where the engine has the dense model's graph, which then answers full budgets."""
+    return [
+        outcome if dense is None or not answered_by_dense(bundle, point.knobs) else dense
+        for point, outcome in zip(bundle.curve, outcomes, strict=True)
+    ]
 
 
 def _thresholds(point: CurvePoint, bundle: Bundle) -> list[float] | None:

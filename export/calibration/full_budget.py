@@ -12,8 +12,10 @@ import numpy as np
 from adaptrt.export.calibration.combinations import Point
 from adaptrt.export.calibration.own_knobs import RULE
 from adaptrt.export.calibration.stage_records import Outcome, StagedModel, batches_by_length, run_calls, split_feeds
-from adaptrt.export.calibration.worker_process import Call
+from adaptrt.export.calibration.worker_process import Call, EngineOptions
 from adaptrt.models.tasks import Task
+from adaptrt.runtime.backends.backend_table import BACKENDS
+from adaptrt.runtime.backends.stage_programs import dense_program
 from adaptrt.runtime.bundle.schema import MACS_OUTPUT, SNAPPING_SETTING, Bundle, KnobValue
 from adaptrt.runtime.plan import runs_everything
 
@@ -25,11 +27,9 @@ FULL_SETTING = f"{SNAPPING_SETTING} of the dense model"
 those cost more there than it does."""
 
 
-def dense_outcome(model: StagedModel, folder: Path, split: Split, task: Task) -> Outcome | None:
-    """What the dense model costs and gives on a split; None where the bundle has no file of it."""
+def dense_outcome(model: StagedModel, split: Split, task: Task) -> Outcome:
+    """What the dense model's graph costs and gives on a split, on the engine that a model runs on."""
     bundle = model.bundle
-    if bundle.dense.file is None or not (folder / bundle.dense.file).is_file():
-        return None
     batches = list(batches_by_length(bundle, split_feeds(bundle.inputs, split)))
     answers = run_calls(model, (Call("run_dense", inputs) for _, inputs in batches))
     costs, losses, qualities = (np.empty(len(split), np.float32) for _ in range(3))
@@ -54,13 +54,30 @@ class DenseOutcomes(NamedTuple):
     @staticmethod
     def of(model: StagedModel, folder: Path, data: DataSplits, task: Task) -> DenseOutcomes:
         """Run the dense model where it is needed."""
-        needed = model.bundle.dense.runs_everything
-        chosen = dense_outcome(model, folder, data.calibration, task) if needed else None
-        if chosen is not None:
-            # Texts drawn for calibration may be longer than the one that work is a share of, by chance: a budget of
-            # all of the dense work is to run the dense model all the same.
-            chosen = dataclasses.replace(chosen, cost=min(chosen.cost, 1.0))
-        return DenseOutcomes(chosen, dense_outcome(model, folder, data.test, task))
+        dense = model.bundle.dense
+        if dense.file is None or not (folder / dense.file).is_file():
+            return NO_DENSE
+        chosen = _solved_with(dense_outcome(model, data.calibration, task)) if dense.runs_everything else None
+        return DenseOutcomes(chosen, dense_outcome(model, data.test, task))
+
+    @staticmethod
+    def on_engine(
+        model: StagedModel, folder: Path, data: DataSplits, task: Task, engine: EngineOptions
+    ) -> DenseOutcomes:
+        """The same on an engine; None on both splits where the stages answer full budgets on it."""
+        record = BACKENDS[engine.backend]
+        if dense_program(record, folder, model.bundle, engine.precision or record.precisions[0]) is None:
+            return NO_DENSE
+        chosen = _solved_with(dense_outcome(model, data.calibration, task))
+        return DenseOutcomes(chosen, dense_outcome(model, data.test, task))
+
+
+def _solved_with(outcome: Outcome) -> Outcome:
+    """At most all of the dense work: that budget is to run the dense model.
+
+    Texts drawn for calibration may be longer than the one that work is a share of, by chance.
+    """
+    return dataclasses.replace(outcome, cost=min(outcome.cost, 1.0))
 
 
 NO_DENSE = DenseOutcomes(None, None)

@@ -23,7 +23,9 @@ import numpy.typing as npt
 import onnxruntime
 
 from adaptrt import AdaptrtError
-from adaptrt.runtime.backends.backend_table import DEFAULT_BACKEND
+from adaptrt.runtime.backends import Backend, BackendSettings
+from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
+from adaptrt.runtime.backends.selection import open_unsplit
 from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.loading import open_bundle
 
@@ -93,7 +95,7 @@ class SingleThreaded:
     """
 
     def __init__(self, folder: Path, bundle: Bundle, engine: EngineOptions = PORTABLE) -> None:
-        self.bundle, self._folder = bundle, folder
+        self.bundle, self._folder, self._engine = bundle, folder, engine
         # The one graph for where everything runs would be loaded for nothing, and a curve is what is to be found.
         dense = msgspec.structs.replace(bundle.dense, unsplit=False, answers_full=False)
         stages = msgspec.structs.replace(bundle, curve=[], budget_table=None, dense=dense)
@@ -108,7 +110,9 @@ class SingleThreaded:
         return self._model.run_stages(inputs, knobs=knobs)
 
     def run_dense(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs of the dense model that the bundle carries, by name."""
+        """Outputs of the dense model that the bundle carries, by name, on the engine that runs it there."""
+        if self._engine != PORTABLE:
+            return self._unsplit.run({name: inputs[name] for name in self._unsplit.inputs})
         names = [output.name for output in self._dense.get_outputs()]
         return dict(zip(names, map(np.asarray, self._dense.run(names, dict(inputs))), strict=True))
 
@@ -118,6 +122,15 @@ class SingleThreaded:
         options.intra_op_num_threads = 1
         file = self._folder / str(self.bundle.dense.file)
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    @cached_property
+    def _unsplit(self) -> Backend:
+        record = BACKENDS[self._engine.backend]
+        precision = self._engine.precision or record.precisions[0]
+        settings = BackendSettings(threads=1, precision=self._engine.precision)
+        backend = open_unsplit(record, self._folder, self.bundle, settings, precision)
+        assert backend is not None  # nobody asks for it else
+        return backend
 
 
 def work() -> None:

@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from adaptrt.export.calibration.stage_records import agreement
 from adaptrt.export.errors import ExportError, ParityError
 from adaptrt.export.parity.comparison import TIE, largest_difference
 from adaptrt.export.parity.reference import GOLDEN_FILE, Reference, read_golden
-from adaptrt.runtime import AdaptiveModel, load
+from adaptrt.runtime import AdaptiveModel, Budget, load
 from adaptrt.runtime.bundle.bundle_file import KnobValue
 
 TOLERANCE = 1e-4
@@ -39,6 +40,8 @@ class BackendRow:
         clear: how many of them have no decision close to a tie.
         difference: largest one of outputs or confidences, of any stage, on those; NaN if there are none.
         agreeing: share of all samples whose prediction is torch's.
+        full: whether it is a full budget, which the dense model's graph answers: compared with that graph in float32 in
+            the place of torch.
     """
 
     knobs: dict[str, list[float]]
@@ -46,6 +49,7 @@ class BackendRow:
     clear: int
     difference: float
     agreeing: float
+    full: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,10 @@ def verify_backend(
     model = load(folder, backend=backend, precision=precision, plugin_library=plugin_library)
     if not golden.is_file():
         raise ExportError(f"{folder} has no {GOLDEN_FILE}, expected the runs to compare with; export the bundle again")
-    rows = [_compare(model, reference) for reference in read_golden(golden)]
+    references = read_golden(golden)
+    rows = [_compare(model, reference) for reference in references]
+    if model.answers_by_dense and (folder / str(model.bundle.dense.file)).is_file():  # a device may have left it out
+        rows.append(_compare_full(model, load(folder), references[0]))
     report = BackendReport(model.backend_name, model.backend_reason, model.precision == "fp32", rows)
     return report.require(f"bundle {model.bundle.name!r}")
 
@@ -136,6 +143,15 @@ def _compare(model: AdaptiveModel, reference: Reference) -> BackendRow:
         max(differences) if clear.any() else float("nan"),
         float(agreement(model.bundle)(stages[-1], reference.outputs).mean()),
     )
+
+
+def _compare_full(model: AdaptiveModel, portable: AdaptiveModel, reference: Reference) -> BackendRow:
+    """What the dense model's graph answers on the engine, beside its answers in float32: nothing is decided there."""
+    given, wanted = (each.run(reference.inputs, budget=Budget.full()) for each in (model, portable))
+    every = np.ones(reference.samples, bool)
+    differences = [largest_difference(given.outputs[name], wanted.outputs[name], every) for name in reference.outputs]
+    agreeing = float(agreement(model.bundle)(given.outputs, wanted.outputs).mean())
+    return BackendRow({}, reference.samples, reference.samples, max(differences), agreeing, full=True)
 
 
 def _as_knobs(model: AdaptiveModel, reference: Reference) -> dict[str, KnobValue]:

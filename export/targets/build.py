@@ -17,6 +17,7 @@ from adaptrt.export.calibration.evaluations import Progress, untold
 from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.saved_graph import save_graph
 from adaptrt.export.staging import staged_folder, write_file
+from adaptrt.export.targets.int8_dense import Int8Dense, prepare_dense
 from adaptrt.export.targets.int8_scales import ACTIVATIONS, TOKEN, Int8Stages, prepare_int8, prepare_pairs
 from adaptrt.export.targets.prepare import Prepared, prepare
 from adaptrt.export.targets.profiles import InputRange, stage_profiles
@@ -42,6 +43,7 @@ from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.bundle.target_table import TARGETS, TargetRecord, all_plugins
 from adaptrt.runtime.table import either, imported
 
+DENSE_FILE = "dense.onnx"
 _METADATA = "adaptrt.build"
 _VERSION = re.compile(r"\d+(\.\d+){1,3}", re.ASCII)
 """Of TensorRT, as its package tells it."""
@@ -106,6 +108,7 @@ def build_target(
     stages = read_stages(bundle_folder, bundle)
     knobs = {knob.name for knob in bundle.knobs}
     int8: Int8Stages | None = None
+    dense = Int8Dense()
     notes: list[str] = []
     if settings.precision == "int8":
         drop, bits = settings.max_quality_drop, settings.weight_bits
@@ -113,7 +116,9 @@ def build_target(
             int8 = prepare_pairs(bundle_folder, bundle, stages, record, bits, tell)
         else:
             int8 = prepare_int8(bundle_folder, bundle, stages, bits, settings.activations, drop, tell)
-        prepared, notes = int8.prepared, [int8.note] * bool(int8.note)
+            tell("preparing the dense model's graph", 0.8)
+            dense = prepare_dense(bundle_folder, bundle, bits, settings.activations, drop)
+        prepared, notes = int8.prepared, [note for note in (int8.note, dense.note) if note]
     else:
         given = (settings.target, settings.precision, settings.plugins, settings.engine_version)
         prepared = prepare(stages, *given, knobs)
@@ -131,6 +136,9 @@ def build_target(
                 stages=files,
                 weight_bits=None if int8 is None else int8.weight_bits,
                 activations=None if int8 is None else int8.activations,
+                dense=None if dense.graph is None else _save_dense(bundle, dense.graph, staged),
+                dense_activations=dense.activations,
+                dense_quality=dense.quality,
             )
             there = None if settings.rebuild else _reusable(folder, wanted, notes)
             if there is not None:
@@ -258,6 +266,12 @@ def _save(
     return stages
 
 
+def _save_dense(bundle: Bundle, graph: onnx.ModelProto, staged: Path) -> EngineStage:
+    saved = save_graph(graph, staged / DENSE_FILE)
+    data = [EngineFile(each.file, each.sha256) for each in saved.external_data]
+    return EngineStage(bundle.dense.sha256 or "", EngineFile(saved.file, saved.sha256), external_data=data)
+
+
 def _reusable(folder: Path, wanted: EngineSet, notes: list[str]) -> EngineSet | None:
     """What is there, if it is what would be built; else a note says why it is built anew."""
     if not folder.exists():
@@ -284,6 +298,9 @@ def _reusable(folder: Path, wanted: EngineSet, notes: list[str]) -> EngineSet | 
         if old_stage.prepared != new_stage.prepared or old_stage.external_data != new_stage.external_data:
             notes.append(f"built again: stage {number} is prepared otherwise now (shapes or adaptrt changed)")
             return None
+    if there.dense != wanted.dense:
+        notes.append(f"built again: {_difference(there.dense, wanted.dense)}")
+        return None
     if len(there.stages) != len(wanted.stages):
         notes.append(f"built again: the bundle had {len(there.stages)} stages, has {len(wanted.stages)}")
         return None
@@ -291,6 +308,15 @@ def _reusable(folder: Path, wanted: EngineSet, notes: list[str]) -> EngineSet | 
         notes.append("built again: the graphs were prepared, but no engine was built")
         return None
     return there
+
+
+def _difference(there: EngineStage | None, wanted: EngineStage | None) -> str:
+    """What has become of the dense model's graph."""
+    if there is None or wanted is None:
+        return (
+            f"the dense model's graph was {'left out' if there is None else 'there'}, is {'there' if wanted else 'not'}"
+        )
+    return "the dense model's graph is prepared otherwise now (it was exported anew, or adaptrt changed)"
 
 
 def _require_quality(bundle: Bundle, engines: EngineSet, settings: BuildSettings) -> None:

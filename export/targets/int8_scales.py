@@ -104,10 +104,15 @@ def prepare_int8(
     )
     lost = of_token.quality - of_static.quality
     number, every = sum(map(len, scales)), sum(map(len, tensors))
-    if number and lost <= _LESS_QUALITY * max_quality_drop:
+    if number and keeps_enough(of_static.quality, of_token.quality, max_quality_drop):
         return Int8Stages(static, STATIC, weight_bits, of_static, f"{number} of {every} activations have a fixed scale")
     reason = f"fixed scales lose {lost:.2%} more" if number else "none could have a fixed one"
     return Int8Stages(by_token, TOKEN, weight_bits, of_token, f"activations have a scale for each token: {reason}")
+
+
+def keeps_enough(static: float, by_token: float, max_quality_drop: float) -> bool:
+    """Whether fixed scales are worth their speed, by the quality that graphs have with them and by token."""
+    return by_token - static <= _LESS_QUALITY * max_quality_drop
 
 
 def prepare_pairs(

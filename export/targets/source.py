@@ -30,6 +30,23 @@ def read_stages(folder: Path, bundle: Bundle) -> list[onnx.ModelProto]:
     return models
 
 
+def read_dense(folder: Path, bundle: Bundle) -> onnx.ModelProto | None:
+    """Load the dense model's graph of a bundle that was read likewise; None where a device left it out.
+
+    Raises:
+        ExportError: As ``read_stages``.
+    """
+    file = bundle.dense.file
+    if file is None or not (folder / file).is_file():
+        return None
+    model = onnx.load(str(folder / file))
+    try:
+        refresh_bodies(model)
+    except ExportError as error:
+        raise ExportError(f"{folder / file}: {error}") from error
+    return model
+
+
 def refresh_bodies(model: onnx.ModelProto) -> None:
     """Give the ops of a graph the bodies that this adaptrt has for them, in place.
 

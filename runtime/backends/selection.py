@@ -10,7 +10,7 @@ from adaptrt import AdaptrtError
 from adaptrt.runtime.backends import Backend, BackendSettings
 from adaptrt.runtime.backends.backend_table import AUTO, BACKENDS, BackendRecord, attempts, in_order, provider_backend
 from adaptrt.runtime.backends.stage_interface import check_interfaces, check_unsplit
-from adaptrt.runtime.backends.stage_programs import unsplit_program
+from adaptrt.runtime.backends.stage_programs import dense_program
 from adaptrt.runtime.bundle.engine_files import engine_folder
 from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.bundle.target_table import TARGETS
@@ -106,16 +106,31 @@ def _create(record: BackendRecord, reason: str, root: Path, bundle: Bundle, sett
     precision, backends = record.load(root, bundle, settings)
     check_interfaces(bundle, backends, root)
     on_host = settings.providers is None and record.on_host
-    # Of a precision that graphs were prepared for the dense model has none.
-    prepared = bool(record.prepared) and precision != record.precisions[0]
-    unsplit = None if prepared else _unsplit(record, root, bundle, settings)
+    unsplit = open_unsplit(record, root, bundle, settings, precision)
     return Chosen(record.name, reason, precision, backends, unsplit, on_host)
 
 
-def _unsplit(record: BackendRecord, root: Path, bundle: Bundle, settings: BackendSettings) -> Backend | None:
-    program = unsplit_program(root, bundle) if record.dense else None
+def open_unsplit(
+    record: BackendRecord, root: Path, bundle: Bundle, settings: BackendSettings, precision: str
+) -> Backend | None:
+    """What runs the whole network in one where everything runs; None where the stages do.
+
+    Args:
+        record: of the backend.
+        root: the bundle's folder.
+        bundle: its content.
+        settings: how to run.
+        precision: that the stages compute in.
+
+    Raises:
+        BundleError: the dense model's graph is damaged, or not what ``bundle.json`` says.
+        BackendError: the backend refuses it.
+    """
+    program = dense_program(record, root, bundle, precision)
     if program is None:
         return None
+    if record.prepared and precision != record.precisions[0]:
+        settings = replace(settings, precision=None)  # the graph itself is in that precision
     backend: Backend = imported(record.dense)(replace(program, alone=False), settings)
     check_unsplit(bundle, backend, program.file)
     return backend

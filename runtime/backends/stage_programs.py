@@ -13,6 +13,7 @@ from adaptrt.runtime.bundle.engine_files import (
     EngineSet,
     build_command,
     check_source,
+    dense_is_there,
     engine_folder,
     read_engine,
     read_engines,
@@ -48,6 +49,25 @@ def unsplit_program(root: Path, bundle: Bundle) -> StageProgram | None:
     stage = Stage(dense.file, dense.sha256 or "", external_data=dense.external_data)
     file = root / dense.file
     program = _program(bundle, bundle_files.read_stage(root, stage), file, file.parent if dense.external_data else None)
+    return replace(program, outputs=tuple(spec.name for spec in dense_outputs(bundle)))
+
+
+def dense_program(record: BackendRecord, root: Path, bundle: Bundle, precision: str) -> StageProgram | None:
+    """What a backend runs in a precision where everything runs, in the place of the stages; None where these do.
+
+    Raises:
+        BundleError: a file is damaged, or was made of another export.
+    """
+    if not record.dense or not bundle.dense.runs_everything:
+        return None
+    if not record.prepared or precision == record.precisions[0]:
+        return unsplit_program(root, bundle)
+    folder, engines = find_engines(record, root, bundle, precision)
+    stage = engines.dense
+    if stage is None or not dense_is_there(folder, engines):
+        return None
+    file = folder / stage.prepared.file
+    program = _program(bundle, read_prepared(folder, stage), file, folder if stage.external_data else None)
     return replace(program, outputs=tuple(spec.name for spec in dense_outputs(bundle)))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ import msgspec
 from adaptrt.runtime.bundle.expectations import Invalid
 from adaptrt.runtime.bundle.external_data import external_locations
 from adaptrt.runtime.bundle.model_metadata import metadata_props
-from adaptrt.runtime.bundle.schema import BUNDLE_FILE, STAGE_METADATA, Bundle, DataFile, Dense, PreprocessingFile, Stage
+from adaptrt.runtime.bundle.schema import BUNDLE_FILE, STAGE_METADATA, Bundle, Dense, PreprocessingFile, Stage
 from adaptrt.runtime.bundle.validation import check_relative_path
 from adaptrt.runtime.errors import BundleError, one_line
 
@@ -130,7 +130,7 @@ def read_stage(root: Path, stage: Stage, *, place: str | None = None) -> bytes:
             f"network ({STAGE_METADATA}), expected {place!r}; the stages were mixed up: copy the bundle again or "
             "export the model again"
         )
-    _check_locations(root, stage.file, locations, stage.external_data)
+    check_locations(root, stage.file, locations, [data.file for data in stage.external_data])
     for data in stage.external_data:
         compare_hash(root, data.file, hash_file(locate(root, data.file)), data.sha256)
     return model
@@ -183,8 +183,28 @@ def read_preprocessing(root: Path, entry: PreprocessingFile) -> bytes:
     return content
 
 
-def _check_locations(root: Path, file: str, locations: set[str], listed: Sequence[DataFile]) -> None:
-    names = {data.file for data in listed}
+def check_locations(
+    root: Path,
+    file: str,
+    locations: set[str],
+    names: Collection[str],
+    *,
+    lister: str = BUNDLE_FILE,
+    again: str = EXPORT_AGAIN,
+) -> None:
+    """Refuse an ONNX file that keeps weights where nothing was listed, outside the folder for one.
+
+    Args:
+        root: folder of the file.
+        file: its name there.
+        locations: of the weights that it refers to, from ``external_locations``.
+        names: files that ``lister`` has for it.
+        lister: what lists files.
+        again: what to do about it.
+
+    Raises:
+        BundleError: it does.
+    """
     for location in sorted(locations):
         try:
             check_relative_path(f"{file!r} keeps weights in another file", location.removeprefix("./"))
@@ -194,7 +214,7 @@ def _check_locations(root: Path, file: str, locations: set[str], listed: Sequenc
         if name not in names:
             raise BundleError(
                 f"{root}: {file!r} keeps weights in {name!r}, expected one of the external_data files in "
-                f"{BUNDLE_FILE} ({', '.join(sorted(names)) or 'none'}); export the model again"
+                f"{lister} ({', '.join(sorted(names)) or 'none'}); {again}"
             )
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from adaptrt.runtime.bundle import bundle_files
 from adaptrt.runtime.bundle.expectations import MAX_TEXT, Invalid, short
+from adaptrt.runtime.bundle.external_data import external_locations
 from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.bundle.target_table import TARGETS, all_plugins, all_precisions
 from adaptrt.runtime.bundle.validation import MAX_ENTRIES, SHA256, check_relative_path
@@ -70,12 +71,15 @@ class EngineSet(msgspec.Struct, frozen=True):
         stages: one for each stage of the bundle, in order.
         quality: on the golden inputs, of the prepared graphs; None where it was not measured.
         reference_quality: on the same inputs, of the bundle as it was exported.
-        dense_quality: on the same inputs, of the dense model.
+        dense_quality: on the same inputs, of ``dense``: how far its answers are those of the dense model's own graph.
         flip_rate: share of the decisions on the golden inputs that came out otherwise than in the bundle.
         largest_difference: between its outputs and the bundle's on the golden inputs.
         weight_bits: of int8 weights, 7 (right on every CPU) or 8; None for other precisions.
         activations: how int8 activations get their scales: ``static``, most of them fixed, or ``token``, from each
             token; None for other precisions.
+        dense: what the dense model's graph became, which answers full budgets as ``Dense`` in ``bundle.json`` says;
+            its source is that graph. None where the stages answer. A device may leave its file out.
+        dense_activations: how the activations of ``dense`` get their scales, as ``activations``.
     """
 
     format_version: int
@@ -92,6 +96,8 @@ class EngineSet(msgspec.Struct, frozen=True):
     largest_difference: float | None = None
     weight_bits: int | None = None
     activations: str | None = None
+    dense: EngineStage | None = None
+    dense_activations: str | None = None
 
 
 class _Version(msgspec.Struct):
@@ -143,7 +149,8 @@ def read_engines(folder: Path, *, verify_hashes: bool = True) -> EngineSet:
             raise Invalid(f"for {engines.target}-{engines.precision}, expected {short(folder.name)}, as its folder is")
     except Invalid as error:
         raise BundleError(f"{folder / ENGINE_FILE}: {error}; {again}") from None
-    for stage in engines.stages:
+    there = [engines.dense] if engines.dense is not None and dense_is_there(folder, engines) else []
+    for stage in (*engines.stages, *there):
         for file in _files(stage):
             path = bundle_files.locate(root, file.file, lister=ENGINE_FILE, again=again)
             if verify_hashes:
@@ -175,29 +182,44 @@ def check_source(engines: EngineSet, bundle: Bundle, folder: Path) -> None:
         BundleError: a stage's ONNX file is not the one that they were made of.
     """
     sources, there = [s.source_sha256 for s in engines.stages], [s.sha256 for s in bundle.stages]
-    if sources == there:
-        return
     again = _again(folder)
     if len(sources) != len(there):
         raise BundleError(f"{folder}: made of {len(sources)} stages, expected {len(there)} as in the bundle; {again}")
-    number = next(i for i, (one, other) in enumerate(zip(sources, there, strict=True)) if one != other)
-    raise BundleError(
-        f"{folder}: stage {number} was made of a file whose sha256 is {sources[number][:12]}…, expected "
-        f"{there[number][:12]}… as in the bundle, which was exported again since; {again}"
-    )
+    made_of = [(f"stage {number}", *pair) for number, pair in enumerate(zip(sources, there, strict=True))]
+    if engines.dense is not None:
+        made_of.append(("the dense graph", engines.dense.source_sha256, bundle.dense.sha256 or "none"))
+    for what, source, file in made_of:
+        if source != file:
+            raise BundleError(
+                f"{folder}: {what} was made of a file whose sha256 is {source[:12]}…, expected {file[:12]}… as in the "
+                f"bundle, which was exported again since; {again}"
+            )
+
+
+def dense_is_there(folder: Path, engines: EngineSet) -> bool:
+    """Whether the dense model was prepared, and a device did not leave its file out."""
+    return engines.dense is not None and (folder / engines.dense.prepared.file).exists()
 
 
 def read_prepared(folder: Path, stage: EngineStage) -> bytes:
     """A stage's prepared graph, the bytes whose hash was compared. Weights beside it are hashed where they lie.
 
     Raises:
-        BundleError: it is missing, altered, too large, or outside the folder.
+        BundleError: it is missing, altered, too large, outside the folder, no ONNX file, or refers to weights that
+            ``engine.json`` does not list.
     """
     root, again = _root(folder), _again(folder)
     for data in stage.external_data:
         path = bundle_files.locate(root, data.file, lister=ENGINE_FILE, again=again)
         bundle_files.compare_hash(root, data.file, bundle_files.hash_file(path), data.sha256, again=again)
-    return _read(root, stage.prepared, bundle_files.MAX_MODEL_BYTES, again)
+    model = _read(root, stage.prepared, bundle_files.MAX_MODEL_BYTES, again)
+    file, names = stage.prepared.file, [data.file for data in stage.external_data]
+    try:
+        locations = external_locations(model)
+    except ValueError as error:
+        raise BundleError(f"{folder}: {file!r} is not an ONNX file ({one_line(error)}); {again}") from None
+    bundle_files.check_locations(root, file, locations, names, lister=ENGINE_FILE, again=again)
+    return model
 
 
 def read_engine(folder: Path, stage: EngineStage) -> bytes:
@@ -276,12 +298,17 @@ def _check(engines: EngineSet) -> None:
     _expect(rate is None or 0 <= rate <= 1, f"flip_rate {rate}", "0 to 1")
     bits = engines.weight_bits
     _expect(bits in {None, 7, 8}, f"weight_bits {bits}", "7, 8 or none")
-    known_scales = engines.activations in {None, "static", "token"}
-    _expect(known_scales, f"activations {short(engines.activations or '')}", "static, token or none")
+    for name in ("activations", "dense_activations"):
+        scales = getattr(engines, name)
+        _expect(scales in {None, "static", "token"}, f"{name} {short(scales or '')}", "static, token or none")
     names: list[str] = []
     for number, stage in enumerate(engines.stages):
         _check_stage(f"stages[{number}]", stage)
         names += [file.file for file in _files(stage)]
+    if engines.dense is not None:
+        _check_stage("dense", engines.dense)
+        _expect(engines.dense.engine is None, "dense: an engine", "its graph alone")
+        names += [file.file for file in _files(engines.dense)]
     twice = next((name for name in names if names.count(name) > 1), None)
     _expect(twice is None, f"file {short(twice or '')} twice", "each file once")
     built = sum(stage.engine is not None for stage in engines.stages)

@@ -85,7 +85,7 @@ def test_a_sample_alone_has_the_outputs_it_has_beside_others(loaded, name, bind,
         alone = model.run(one, knobs={"exit_thresholds": cut})
         assert alone.exit.tolist() == [together.exit[sample]]
         for key, array in alone.outputs.items():
-            np.testing.assert_allclose(array[0], together.outputs[key][sample], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(array[0], together.outputs[key][sample], rtol=1e-6, atol=1e-6)
 
 
 def test_one_sample_of_fixed_size_is_bound(loaded):

@@ -24,9 +24,10 @@ from adaptrt.export.targets.target_builder import BuildSettings
 from adaptrt.ops import RECORDS, OpRecord
 from adaptrt.ops.int8 import FULL, REDUCED, byte_scale, fixed_product, int8_product
 from adaptrt.ops.record import Array
-from adaptrt.runtime import Budget, load
+from adaptrt.runtime import AdaptiveModel, Budget, load
 from adaptrt.runtime.bundle.bundle_file import read_bundle
 from adaptrt.runtime.errors import BackendError, BundleError
+from tests.batch_mates import MOST, Inputs, dependence, random_inputs
 from tests.export.targets.conftest import MAKERS
 from tests.ops.implementations import graph_of, run_in_onnxruntime
 
@@ -195,23 +196,14 @@ def test_a_bundle_in_int8(copied: Bundles, name: str, activations: str, monkeypa
     assert (model.precision, model.backend_name) == ("int8", "onnxruntime")
     exact = load(folder, threads=1)
     assert exact.precision == "fp32"
-    bundle = read_bundle(folder)
-    generator = np.random.default_rng(0)
-    inputs = {}
-    for spec in bundle.inputs:
-        if spec.name in {knob.name for knob in bundle.knobs}:
-            continue
-        shape = [axis if isinstance(axis, int) else {"batch": 5}.get(axis, 7) for axis in spec.shape]
-        high = 2 if "mask" in spec.name else 9
-        inputs[spec.name] = (
-            generator.random(shape, dtype=np.float32)
-            if spec.dtype == "float32"
-            else np.maximum(generator.integers(0, high, shape), int("mask" in spec.name)).astype(spec.dtype)
-        )
-    together = model.run(inputs, budget=Budget.full())
-    for row in range(5):
-        alone = model.run({key: array[row : row + 1] for key, array in inputs.items()}, budget=Budget.full())
-        np.testing.assert_allclose(alone.outputs["logits"][0], together.outputs["logits"][row], rtol=0, atol=1e-5)
+    inputs = random_inputs(read_bundle(folder).inputs, 5)
+    for each in (exact, model):  # int8 depends on the rest of the batch no more than float32 does: neither does
+        assert dependence(partial(_logits, each), inputs) <= MOST, each.precision
+    assert np.abs(_logits(model, inputs) - _logits(exact, inputs)).max() > 0
+
+
+def _logits(model: AdaptiveModel, inputs: Inputs) -> Array:
+    return np.asarray(model.run(inputs, budget=Budget.full()).outputs["logits"])
 
 
 @pytest.mark.usefixtures("small_products")

@@ -19,6 +19,7 @@ from adaptrt.runtime import BackendError, BundleError, load
 from adaptrt.runtime.backends import onnxruntime as onnxruntime_backend
 from adaptrt.runtime.bundle.bundle_file import read_bundle
 from adaptrt.runtime.bundle.external_data import external_locations
+from tests.prepared_engines import prepare
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
 
@@ -91,6 +92,26 @@ def test_found_wherever_a_tensor_can_be(place):
         "a.bin",
         "../b.bin",
     }
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "*/_ORT_MEM_ADDR_/*", "unlisted.bin"])
+def test_a_prepared_graph_that_refers_to_other_files_is_refused(tiny, location):
+    prepare(
+        tiny,
+        "onnxruntime",
+        "int8",
+        convert=lambda model: model + PLACES["initialiser"](tensor(location)),
+        weight_bits=7,
+    )
+    with pytest.raises(BundleError, match="keeps weights in") as caught:
+        load(tiny, precision="int8")
+    assert "--target onnxruntime" in str(caught.value) or location != "unlisted.bin"
+
+
+def test_a_prepared_graph_that_is_none_is_refused(tiny):
+    prepare(tiny, "onnxruntime", "int8", convert=lambda _: b"\x3a\x05ab", weight_bits=7)
+    with pytest.raises(BundleError, match=r"'stage0\.onnx' is not an ONNX file .*--target onnxruntime"):
+        load(tiny, precision="int8")
 
 
 def test_found_where_entries_are_odd():
