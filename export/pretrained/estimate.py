@@ -56,8 +56,8 @@ class Candidate:
         folder: Of the bundle.
         bundle: Its content.
         settings: One for each wanted share, in their order.
-        full_by_dense: Whether a finished bundle answers full budgets by the dense model's graph, in float32; stages
-            prepared for an engine answer them themselves.
+        full_by_dense: Whether a finished bundle answers full budgets by the dense model's graph. Of what is built
+            in int8 that is known when its quality is.
         int8: Whether its graphs are there in int8, too.
         no_int8: Why not, if that was asked for; else "".
     """
