@@ -35,7 +35,7 @@ from adaptrt.models.families.routed_ffn import RoutedFFNConfig
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.folder import ADAPTIVE, CONFIG, PREPROCESSING, SAMPLES, save_model
 from adaptrt.models.network import Network
-from adaptrt.models.training.adapting import AdaptSettings, adapt_network
+from adaptrt.models.training.adapting import AdaptSettings, adapt_network, refuse_others
 from adaptrt.models.training.devices import CPU
 from adaptrt.models.training.layer_jobs import InProcess, LayerExecutor
 from adaptrt.models.training.loss_log import ADAPTED_FILE, LOG_FILE
@@ -176,9 +176,11 @@ def adapt_folder(
     )
     count_work_as_in(dense, prepared.samples)
     parts = split_samples(dense, prepared, settings.batch, settings.seed)
+    taken = _taken(prepared.samples, parts["train"])
+    if team.leads:  # before minutes are spent on what comes to nothing
+        refuse_others(dense, taken, settings, request.work)
     tell("answers of the dense model", 0.0)
     held_out = {name: _with_labels(dense, parts, name, raw, prepared) for name in ("calibration", "test")}
-    taken = _taken(prepared.samples, parts["train"])
     adaptive = adapt_network(dense, taken, settings, request.work, report, request.executor, team, request.device)
     labelled = raw.labels is not None and dense.task.name == "classification"
     if team.leads:

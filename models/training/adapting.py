@@ -176,7 +176,7 @@ def adapt_network(
     folder.mkdir(parents=True, exist_ok=True)
     run = _described(dense, samples, settings)
     if team.leads:
-        _refuse_others(folder, run)
+        refuse_others(dense, samples, settings, folder)
     dense = dense.eval()
     dense.requires_grad_(False)
     torch.manual_seed(settings.seed)
@@ -224,14 +224,14 @@ def _described(dense: AdaptableNetwork, samples: Samples, settings: AdaptSetting
     ).encode()
 
 
-def _refuse_others(folder: Path, run: bytes) -> None:
-    """Refuse a folder with the checkpoints of another run.
+def refuse_others(dense: AdaptableNetwork, samples: Samples, settings: AdaptSettings, folder: Path) -> None:
+    """Refuse a folder with the checkpoints of another run than these arguments of ``adapt_network`` make.
 
     Raises:
         CheckpointError: It is one.
     """
     path = folder / SETTINGS_FILE
-    if path.exists() and path.read_bytes() != run:
+    if path.exists() and path.read_bytes() != _described(dense, samples, settings):
         raise CheckpointError(
             f"{folder} holds checkpoints of a run with other settings, another model or other data; remove it, or name "
             "another --work folder, to start afresh"

@@ -18,6 +18,7 @@ from adaptrt.export.exporter import export_bundle
 from adaptrt.export.pretrained.adapt_folder import AdaptReport, AdaptRequest, adapt_folder, chosen_families
 from adaptrt.models import load_folder, load_pretrained
 from adaptrt.models.data.split import DataError, load_data
+from adaptrt.models.training.phase import CheckpointError
 from adaptrt.runtime import Budget, load
 
 transformers = pytest.importorskip("transformers")
@@ -219,6 +220,21 @@ def test_another_folder_is_not_replaced(classifier: Path, tmp_path: Path) -> Non
     with pytest.raises(ExportError, match="is no model folder"):
         adapted(classifier, tmp_path / "texts.txt", tmp_path)
     assert (tmp_path / "out" / "mine.txt").read_text() == "kept"
+
+
+def test_checkpoints_of_another_run_are_refused_before_the_dense_model_answers(
+    classifier: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "texts.txt"
+    data.write_text("\n".join(texts()))
+    adapted(classifier, data, tmp_path)
+    told: list[str] = []
+    request = AdaptRequest(
+        str(classifier), data, tmp_path / "other", tmp_path / "work", settings={**SETTINGS, "joint_steps": 7}
+    )
+    with pytest.raises(CheckpointError, match="checkpoints of a run with other settings"):
+        adapt_folder(request, quiet, lambda what, _share: told.append(what))
+    assert "reading the data" in told and "answers of the dense model" not in told
 
 
 def test_work_is_relative_to_the_texts_of_the_data(classifier: Path, tmp_path: Path) -> None:
