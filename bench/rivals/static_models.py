@@ -21,7 +21,7 @@ from adaptrt.bench.timing.session_process import BundleProcess, SessionProcess
 from adaptrt.export.graph.saved_graph import save_graph
 from adaptrt.export.targets.activation_ranges import ActivationRange, Probe
 from adaptrt.export.targets.inline import inlined
-from adaptrt.export.targets.int8 import byte_tensors, to_int8
+from adaptrt.export.targets.int8 import byte_products, byte_tensors, to_int8
 from adaptrt.export.targets.int8_scales import even_scales, fixed_scales
 from adaptrt.export.targets.qdq import to_qdq
 from adaptrt.export.targets.source import read_stages
@@ -145,7 +145,8 @@ def in_int8(graph: onnx.ModelProto, batches: Iterable[Feeds], file: Path) -> Pat
     """
     flat = inlined(graph)
     readers = _read_by_heads(flat)
-    save_graph(to_int8(flat, REDUCED, readers, fixed=fixed_scales(_measured(flat, readers, batches))), file)
+    by = fixed_scales(_measured(flat, readers, batches), byte_products(flat, readers), REDUCED)
+    save_graph(to_int8(flat, REDUCED, readers, fixed=by.scales, factors=by.factors), file)
     return file
 
 

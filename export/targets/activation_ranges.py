@@ -25,6 +25,7 @@ from adaptrt.runtime.bundle.schema import Bundle
 FEWEST_ROWS = 256
 """Rows of activations from which on their range is more than chance."""
 _MEASURED = "activation_range_of_"
+_REDUCED = 5
 
 Array = npt.NDArray[Any]
 
@@ -39,6 +40,8 @@ class ActivationRange:
         square: Mean square.
         largest_square: Mean over rows of the square of the row's largest magnitude.
         rows: Number of rows.
+        channels: float32 ``[3, D]``: least number, largest number and mean square of each channel, as of the whole;
+            None where that was not looked at.
     """
 
     low: float
@@ -46,6 +49,7 @@ class ActivationRange:
     square: float
     largest_square: float
     rows: int
+    channels: Array | None = None
 
     @property
     def reach(self) -> float:
@@ -72,7 +76,16 @@ class ActivationRange:
             self.square * (1 - share) + other.square * share,
             self.largest_square * (1 - share) + other.largest_square * share,
             rows,
+            other.channels if self.channels is None else _joined(self.channels, other.channels, share),
         )
+
+
+def _joined(one: Array, other: Array | None, share: float) -> Array:
+    """Channels of two runs, ``share`` of whose rows are the other's."""
+    if other is None:
+        return one
+    mean = one[2] * (1 - share) + other[2] * share
+    return np.stack([np.minimum(one[0], other[0]), np.maximum(one[1], other[1]), mean])
 
 
 def measure_ranges(
@@ -152,23 +165,28 @@ class Probe:
         reduced = [f"{_MEASURED}{name}" for name in self.ranges]
         values = self._session.run([*names, *reduced], dict(feeds))
         for (name, before), numbers in zip(list(self.ranges.items()), values[len(names) :], strict=True):
-            low, high, squares, largest, rows = (float(number) for number in numbers)
+            low, high, squares, largest, rows = (float(number) for number in numbers[:_REDUCED])
             rows -= 1  # the row of zeros
             mean = squares / max(rows * self._tensors[name], 1)
-            seen = ActivationRange(low, high, mean, largest / max(rows, 1), int(rows))
+            channels = numbers[_REDUCED:].reshape(3, -1) / np.array([[1], [1], [max(rows, 1)]], np.float32)
+            seen = ActivationRange(low, high, mean, largest / max(rows, 1), int(rows), channels)
             self.ranges[name] = before.joined(seen)
         own: list[Array] = values[: len(names)]
         return own
 
 
 def with_reductions(graph: onnx.ModelProto, tensors: Mapping[str, int]) -> onnx.ModelProto:
-    """Copy a graph with an output more for each tensor: least, largest, sum of squares, sum of rows' largest, rows."""
+    """Copy a graph with an output more for each tensor.
+
+    It has ``_REDUCED`` numbers: least, largest, sum of squares, sum of rows' largest, rows; then the first three of
+    these of every channel.
+    """
     made = onnx.ModelProto()
     made.CopyFrom(graph)
     nodes, constants = made.graph.node, made.graph.initializer
-    axes = {"all": [0, 1], "row": [1]}
+    axes = {"all": [0, 1], "row": [1], "channel": [0]}
     constants.extend(numpy_helper.from_array(np.array(value), f"{_MEASURED}axes_{n}") for n, value in axes.items())
-    every, row = (f"{_MEASURED}axes_{name}" for name in axes)
+    every, row, channel = (f"{_MEASURED}axes_{name}" for name in axes)
     one, nothing = f"{_MEASURED}one", f"{_MEASURED}first"
     constants.append(numpy_helper.from_array(np.array([1]), one))
     constants.append(numpy_helper.from_array(np.array([0]), nothing))
@@ -197,6 +215,9 @@ def with_reductions(graph: onnx.ModelProto, tensors: Mapping[str, int]) -> onnx.
             )
         ]
         parts.append(emit("Cast", [number], "_number_1", to=FLOAT))
+        assert len(parts) == _REDUCED
+        channels = ("ReduceMin", "ReduceMax", "ReduceSumSquare")
+        parts += [emit(op, [rows, channel], f"_channels_{op}", keepdims=0) for op in channels]
         emit("Concat", parts, "", axis=0)
-        made.graph.output.append(helper.make_tensor_value_info(out, FLOAT, [len(parts)]))
+        made.graph.output.append(helper.make_tensor_value_info(out, FLOAT, [_REDUCED + 3 * depth]))
     return made

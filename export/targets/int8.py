@@ -20,6 +20,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from adaptrt.export.errors import ExportError
+from adaptrt.export.targets.graph_nodes import integer, needed_nodes, number, picks_rows
+from adaptrt.export.targets.outlier_channels import folded_into_norms
 from adaptrt.export.targets.tensor_types import FLOAT, element_types, infer_types, ranks, require_flat
 from adaptrt.ops.int8 import FULL, LEAST_SCALE, ZERO_POINT, ByteScale, Quantized, quantize_columns, quantize_rows
 from adaptrt.ops.record import Array
@@ -60,6 +62,7 @@ def to_int8(
     per_sample: Collection[str] = (),
     least_width: int = LEAST_WIDTH,
     fixed: Mapping[str, ByteScale] | None = None,
+    factors: Mapping[str, Array] | None = None,
 ) -> onnx.ModelProto:
     """Copy a graph without bodies with its large products in int8.
 
@@ -69,11 +72,13 @@ def to_int8(
         per_sample: Tensors whose products stay as they are.
         least_width: Inputs and outputs of the products that are in int8.
         fixed: Scales of some of ``byte_tensors``; the others get one for each row.
+        factors: float32 ``[D]``, powers of two: what channels of tensors of ``fixed`` are divided by before they become
+            bytes, and weights multiplied with. Scales are of the divided numbers.
 
     Raises:
         ExportError: Weights are not finite, or nothing can be in int8.
     """
-    rewriter = _rewritten(flat, largest, per_sample, least_width, fixed or {})
+    rewriter = _rewritten(flat, largest, per_sample, least_width, fixed or {}, factors or {})
     if not rewriter.products:
         raise ExportError(
             f"got a graph with no product of at least {least_width} inputs and outputs with constant weights, expected "
@@ -88,14 +93,26 @@ def byte_tensors(
     flat: onnx.ModelProto, per_sample: Collection[str] = (), least_width: int = LEAST_WIDTH
 ) -> dict[str, int]:
     """Names of the tensors ``[..., D]`` that ``to_int8`` makes bytes of, and their D."""
-    return dict(_rewritten(flat, FULL, per_sample, least_width, {}).sources)
+    return dict(_rewritten(flat, FULL, per_sample, least_width).sources)
+
+
+def byte_products(
+    flat: onnx.ModelProto, per_sample: Collection[str] = (), least_width: int = LEAST_WIDTH
+) -> dict[str, list[Array]]:
+    """The weights ``[D, E]`` of the products that read each of ``byte_tensors``, rows picked of it among them."""
+    return _rewritten(flat, FULL, per_sample, least_width).readers
 
 
 def _rewritten(
-    flat: onnx.ModelProto, largest: int, per_sample: Collection[str], least_width: int, fixed: Mapping[str, ByteScale]
+    flat: onnx.ModelProto,
+    largest: int,
+    per_sample: Collection[str],
+    least_width: int,
+    fixed: Mapping[str, ByteScale] = {},
+    factors: Mapping[str, Array] = {},
 ) -> Int8Rewriter:
     require_flat(flat.graph.node)
-    rewriter = Int8Rewriter(flat, largest, frozenset(per_sample), least_width, fixed)
+    rewriter = Int8Rewriter(flat, largest, frozenset(per_sample), least_width, fixed, factors)
     for node in flat.graph.node:
         rewriter.add(node)
     return rewriter
@@ -119,10 +136,12 @@ class Int8Rewriter:
         per_sample: Tensors whose products stay as they are.
         least_width: Inputs and outputs of the products that are in int8.
         fixed: Scales of activations.
+        factors: Of their channels.
 
     Attributes:
         products: How many are in int8.
         sources: Tensors that became bytes, and how wide they are.
+        readers: The weights of their products.
     """
 
     def __init__(
@@ -132,9 +151,10 @@ class Int8Rewriter:
         per_sample: frozenset[str],
         least_width: int,
         fixed: Mapping[str, ByteScale],
+        factors: Mapping[str, Array] = {},
     ) -> None:
         self._flat, self._largest, self._per_sample, self._least_width = flat, largest, per_sample, least_width
-        self._fixed = fixed
+        self._fixed, self._factors = fixed, factors
         typed = infer_types(flat)
         self._types, self._ranks = element_types(typed), ranks(typed)
         self._weights = {weight.name: weight for weight in flat.graph.initializer}
@@ -142,12 +162,14 @@ class Int8Rewriter:
         self._made: dict[str, Array] = {name: np.asarray(value) for name, value in _CONSTANTS.items()}
         self._picked: dict[str, onnx.NodeProto] = {}  # rows picked of a float matrix, by the result
         self._bytes: dict[str, RowBytes] = {}
-        self._columns: dict[tuple[str, bool], tuple[str, str]] = {}
+        self._columns: dict[tuple[str, bool, str], tuple[str, str]] = {}
+        self._shares: dict[str, Array] = {}  # what divided channels are multiplied with
         self._unpacked: set[str] = set()
         self._backs: set[str] = set()  # what was dequantised
         self._nodes: list[onnx.NodeProto] = []
         self.products = 0
-        self.sources: dict[str, int] = {}  # tensors that became bytes, and how wide they are
+        self.sources: dict[str, int] = {}
+        self.readers: dict[str, list[Array]] = {}
 
     def add(self, node: onnx.NodeProto) -> None:
         """Emit one node."""
@@ -157,23 +179,22 @@ class Int8Rewriter:
             return
         if node.op_type in ("Gemm", "MatMul") and self._add_product(node):
             return
-        if _picks_rows(node, self._arrays_of(node)):
+        if picks_rows(node, self._arrays_of(node)):
             self._picked[node.output[0]] = node
         self._nodes.append(node)
 
     def finish(self) -> onnx.ModelProto:
         """The whole graph without what nothing reads any more."""
-        wanted = {value.name for value in self._flat.graph.output}
-        kept = []
-        for node in reversed(self._nodes):
-            if any(name in wanted for name in node.output):
-                wanted.update(node.input)
-                kept.append(node)
+        outputs = {value.name for value in self._flat.graph.output}
+        kept, _ = needed_nodes(self._nodes, outputs)
+        kept, folded = folded_into_norms(kept, self._shares, outputs, self._array)
+        self._made |= folded
+        kept, wanted = needed_nodes(kept, outputs)
         made = onnx.ModelProto()
         made.CopyFrom(self._flat)
         for field in (made.graph.node, made.graph.value_info, made.graph.initializer):
             del field[:]
-        made.graph.node.extend(reversed(kept))
+        made.graph.node.extend(kept)
         made.graph.initializer.extend(weight for name, weight in self._weights.items() if name in wanted)
         made.graph.initializer.extend(
             numpy_helper.from_array(np.asarray(array), name) for name, array in self._made.items() if name in wanted
@@ -184,7 +205,7 @@ class Int8Rewriter:
     def _add_gather(self, node: onnx.NodeProto) -> bool:
         """A constant part of stacked weights becomes weights of its own, a large table one of bytes; whether it did."""
         table, index = self._array(node.input[0]), self._array(node.input[1])
-        if table is None or _integer(node, "axis", 0) != 0:
+        if table is None or integer(node, "axis", 0) != 0:
             return False
         if index is not None and index.ndim == 0:
             self._arrays[node.output[0]] = self._made[node.output[0]] = np.ascontiguousarray(table[int(index)])
@@ -210,10 +231,10 @@ class Int8Rewriter:
     def _add_product(self, node: onnx.NodeProto) -> bool:
         """A product with constant weights in integers; whether it is."""
         x, weight = node.input[0], self._array(node.input[1])
-        turned = bool(_integer(node, "transB", 0))
+        turned = bool(integer(node, "transB", 0))
         if weight is None or weight.ndim != 2 or weight.dtype != np.float32 or min(weight.shape) < self._least_width:
             return False
-        scaled = any(_number(node, name) != 1.0 for name in ("alpha", "beta")) or _integer(node, "transA", 0)
+        scaled = any(number(node, name) != 1.0 for name in ("alpha", "beta")) or integer(node, "transA", 0)
         if scaled or self._types.get(x) != FLOAT or self._array(x) is not None:
             return False
         if x in self._per_sample:
@@ -225,7 +246,11 @@ class Int8Rewriter:
         x = node.input[0]
         name = node.output[0]
         rows = self._bytes_of(x, weight.shape[1] if turned else weight.shape[0])
-        columns = self._columns_of(node.input[1], weight, turned)
+        root = x
+        while root in self._picked:
+            root = self._picked[root].input[0]
+        self.readers.setdefault(root, []).append(weight.T if turned else weight)
+        columns = self._columns_of(node.input[1], weight, turned, root if root in self._factors else "")
         # MatMulInteger, Cast and Mul in one. Not these three with the product of both scales after them: where it knows
         # no shapes ONNX Runtime 1.32 takes that for a pattern with one scale, and gives all rows the first one's.
         factors = [rows.values, columns[0], rows.scale, columns[1], rows.zero]
@@ -287,9 +312,13 @@ class Int8Rewriter:
     def _quantized(self, x: str, depth: int) -> RowBytes:
         self.sources[x] = depth
         if x in self._fixed:
-            scale, zero = f"{x}_scale", f"{x}_zero"
+            scale, zero, divided = f"{x}_scale", f"{x}_zero", x
             self._made[scale], self._made[zero] = (np.asarray(part) for part in self._fixed[x])
-            self._emit("QuantizeLinear", [x, scale, zero], f"{x}_bytes")
+            if x in self._factors:
+                shares, divided = f"{x}_shares", f"{x}_divided"
+                self._made[shares] = self._shares[shares] = (1 / self._factors[x]).astype(np.float32)
+                self._emit("Mul", [x, shares], divided)
+            self._emit("QuantizeLinear", [divided, scale, zero], f"{x}_bytes")
             return RowBytes(f"{x}_bytes", scale, zero, "")
         scales = f"{x}_scales"
         self._emit("ReduceMax", [x, _AXIS], f"{x}_most", keepdims=1)
@@ -308,12 +337,14 @@ class Int8Rewriter:
             self._emit("QuantizeLinear", [f"{x}_in_steps", _ONE, _ZERO], f"{x}_bytes")
         return RowBytes(f"{x}_bytes", _ONE, _ZERO, scales)
 
-    def _columns_of(self, name: str, weight: Array, turned: bool) -> tuple[str, str]:
-        """Names of weights as int8, inputs first, and of their scales."""
-        key = name, turned
+    def _columns_of(self, name: str, weight: Array, turned: bool, divided: str = "") -> tuple[str, str]:
+        """Names of weights as int8, inputs first, and of their scales; for a tensor whose channels were divided."""
+        key = name, turned, divided
         if key not in self._columns:
-            columns: Quantized = quantize_columns(self._finite(name, weight.T if turned else weight), self._largest)
-            end = "_turned" if turned else ""
+            rows = self._finite(name, weight.T if turned else weight)
+            scaled = rows * self._factors[divided][:, None] if divided else rows
+            columns: Quantized = quantize_columns(scaled, self._largest)
+            end = ("_turned" if turned else "") + (f"_for_{divided}" if divided else "")
             names = f"{name}_int8{end}", f"{name}_scale{end}"
             self._made[names[0]], self._made[names[1]] = np.ascontiguousarray(columns.values), columns.scale
             self._columns[key] = names
@@ -339,23 +370,3 @@ class Int8Rewriter:
         node = helper.make_node(op, inputs, [output], name=output, domain=domain)
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
         self._nodes.append(node)
-
-
-def _picks_rows(node: onnx.NodeProto, constants: list[Array | None]) -> bool:
-    """Whether it only copies rows of a matrix, so that it may as well copy their bytes."""
-    if not constants or constants[0] is not None:
-        return False
-    if node.op_type == "Gather":
-        return _integer(node, "axis", 0) == 0
-    if node.op_type == "Slice" and len(constants) > 3:
-        axes = constants[3]
-        return axes is not None and axes.tolist() == [0]
-    return False
-
-
-def _integer(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
-
-
-def _number(node: onnx.NodeProto, name: str) -> float:
-    return next((attribute.f for attribute in node.attribute if attribute.name == name), 1.0)

@@ -20,10 +20,9 @@ from adaptrt.export.parity.reference import GOLDEN_FILE, read_golden
 from adaptrt.export.targets import activation_ranges
 from adaptrt.export.targets.activation_ranges import Probe
 from adaptrt.export.targets.inline import inlined
-from adaptrt.export.targets.int8 import byte_tensors, per_sample_tensors, to_int8
-from adaptrt.export.targets.int8_scales import STATIC, TOKEN, fixed_scales, keeps_enough
+from adaptrt.export.targets.int8 import byte_products, byte_tensors, per_sample_tensors, to_int8
+from adaptrt.export.targets.int8_scales import STATIC, TOKEN, FixedScales, fixed_scales, keeps_enough
 from adaptrt.export.targets.source import read_dense
-from adaptrt.ops.int8 import ByteScale
 from adaptrt.runtime.bundle.schema import Bundle
 
 Array = npt.NDArray[Any]
@@ -75,14 +74,14 @@ def prepare_dense(
     wanted = _answers(probe, inputs, names)
     agree, largest = agreement(bundle), 2 ** (weight_bits - 1) - 1
 
-    def judged(scales: Mapping[str, ByteScale]) -> tuple[onnx.ModelProto, float]:
-        made = to_int8(flat, largest, heads, fixed=scales)
+    def judged(by: FixedScales) -> tuple[onnx.ModelProto, float]:
+        made = to_int8(flat, largest, heads, fixed=by.scales, factors=by.factors)
         given = _answers(Probe(made, {}), inputs, names)
         return made, float(np.mean(agree(given, wanted)))
 
-    (chosen, quality), kind = judged({}), TOKEN
-    scales = fixed_scales(probe.ranges)
-    enough = bool(scales) and max(seen.rows for seen in probe.ranges.values()) >= activation_ranges.FEWEST_ROWS
+    (chosen, quality), kind = judged(FixedScales({}, {})), TOKEN
+    scales = fixed_scales(probe.ranges, byte_products(flat, heads), largest)
+    enough = bool(scales.scales) and max(seen.rows for seen in probe.ranges.values()) >= activation_ranges.FEWEST_ROWS
     if activations != TOKEN and enough:
         static, of_static = judged(scales)
         if activations == STATIC or keeps_enough(of_static, quality, max_quality_drop):

@@ -2,7 +2,8 @@
 
 A fixed scale costs one operator where a scale for each token costs eight, and one more after each product. It has to
 hold the largest number that any token has; where a few channels are many times as large as all others, little is left
-of these, and such tensors keep their scales by token.
+of these. Such channels are evened out where that costs the weights little; other such tensors keep their scales by
+token.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -19,11 +21,13 @@ from adaptrt.export.calibration.evaluations import Progress
 from adaptrt.export.targets.activation_ranges import ActivationRange, measure_ranges
 from adaptrt.export.targets.device_knobs import knobs_on_device
 from adaptrt.export.targets.inline import inlined
-from adaptrt.export.targets.int8 import byte_tensors, per_sample_tensors, to_int8
+from adaptrt.export.targets.int8 import byte_products, byte_tensors, per_sample_tensors, to_int8
+from adaptrt.export.targets.outlier_channels import evened
 from adaptrt.export.targets.prepare import Prepared
 from adaptrt.export.targets.qdq import to_qdq
 from adaptrt.export.targets.quality import QualityReport, compare_quality
 from adaptrt.ops.int8 import LEAST_SCALE, ByteScale, byte_scale
+from adaptrt.ops.record import Array
 from adaptrt.runtime.backends.int8_products import WIDE_BITS
 from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.bundle.target_table import TargetRecord
@@ -83,18 +87,21 @@ def prepare_int8(
     samples = [per_sample_tensors(stage) for stage in stages]
     largest = 2 ** (weight_bits - 1) - 1
 
-    def made(scales: Sequence[Mapping[str, ByteScale]]) -> list[Prepared]:
+    def made(scales: Sequence[FixedScales]) -> list[Prepared]:
         graphs = [
-            to_int8(flat, largest, own, fixed=fixed) for flat, own, fixed in zip(flats, samples, scales, strict=True)
+            to_int8(flat, largest, own, fixed=each.scales, factors=each.factors)
+            for flat, own, each in zip(flats, samples, scales, strict=True)
         ]
         return [Prepared(graph, graph) for graph in graphs]
 
-    by_token = made([{} for _ in flats])
+    by_token = made([FixedScales({}, {}) for _ in flats])
     if activations == TOKEN:
         return Int8Stages(by_token, TOKEN, weight_bits)
     tell("measuring activations on the golden inputs", 0.0)
     tensors = [byte_tensors(flat, own) for flat, own in zip(flats, samples, strict=True)]
-    scales = static_scales(folder, bundle, flats, tensors)
+    weights = [byte_products(flat, own) for flat, own in zip(flats, samples, strict=True)]
+    ranges = measure_ranges(folder, bundle, flats, tensors)
+    scales = [fixed_scales(seen, own, largest) for seen, own in zip(ranges, weights, strict=True)]
     static = made(scales)
     if activations == STATIC:
         return Int8Stages(static, STATIC, weight_bits)
@@ -103,9 +110,12 @@ def prepare_int8(
         compare_quality(folder, bundle, stages, [each.runnable for each in graphs]) for graphs in (static, by_token)
     )
     lost = of_token.quality - of_static.quality
-    number, every = sum(map(len, scales)), sum(map(len, tensors))
+    number, every = sum(len(each.scales) for each in scales), sum(map(len, tensors))
+    divided = sum(len(each.factors) for each in scales)
+    note = f"{number} of {every} activations have a fixed scale"
+    note += f", {divided} of them after outlier channels were evened out" if divided else ""
     if number and keeps_enough(of_static.quality, of_token.quality, max_quality_drop):
-        return Int8Stages(static, STATIC, weight_bits, of_static, f"{number} of {every} activations have a fixed scale")
+        return Int8Stages(static, STATIC, weight_bits, of_static, note)
     reason = f"fixed scales lose {lost:.2%} more" if number else "none could have a fixed one"
     return Int8Stages(by_token, TOKEN, weight_bits, of_token, f"activations have a scale for each token: {reason}")
 
@@ -160,18 +170,35 @@ def even_scales(ranges: Mapping[str, ActivationRange]) -> dict[str, ByteScale]:
     }
 
 
-def static_scales(
-    folder: Path, bundle: Bundle, flats: Sequence[onnx.ModelProto], tensors: Sequence[Mapping[str, int]]
-) -> list[dict[str, ByteScale]]:
-    """For each stage the scales of those tensors that can have a fixed one: what no golden input reaches cannot.
+class FixedScales(NamedTuple):
+    """What tensors of a graph are quantised by.
 
-    Raises:
-        ExportError: As ``measure_ranges``.
-        ParityError: Likewise.
+    Attributes:
+        scales: By name, of those that can have a fixed one.
+        factors: What some of them have their channels divided by first, float32 ``[D]``.
     """
-    return [fixed_scales(stage) for stage in measure_ranges(folder, bundle, flats, tensors)]
+
+    scales: dict[str, ByteScale]
+    factors: dict[str, Array]
 
 
-def fixed_scales(ranges: Mapping[str, ActivationRange]) -> dict[str, ByteScale]:
-    """The scales of those tensors that keep enough that way."""
-    return {name: byte_scale(own.low, own.high) for name, own in ranges.items() if own.rows and own.noise <= MOST_NOISE}
+def fixed_scales(
+    ranges: Mapping[str, ActivationRange], weights: Mapping[str, Sequence[Array]], largest: int
+) -> FixedScales:
+    """The scales of those tensors that keep enough that way, or do once their outlier channels are evened out.
+
+    Args:
+        ranges: What was measured of the tensors. What no input reaches cannot have a scale.
+        weights: Of the products that read them, from ``byte_products``.
+        largest: Magnitude of int8 weights.
+    """
+    found = FixedScales({}, {})
+    for name, seen in ranges.items():
+        if not seen.rows:
+            continue
+        even = evened(seen, weights.get(name, ()), largest)
+        if even is not None and even.noise <= MOST_NOISE < even.noise_before:
+            found.scales[name], found.factors[name] = even.scale, even.factors
+        elif seen.noise <= MOST_NOISE:
+            found.scales[name] = byte_scale(seen.low, seen.high)
+    return found

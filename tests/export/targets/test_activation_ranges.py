@@ -42,6 +42,9 @@ def test_two_runs_are_one(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose([found.low, found.high], [rows.min(), rows.max()], rtol=1e-6)
     np.testing.assert_allclose(found.square, (rows**2).mean(), rtol=1e-5)
     np.testing.assert_allclose(found.largest_square, (np.abs(rows).max(1) ** 2).mean(), rtol=1e-5)
+    assert found.channels is not None
+    channels = np.minimum(rows.min(0), 0), np.maximum(rows.max(0), 0), (rows**2).mean(0)
+    np.testing.assert_allclose(found.channels, channels, rtol=1e-5)
 
 
 def test_zero_is_in_every_range_and_nothing_has_none() -> None:
