@@ -2,7 +2,8 @@
 
 Torch needs about a second for each block of each graph, whatever the block. Blocks whose modules are the same differ in
 their weights alone, which are inputs of the one graph that is traced of them. Blocks that select tokens, or that have
-parts of further families, are traced where they stand: what they hand on differs.
+parts of further families, are traced where they stand: what they hand on differs. So are blocks with tables of biases
+of positions: layers that share a table look up in it once, which a graph of one of them cannot know.
 
 An export traces everything as it stands, so that what it proves depends on nothing here.
 """
@@ -121,6 +122,7 @@ def _is_plain(block: nn.Module) -> bool:
     return (
         isinstance(block, Block)
         and block.selector is None
+        and block.attention.bias is None
         and not len(block.parts)
         and type(block.ffn) in (DenseFFN, AdaptiveFFN)
         and isinstance(block.projections, DenseProjections)
@@ -128,8 +130,8 @@ def _is_plain(block: nn.Module) -> bool:
 
 
 def _reads_positions(attention: SoftmaxAttention) -> bool:
-    by_table = attention.rotary_base is not None or attention.cosine is not None or attention.bias is not None
-    return by_table or bool(attention.window) or attention.causal
+    turned = attention.rotary_base is not None or attention.cosine is not None
+    return turned or bool(attention.window) or attention.causal
 
 
 def _weights(block: Block) -> dict[str, Tensor]:
