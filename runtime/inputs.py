@@ -20,7 +20,7 @@ from adaptrt.runtime.errors import InputError, shown
 Array = np.ndarray[Any, Any]
 
 _MISSING = object()
-_FEW = 96
+FEW = 96
 """Elements up to which Python is done before numpy's operators, which meet cold caches after every call, have begun."""
 _BLOCK = 1 << 16
 """Elements looked at in one go, a truth value each in memory that should be in the caches already."""
@@ -124,7 +124,7 @@ def _check_finite(array: Array, spec: TensorSpec) -> None:
         InputError: there is one.
     """
     # A sum in Python, with NaN or infinity in it, is neither finite nor anybody's warning.
-    if array.size <= _FEW and math.isfinite(sum(array.ravel().tolist())):
+    if array.size <= FEW and math.isfinite(sum(array.ravel().tolist())):
         return
     if array.size <= _BLOCK:
         fine = np.isfinite(array).all()

@@ -10,11 +10,11 @@ import numpy as np
 from adaptrt.runtime.bundle.curve_validation import MAX_FRACTION
 from adaptrt.runtime.bundle.schema import MACS_OUTPUT, TensorSpec
 from adaptrt.runtime.errors import OutputError
+from adaptrt.runtime.inputs import FEW
 
 Array = np.ndarray[Any, Any]
 
 _ANY = -1
-_FEW = 128
 
 
 class OutputContract:
@@ -56,7 +56,7 @@ class OutputContract:
     @staticmethod
     def _check_share(share: Array) -> None:
         """Refuse a share of work that is none: the answer beside it came from numbers that overflowed."""
-        few = share.tolist() if share.size <= _FEW else [share.min(), share.max()]  # NaN shows in both
+        few = share.tolist() if share.size <= FEW else [share.min(), share.max()]  # NaN shows in both
         for value in few:
             if not 0 <= value <= MAX_FRACTION:
                 raise OutputError(

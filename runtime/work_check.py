@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from adaptrt.runtime.inputs import FEW
+
 Array = np.ndarray[Any, Any]
 
-_FEW = 96
-"""Samples up to which Python is done before numpy's operators, which meet cold caches after every call, have begun."""
 _LEAST_SAMPLES = 8.0
 _FARTHER = 1.1
 """The next look is at so many times the samples."""
@@ -58,7 +58,7 @@ class SoftBudgetCheck:
             become rarer as there is more to look at: a call costs next to nothing.
         """
         count = done.size
-        if count <= _FEW:
+        if count <= FEW:
             each = [share - expected for share in done.tolist()]
             excess, squares = sum(each), sum([one * one for one in each])
         else:

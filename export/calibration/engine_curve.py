@@ -27,7 +27,6 @@ from adaptrt.export.errors import CalibrationError
 from adaptrt.export.staging import write_file
 from adaptrt.models.tasks import Task
 from adaptrt.models.tasks.following import following
-from adaptrt.runtime.backends.backend_table import BACKENDS
 from adaptrt.runtime.bundle.bundle_file import Bundle, CurvePoint, read_bundle
 from adaptrt.runtime.bundle.engine_calibration import CALIBRATION_FILE, encode_calibration
 from adaptrt.runtime.bundle.engine_files import engine_folder
@@ -93,8 +92,7 @@ def calibrated_folder(folder: Path, engine: EngineOptions) -> Path:
     Raises:
         CalibrationError: The backend runs the portable files in this precision, or nothing is built.
     """
-    record = BACKENDS[engine.backend]
-    precision = engine.precision or record.precisions[0]
+    record, precision = engine.record, engine.computes_in
     target = record.built_for(precision)
     if not target or precision not in TARGETS[target].precisions:
         raise CalibrationError(

@@ -14,7 +14,6 @@ from adaptrt.export.calibration.own_knobs import RULE
 from adaptrt.export.calibration.stage_records import Outcome, StagedModel, batches_by_length, run_calls, split_feeds
 from adaptrt.export.calibration.worker_process import Call, EngineOptions
 from adaptrt.models.tasks import Task
-from adaptrt.runtime.backends.backend_table import BACKENDS
 from adaptrt.runtime.backends.stage_programs import dense_program
 from adaptrt.runtime.bundle.schema import MACS_OUTPUT, SNAPPING_SETTING, Bundle, KnobValue
 from adaptrt.runtime.plan import runs_everything
@@ -65,8 +64,7 @@ class DenseOutcomes(NamedTuple):
         model: StagedModel, folder: Path, data: DataSplits, task: Task, engine: EngineOptions
     ) -> DenseOutcomes:
         """The same on an engine; None on both splits where the stages answer full budgets on it."""
-        record = BACKENDS[engine.backend]
-        if dense_program(record, folder, model.bundle, engine.precision or record.precisions[0]) is None:
+        if dense_program(engine.record, folder, model.bundle, engine.computes_in) is None:
             return NO_DENSE
         chosen = _solved_with(dense_outcome(model, data.calibration, task))
         return DenseOutcomes(chosen, dense_outcome(model, data.test, task))

@@ -24,7 +24,7 @@ import onnxruntime
 
 from adaptrt import AdaptrtError
 from adaptrt.runtime.backends import Backend, BackendSettings
-from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
+from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND, BackendRecord
 from adaptrt.runtime.backends.selection import open_unsplit
 from adaptrt.runtime.bundle.schema import Bundle
 from adaptrt.runtime.loading import open_bundle
@@ -76,6 +76,16 @@ class EngineOptions(NamedTuple):
     backend: str = DEFAULT_BACKEND
     precision: str | None = None
 
+    @property
+    def record(self) -> BackendRecord:
+        """Of the backend."""
+        return BACKENDS[self.backend]
+
+    @property
+    def computes_in(self) -> str:
+        """The precision by its name."""
+        return self.precision or self.record.precisions[0]
+
 
 PORTABLE = EngineOptions()
 """The portable files as they are."""
@@ -125,10 +135,9 @@ class SingleThreaded:
 
     @cached_property
     def _unsplit(self) -> Backend:
-        record = BACKENDS[self._engine.backend]
-        precision = self._engine.precision or record.precisions[0]
-        settings = BackendSettings(threads=1, precision=self._engine.precision)
-        backend = open_unsplit(record, self._folder, self.bundle, settings, precision)
+        engine = self._engine
+        settings = BackendSettings(threads=1, precision=engine.precision)
+        backend = open_unsplit(engine.record, self._folder, self.bundle, settings, engine.computes_in)
         assert backend is not None  # nobody asks for it else
         return backend
 

@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from adaptrt.export.graph.unread import keep_needed
+
 _SWAPPED = [0, 2, 1]
 
 
@@ -42,7 +44,7 @@ def merge_attention_transposes(model: onnx.ModelProto) -> int:
         last.attribute.append(helper.make_attribute("perm", [0, 1, 3, 2]))
         count += 1
     if count:
-        _remove_unread(graph)
+        keep_needed(graph, graph.node)
     return count
 
 
@@ -54,19 +56,3 @@ def _sizes(reshape: onnx.NodeProto, producers: dict[str, onnx.NodeProto]) -> lis
     """What the shape of a reshape is joined from."""
     joined = producers.get(reshape.input[1])
     return list(joined.input) if joined is not None and joined.op_type == "Concat" else []
-
-
-def _remove_unread(graph: onnx.GraphProto) -> None:
-    """Remove nodes and constants that nothing reads; what subgraphs read counts."""
-    while True:
-        read = {output.name for output in graph.output}
-        for node in graph.node:
-            read |= set(node.input)
-            read |= {name for attribute in node.attribute for inner in attribute.g.node for name in inner.input}
-        unread = [node for node in graph.node if read.isdisjoint(node.output)]
-        if not unread:
-            for constant in [each for each in graph.initializer if each.name not in read]:
-                graph.initializer.remove(constant)
-            return
-        for node in unread:
-            graph.node.remove(node)

@@ -9,12 +9,13 @@ own output, and the input goes.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import onnx
 from onnx import helper
 
 from adaptrt.export.errors import ExportError
+from adaptrt.export.graph.unread import names_read
 from adaptrt.ops import DOMAIN, RECORDS
 
 _SELECT, _REDUCE = "SelectTokens", "SegmentReduce"
@@ -39,7 +40,7 @@ def resolve_kept(model: onnx.ModelProto, inputs: Sequence[str]) -> None:
     for name in inputs:
         owner = _owner(graph, name)
         for node in graph.node:
-            if name in _names_read(node):
+            if name in names_read(node):
                 _replace_size(node, name, owner)
         if name in {value.name for value in graph.output}:
             raise ExportError(f"{name} is an output of the graph, expected that only its size is used")
@@ -115,15 +116,6 @@ def _replace_size(node: onnx.NodeProto, name: str, output: str) -> None:
     node.input[0] = output
 
 
-def _names_read(node: onnx.NodeProto) -> Iterator[str]:
-    """Values that a node reads, those that its subgraphs read from outside among them."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            for inner in graph.node:
-                yield from _names_read(inner)
-
-
 def _read_for(graph: onnx.GraphProto, name: str) -> set[str]:
     """All values that are needed to compute one."""
     producers = {output: node for node in graph.node for output in node.output}
@@ -131,7 +123,7 @@ def _read_for(graph: onnx.GraphProto, name: str) -> set[str]:
     waiting = [name]
     while waiting:
         node = producers.get(waiting.pop())
-        for read in _names_read(node) if node is not None else ():
+        for read in names_read(node) if node is not None else ():
             if read not in needed:
                 needed.add(read)
                 waiting.append(read)
@@ -144,7 +136,7 @@ def _sort(graph: onnx.GraphProto) -> None:
     readers: list[list[int]] = [[] for _ in graph.node]
     missing = [0] * len(graph.node)
     for place, node in enumerate(graph.node):
-        for source in {producers[name] for name in _names_read(node) if name in producers}:
+        for source in {producers[name] for name in names_read(node) if name in producers}:
             readers[source].append(place)
             missing[place] += 1
     ready = [place for place, number in enumerate(missing) if not number]

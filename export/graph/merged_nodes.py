@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx
 
+from adaptrt.export.graph.unread import keep_needed
+
 _SMALL = 1024  # bytes of constants that are compared
 
 
@@ -38,7 +40,9 @@ def merge_nodes(model: onnx.ModelProto) -> None:
             continue
         nodes.append(node)
         producers.update((output, node) for output in node.output)
-    _keep(graph, nodes, fixed)
+    read = keep_needed(graph, nodes)
+    for gone in [value for value in graph.value_info if value.name not in read]:
+        graph.value_info.remove(gone)
 
 
 def _merge_constants(graph: onnx.GraphProto) -> dict[str, str]:
@@ -80,18 +84,3 @@ def _key(node: onnx.NodeProto, shapes: dict[str, object]) -> tuple[object, ...]:
             return "Shape", *read
     attributes = tuple(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
     return node.domain, node.op_type, *node.input, attributes
-
-
-def _keep(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], outputs: set[str]) -> None:
-    """Keep those of the nodes, the constants and the shapes that an output needs."""
-    needed, kept = set(outputs), []
-    for node in reversed(nodes):
-        if not needed.isdisjoint(node.output):
-            needed |= set(node.input)
-            kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-    for unread in [constant for constant in graph.initializer if constant.name not in needed]:
-        graph.initializer.remove(unread)
-    for gone in [value for value in graph.value_info if value.name not in needed]:
-        graph.value_info.remove(gone)

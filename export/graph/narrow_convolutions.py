@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from adaptrt.export.graph.unread import keep_needed
+
 FEW = 4
 """Output channels up to which the transposed form was measured to be faster; with kernels of one place only 1 is."""
 _LEAST_INPUTS = 16
@@ -45,9 +47,7 @@ def transpose_narrow_convolutions(model: onnx.ModelProto) -> int:
         node.attribute.append(helper.make_attribute("pads", cut))
         count += 1
     if count:
-        read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-        for unread in [each for each in graph.initializer if each.name not in read]:
-            graph.initializer.remove(unread)
+        keep_needed(graph, graph.node)
     return count
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import onnx
 from onnx import helper, numpy_helper
 
+from adaptrt.export.graph.unread import keep_needed
+
 _PLACES = {2, 3}
 _IN_BLOCKS = frozenset({"Relu", "Sigmoid", "Tanh", "HardSigmoid", "Clip", "Add", "BatchNormalization", "MaxPool"})
 """Operators that ONNX Runtime runs on blocks of channels where their input lies so."""
@@ -44,11 +46,7 @@ def pool_spatial_means(model: onnx.ModelProto) -> int:
             nodes.append(helper.make_node("Flatten", [pooled], [result], f"{node.name}_flat", axis=1))
         count += 1
     if count:
-        del graph.node[:]
-        graph.node.extend(nodes)
-        read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-        for unread in [each for each in graph.initializer if each.name not in read]:
-            graph.initializer.remove(unread)
+        keep_needed(graph, nodes)
     return count
 
 

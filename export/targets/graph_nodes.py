@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-
 import onnx
 
 from adaptrt.ops.record import Array
-
-
-def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Collection[str]) -> tuple[list[onnx.NodeProto], set[str]]:
-    """The nodes that something reads, in order, and all names that are read."""
-    wanted, kept = set(outputs), []
-    for node in reversed(nodes):
-        if any(name in wanted for name in node.output):
-            wanted.update(node.input)
-            kept.append(node)
-    return kept[::-1], wanted
 
 
 def picks_rows(node: onnx.NodeProto, constants: list[Array | None]) -> bool:

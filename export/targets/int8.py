@@ -20,7 +20,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from adaptrt.export.errors import ExportError
-from adaptrt.export.targets.graph_nodes import integer, needed_nodes, number, picks_rows
+from adaptrt.export.graph.unread import needed_nodes
+from adaptrt.export.targets.graph_nodes import integer, number, picks_rows
 from adaptrt.export.targets.outlier_channels import folded_into_norms
 from adaptrt.export.targets.tensor_types import FLOAT, element_types, infer_types, ranks, require_flat
 from adaptrt.ops.int8 import FULL, LEAST_SCALE, ZERO_POINT, ByteScale, Quantized, quantize_columns, quantize_rows

@@ -86,7 +86,11 @@ class BackendRecord(NamedTuple):
 
     def built_for(self, precision: str) -> str:
         """The target whose build it runs in a precision; empty where that is the portable files."""
-        return self.target or (self.prepared if precision != self.precisions[0] else "")
+        return self.target or self.prepared_for(precision)
+
+    def prepared_for(self, precision: str) -> str:
+        """The target whose prepared graphs it runs in a precision; empty where it takes the portable files itself."""
+        return self.prepared if precision != self.precisions[0] else ""
 
     @property
     def install(self) -> str:

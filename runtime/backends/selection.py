@@ -129,7 +129,7 @@ def open_unsplit(
     program = dense_program(record, root, bundle, precision)
     if program is None:
         return None
-    if record.prepared and precision != record.precisions[0]:
+    if record.prepared_for(precision):
         settings = replace(settings, precision=None)  # the graph itself is in that precision
     backend: Backend = imported(record.dense)(replace(program, alone=False), settings)
     check_unsplit(bundle, backend, program.file)

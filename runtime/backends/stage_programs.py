@@ -60,7 +60,7 @@ def dense_program(record: BackendRecord, root: Path, bundle: Bundle, precision: 
     """
     if not record.dense or not bundle.dense.runs_everything:
         return None
-    if not record.prepared or precision == record.precisions[0]:
+    if not record.prepared_for(precision):
         return unsplit_program(root, bundle)
     folder, engines = find_engines(record, root, bundle, precision)
     stage = engines.dense
