@@ -58,7 +58,10 @@ class SoftBudgetCheck:
             become rarer as there is more to look at: a call costs next to nothing.
         """
         count = done.size
-        if count <= FEW:
+        if count == 1:
+            excess = done.item() - expected
+            squares = excess * excess
+        elif count <= FEW:
             each = [share - expected for share in done.tolist()]
             excess, squares = sum(each), sum([one * one for one in each])
         else:
