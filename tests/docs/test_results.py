@@ -20,6 +20,10 @@ def kept(name: str) -> Any:
     return json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text())
 
 
+def result_pages() -> str:
+    return page_text("docs/results.md") + page_text("docs/results_pretrained.md")
+
+
 def tables(text: str, heading: str) -> list[Rows]:
     """The tables under a heading, without their first two lines."""
     section = re.split(r"^#{1,6} ", text.split(f"# {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
@@ -228,7 +232,7 @@ def own_networks() -> Rows:
     ],
 )
 def test_a_table_is_the_kept_result(heading: str, number: int, expected: Callable[[], Rows]) -> None:
-    shown = tables(page_text("docs/results.md"), heading)[number]
+    shown = tables(result_pages(), heading)[number]
     assert shown == expected() and shown
 
 
@@ -242,7 +246,7 @@ def test_the_table_of_the_readme_is_a_part_of_that_of_rivals() -> None:
 
 
 def test_times_at_half_of_the_work_are_measured_ones() -> None:
-    shares, one, many = tables(page_text("docs/results.md"), "Families on Fashion-MNIST")[1]
+    shares, one, many = tables(result_pages(), "Families on Fashion-MNIST")[1]
     networks = {network["name"]: network["points"] for network in kept("families")["networks"]}
     for column, name in enumerate(NETWORKS, 1):
         points = {
