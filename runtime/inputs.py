@@ -29,7 +29,7 @@ _BLOCK = 1 << 16
 class _ExpectedArray:
     """One input's requirements, split into what is quick to compare."""
 
-    __slots__ = ("check_values", "dtype", "dynamic", "fixed", "name", "rank", "spec")
+    __slots__ = ("check_values", "dtype", "dynamic", "fixed", "latest", "limits", "name", "rank", "spec")
 
     def __init__(self, spec: TensorSpec, axes: Mapping[str, Axis]) -> None:
         self.spec = spec
@@ -37,17 +37,27 @@ class _ExpectedArray:
         self.dtype = np.dtype(spec.dtype)
         self.rank = len(spec.shape)
         self.fixed = tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, int))
-        limits = [
-            (axis, name, axes.get(name, Axis(0))) for axis, name in enumerate(spec.shape) if isinstance(name, str)
-        ]
-        self.dynamic = tuple(
-            (a, n, one.shortest, math.inf if one.longest is None else one.longest) for a, n, one in limits
-        )
+        self.dynamic = tuple((axis, name) for axis, name in enumerate(spec.shape) if isinstance(name, str))
+        self.limits = tuple(axes.get(name, Axis(0)) for _, name in self.dynamic)
         self.check_values = _CHECKS.get(self.dtype.kind)
+        self.latest: tuple[int, ...] | None = None
+
+    def check_shape(self, array: Array) -> None:
+        """Refuse a number of axes or a size that is not as declared.
+
+        Raises:
+            InputError: one is not.
+        """
+        if array.ndim != self.rank or any(array.shape[axis] != size for axis, size in self.fixed):
+            raise _wrong(array, self)
+        for (axis, name), limits in zip(self.dynamic, self.limits, strict=True):
+            longest = math.inf if limits.longest is None else limits.longest
+            if not limits.shortest <= array.shape[axis] <= longest:
+                raise _wrong_size(array, self, axis, name, limits.shortest, longest)
 
 
 class InputContract:
-    """The inputs of a bundle, knobs excluded; immutable.
+    """The inputs of a bundle, knobs excluded; any number of threads may use one.
 
     Args:
         specs: the inputs.
@@ -80,15 +90,11 @@ class InputContract:
             if (type(array) is not np.ndarray and not _is_plain(array)) or array.dtype != expected.dtype:
                 raise self._wrong_names(inputs) if array is _MISSING else _wrong(array, expected)
             shape = array.shape
-            if len(shape) != expected.rank:
-                raise _wrong(array, expected)
-            for axis, size in expected.fixed:
-                if shape[axis] != size:
-                    raise _wrong(array, expected)
-            for axis, name, shortest, longest in expected.dynamic:
+            if shape != expected.latest:  # calls of the same sizes follow each other
+                expected.check_shape(array)
+                expected.latest = shape
+            for axis, name in expected.dynamic:
                 size = shape[axis]
-                if not shortest <= size <= longest:
-                    raise _wrong_size(array, expected, axis, name, shortest, longest)
                 if sizes.setdefault(name, size) != size:
                     raise InputError(
                         f"input {expected.name!r}: {name} is {size}, expected {sizes[name]} as in the inputs "

@@ -56,6 +56,8 @@ class OutputContract:
     @staticmethod
     def _check_share(share: Array) -> None:
         """Refuse a share of work that is none: the answer beside it came from numbers that overflowed."""
+        if share.size == 1 and 0 <= share.item() <= MAX_FRACTION:
+            return
         few = share.tolist() if share.size <= FEW else [share.min(), share.max()]  # NaN shows in both
         for value in few:
             if not 0 <= value <= MAX_FRACTION:

@@ -24,6 +24,8 @@ _KEPT = 2_000.0
 _KINDS = 20
 """Per dense work: calls whose expected work differs by a twentieth of it are of different kinds."""
 _ERRORS = 3.0
+_WAITING = 8
+"""Single samples that are taken in together: in a call of one, this would be a quarter of what the runtime adds."""
 _LEAST_SCATTER = 0.1
 """Standard deviation of a sample's share that is assumed at least: a few alike do not show how others scatter."""
 _TOLERATED = 0.02
@@ -57,23 +59,28 @@ class SoftBudgetCheck:
             What to say to the user, if by the latest look such calls take clearly more than was expected. Looks
             become rarer as there is more to look at: a call costs next to nothing.
         """
+        kind = int(expected * _KINDS)
+        excesses = self._excesses.get(kind)
+        if excesses is None:
+            with self._lock:
+                excesses = self._excesses.setdefault(kind, _Excess())
         count = done.size
         if count == 1:
-            excess = done.item() - expected
-            squares = excess * excess
-        elif count <= FEW:
+            waiting = excesses.waiting
+            waiting.append((done.item(), expected))
+            if len(waiting) >= _WAITING:
+                with self._lock:
+                    excesses.take_waiting()
+            return excesses.text
+        if count <= FEW:
             each = [share - expected for share in done.tolist()]
             excess, squares = sum(each), sum([one * one for one in each])
         else:
             differences = done - np.float32(expected)
             excess, squares = float(differences.sum()), float(np.dot(differences, differences))
         with self._lock:
-            excesses = self._excesses.get(int(expected * _KINDS))
-            if excesses is None:
-                excesses = self._excesses[int(expected * _KINDS)] = _Excess()
-            if math.isfinite(squares):  # a call whose work is no number would be in every mean from now on
-                excesses.add(count, excess, squares, count * expected)
-            return excesses.text
+            excesses.add(count, excess, squares, count * expected)
+        return excesses.text
 
 
 class _Excess:
@@ -83,9 +90,20 @@ class _Excess:
         self._samples, self._excess, self._squares, self._expected = 0.0, 0.0, 0.0, 0.0
         self._next_look = _LEAST_SAMPLES
         self.text: str | None = None
+        self.waiting: list[tuple[float, float]] = []
+        """Of single samples: the share that was done, and the one expected. Appending needs no lock."""
+
+    def take_waiting(self) -> None:
+        """Take in the single samples."""
+        taken = self.waiting[:]
+        del self.waiting[: len(taken)]  # no more than were copied: other threads go on appending
+        for done, expected in taken:
+            self.add(1, done - expected, (done - expected) ** 2, expected)
 
     def add(self, count: int, excess: float, squares: float, expected: float) -> None:
         """Take in so many samples' sums."""
+        if not math.isfinite(squares):
+            return  # work that is no number would be in every mean from now on
         self._samples += count
         self._excess += excess
         self._squares += squares
