@@ -12,6 +12,7 @@ learner's input anew.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
@@ -168,6 +169,9 @@ class Int8Rewriter:
         self._unpacked: set[str] = set()
         self._backs: set[str] = set()  # what was dequantised
         self._nodes: list[onnx.NodeProto] = []
+        self._uses = Counter(name for node in flat.graph.node for name in node.input)
+        self._uses.update(value.name for value in flat.graph.output)
+        self._without_bias: dict[str, onnx.NodeProto] = {}  # integer products, by the result
         self.products = 0
         self.sources: dict[str, int] = {}
         self.readers: dict[str, list[Array]] = {}
@@ -179,6 +183,8 @@ class Int8Rewriter:
         if node.op_type == "Gather" and self._add_gather(node):
             return
         if node.op_type in ("Gemm", "MatMul") and self._add_product(node):
+            return
+        if node.op_type == "Add" and self._add_bias(node):
             return
         if picks_rows(node, self._arrays_of(node)):
             self._picked[node.output[0]] = node
@@ -262,6 +268,8 @@ class Int8Rewriter:
         ends = [f"{name}_steps"] * bool(rows.rows) + [f"{name}_product"] * bool(added)
         product, *later = [*ends, name]
         self._emit("MatMulIntegerToFloat", factors, product, domain=_MICROSOFT)
+        if not later and len(factors) == 5:
+            self._without_bias[name] = self._nodes[-1]
         if rows.rows:
             scaled_product, *later = later
             self._emit("Mul", [product, rows.rows], scaled_product)
@@ -270,6 +278,16 @@ class Int8Rewriter:
             self._emit("Add", [product, added], later[0])
         self.products += 1
         return True
+
+    def _add_bias(self, node: onnx.NodeProto) -> bool:
+        """A product takes the constant row that is added to it alone, which costs nothing there; whether it did."""
+        for product, row in (node.input, reversed(node.input)):
+            made, bias = self._without_bias.get(product), self._array(row)
+            if made is not None and self._uses[product] == 1 and bias is not None and bias.ndim == 1:
+                made.input.extend(["", row])
+                made.name = made.output[0] = node.output[0]
+                return True
+        return False
 
     def _add_stored(self, node: onnx.NodeProto, weight: Array, turned: bool) -> bool:
         """A product in float32 with large weights that are int8 in the file; engines unpack them once."""
