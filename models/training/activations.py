@@ -31,26 +31,40 @@ class ActivationError(AdaptrtError):
 class Activations:
     """The inputs of every block's FFN, float16 ``[tokens, width]``; targets are computed anew from them.
 
+    A file is mapped while rows are drawn from it and no longer: pages that were read count as the process's memory as
+    long as they are mapped, and in the end that would be all of them.
+
     Args:
-        arrays: By the block's number, as many tokens of each.
-        folder: Where ``record`` put them; None: they are in memory.
+        arrays: By the block's number, as many tokens of each: in memory, or the files that ``record`` wrote.
+        folder: Where these are; None: they are in memory.
     """
 
-    def __init__(self, arrays: Mapping[int, npt.NDArray[np.float16]], folder: Path | None = None) -> None:
-        self.arrays, self.folder = dict(arrays), folder
+    def __init__(self, arrays: Mapping[int, npt.NDArray[np.float16] | Path], folder: Path | None = None) -> None:
+        self._arrays, self.folder = dict(arrays), folder
+        self._length = len(self.of_block(next(iter(self._arrays))))
 
     @classmethod
     def of(cls, folder: Path, blocks: Iterable[int]) -> Activations:
         """Those of some blocks, from the folder that ``record`` put them in."""
-        return cls({block: np.load(_file(folder, block), mmap_mode="r") for block in blocks}, folder)
+        return cls({block: _file(folder, block) for block in blocks}, folder)
 
     def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
+        return self._length
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The blocks' numbers."""
+        return tuple(self._arrays)
+
+    def of_block(self, block: int) -> npt.NDArray[np.float16]:
+        """All of one block, ``[tokens, width]``; let go of it soon."""
+        kept = self._arrays[block]
+        return np.load(kept, mmap_mode="r") if isinstance(kept, Path) else kept
 
     def draw(self, block: int, tokens: int, generator: torch.Generator) -> Tensor:
         """Random tokens of one block, float32 ``[tokens, width]``, in order of place: disks like that."""
         rows = torch.randint(len(self), (tokens,), generator=generator).sort().values.numpy()
-        return torch.from_numpy(self.arrays[block][rows].astype(np.float32))
+        return torch.from_numpy(self.of_block(block)[rows].astype(np.float32))
 
 
 def record(

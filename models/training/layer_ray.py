@@ -97,7 +97,7 @@ class RayNodes(LayerExecutor):
             ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
             self._joined = True
         if self.threads is None:
-            self.threads = _threads(ray, len(kept.arrays))
+            self.threads = _threads(ray, len(kept.blocks))
         # Ray's own choice fills half of this machine first.
         remote = ray.remote(num_cpus=self.threads, max_retries=_RETRIES, scheduling_strategy="SPREAD")(_run_far)
         common, waiting, running = CommonProgress(jobs, report), deque(jobs), dict[Any, LayerJob]()
@@ -149,7 +149,7 @@ def _submit(ray: Any, remote: Any, job: LayerJob, kept: Activations, folder: Pat
     """Send a job with all it needs: its activations, and the checkpoint of an earlier run if there is one."""
     checkpoint = checkpoint_of(job, folder)
     begun = checkpoint.read_bytes() if checkpoint.exists() else None
-    activations = ray.put(np.asarray(kept.arrays[job.number]))
+    activations = ray.put(np.asarray(kept.of_block(job.number)))
     return remote.remote(job.packed(), activations, begun, threads)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,17 @@ def test_activations_are_what_reaches_the_ffns(tmp_path: Path) -> None:
         np.testing.assert_allclose(stored[: len(wanted)], wanted, atol=2e-3, rtol=1e-3)
         drawn = kept.draw(block, 20, torch.Generator().manual_seed(0)).numpy()
         assert all((np.abs(stored.astype(np.float32) - row).max(1) == 0).any() for row in drawn)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what is mapped")
+def test_activations_are_mapped_while_they_are_read_only(tmp_path: Path) -> None:
+    dense = dense_of()
+    kept = activations.record(tmp_path / "a", dense, samples_of(dense), tokens=100)
+    held = kept.of_block(1)
+    assert "block1.npy" in Path("/proc/self/maps").read_text()
+    del held
+    kept.draw(1, 20, torch.Generator().manual_seed(0))
+    assert "block1.npy" not in Path("/proc/self/maps").read_text()
 
 
 def test_no_room_for_activations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
