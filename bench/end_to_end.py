@@ -139,11 +139,15 @@ def write_graphs(
 
 def _scaling_feeds(model: Network) -> dict[str, Array]:
     """Images that say the scales of int8, everything running."""
-    config, generator = model.config, np.random.default_rng(0)
-    size = (_SCALING_IMAGES, config.channels, config.image_size, config.image_size)
+    generator = np.random.default_rng(0)
     decisions = draw_decisions(model, _SCALING_IMAGES, 1.0, generator)
     forced = {f"forced_learners_{index}": k for index, k in enumerate(decisions)}
-    return {"pixels": generator.random(size, dtype=np.float32), "price": np.zeros(1, np.float32), **forced}
+    pixels = _draw_pixels(model.config, _SCALING_IMAGES, generator)
+    return {"pixels": pixels, "price": np.zeros(1, np.float32), **forced}
+
+
+def _draw_pixels(config: ViTConfig, images: int, generator: np.random.Generator) -> Array:
+    return generator.random((images, config.channels, config.image_size, config.image_size), dtype=np.float32)
 
 
 def draw_decisions(model: Network, batch: int, share: float, generator: np.random.Generator) -> list[Array]:
@@ -183,9 +187,8 @@ def measure(
         on_turn: Called after every turn, ``rounds * turns()`` times.
         precision: Of their graphs.
     """
-    config, generator = networks[0].model.config, np.random.default_rng(batch)
-    size = (batch, config.channels, config.image_size, config.image_size)
-    pixels = {"pixels": generator.random(size, dtype=np.float32)}
+    generator = np.random.default_rng(batch)
+    pixels = {"pixels": _draw_pixels(networks[0].model.config, batch, generator)}
     cases, about = [], {}
     for network in networks:
         network.process.load(pixels)
