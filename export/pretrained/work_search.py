@@ -20,7 +20,7 @@ from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, PRICE_
 TOLERANCE = 0.05
 """A budget is met if the work is no further from it, in shares of the dense work."""
 
-_WITHOUT_EXITS = 0.5  # share of the work down to which bundles with other families do without early exits
+_WITHOUT_EXITS = 0.35  # share of the work down to which bundles with other families do without early exits
 _CLOSE = 0.01  # where searches end
 _CLOSE_ENOUGH = 0.02  # where all samples are not run once more
 _NARROW = 0.06  # between work measured so near by a price is interpolated
@@ -59,8 +59,8 @@ class WorkSearch:
     """Finds knobs at which a bundle's inputs take a wanted share of the dense work.
 
     Families with a price divide the saving evenly: of n of them each is to bring the work down to the n-th root. Beside
-    them exits save nothing down to half of the work, and below it as much as all others together: so calibration used
-    them, as answers of early heads are worth less.
+    them exits save nothing down to a third of the work, and below it as much as all others together: so the calibration of
+    finished bundles used them, as answers of early heads are worth less.
 
     Prices are found on a few of the inputs. All of them then say the share, and where they leave.
 
@@ -94,7 +94,7 @@ class WorkSearch:
         best = dataclasses.replace(self.everything, wanted=wanted)
         if wanted >= 1.0:
             return best
-        # Below half of the work exits save as much more as the priced families do.
+        # Below it exits save as much more as the priced families do.
         priced = wanted if not self._exits or wanted >= _WITHOUT_EXITS else (wanted * _WITHOUT_EXITS) ** 0.5
         tried: list[Knobs] = []
         for _ in range(_FULL_TRIES):
