@@ -128,7 +128,10 @@ def tabulate(result: Result) -> Table:
 @click.option("--families", help="Of the bundle, such as acm,exits; default: all that the network can have.")
 @click.option("--batch", "batches", type=click.IntRange(1), multiple=True, default=(1, 16), show_default=True)
 @click.option("--length", type=click.IntRange(2), help="Tokens of a text; default: 128.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=SECONDS, show_default=True)
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), default=SECONDS, show_default=True, help="Of the estimate."
+)
+@click.option("--points", type=click.IntRange(2), default=_POINTS, show_default=True, help="Of the bundle.")
 @json_option
 def main(
     model: Path,
@@ -137,6 +140,7 @@ def main(
     batches: Sequence[int],
     length: int | None,
     seconds: float,
+    points: int,
     json_file: Path | None,
 ) -> None:
     """Compare an estimate with the finished bundle.
@@ -160,7 +164,7 @@ def main(
         latency = measure_bundle(
             bundle,
             batches=batches,
-            points=_POINTS,
+            points=points,
             length=tokens,
             progress=lambda what, share: tell(what, share, 1.0),
         )
