@@ -59,8 +59,8 @@ class WorkSearch:
     """Finds knobs at which a bundle's inputs take a wanted share of the dense work.
 
     Families with a price divide the saving evenly: of n of them each is to bring the work down to the n-th root. Beside
-    them exits save nothing down to a third of the work, and below it as much as all others together: so the calibration of
-    finished bundles used them, as answers of early heads are worth less.
+    them exits save nothing down to a third of the work, and below it as much as all others together: so the
+    calibration of finished bundles used them, as answers of early heads are worth less.
 
     Prices are found on a few of the inputs. All of them then say the share, and where they leave.
 
