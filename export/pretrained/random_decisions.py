@@ -28,7 +28,7 @@ _TOKEN_SPREAD = 1.5
 """Of a token's gain on the logit scale, over the tokens of all samples."""
 _SAMPLE_SPREAD = 0.2
 """Of a selector's threshold on that scale, over samples: some keep more tokens than others, which a batch pays for, as
-all are padded to the most. In an adapted MiniLM, at half and a third of the work, that was 1.1 to 1.2 of the mean of 16."""
+all are padded to the most. In an adapted MiniLM, at half and a third of the work, it was 1.1 to 1.2 times the mean."""
 _LEAST = 1e-3  # a spread below it is rounding
 _MIDDLE = 0.5
 
