@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from rich.box import SIMPLE
 from rich.console import Console, Group
 from rich.table import Table
 
@@ -28,15 +29,18 @@ def tabulate(result: StudyResult) -> Group:
     """The result for a terminal: all methods within the same times, then what everything running takes."""
     seeds = f"{len(result.seeds)} seed{'s' * (len(result.seeds) > 1)}"
     title = f"{result.data}: {result.metric} within the same measured time, batch {result.batch}, {seeds}"
-    table = Table(title=title)
-    for heading in ("ms", "x dense", *result.methods, "ahead", "wins"):
-        table.add_column(heading, justify="left" if heading == "wins" else "right")
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("ms", "over", *result.methods, "ahead", "best"):
+        table.add_column(heading, justify="left" if heading == "best" else "right")
     for row in result.rows:
         cells = [f"{row.milliseconds:.2f}", f"{row.over_dense:.2f}"]
         cells += [_cell(row.quality.get(method)) for method in result.methods]
         cells.append("" if row.ahead is None else f"{100 * row.ahead.mean:+.2f}")
-        table.add_row(*cells, f"{winner(row)} ({row.wins.get(winner(row), 0)}/{len(result.seeds)})")
-    table.caption = "percent, mean ± deviation; ahead: the best adaptive one less the best rival, points"
+        table.add_row(*cells, f"{winner(row)} {row.wins.get(winner(row), 0)}/{len(result.seeds)}")
+    table.caption = (
+        "over: the dense network's time in float32; percent, mean ± deviation; ahead: the best adaptive one less the "
+        "best rival, points; best: in the mean, and in how many seeds"
+    )
     full = Table(title=f"everything running, time over dense, batch {result.batch} (limit {LIMIT:.2f})")
     full.add_column("what")
     full.add_column("mean", justify="right")
@@ -51,7 +55,7 @@ def tabulate(result: StudyResult) -> Group:
 def _cell(measured: Over | None) -> str:
     if measured is None:
         return ""
-    spread = "" if measured.deviation is None else f" ± {100 * measured.deviation:.2f}"
+    spread = "" if measured.deviation is None else f"±{100 * measured.deviation:.1f}"
     return f"{100 * measured.mean:.2f}{spread}"
 
 

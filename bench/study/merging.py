@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 
 from adaptrt.bench.errors import BenchError
 from adaptrt.bench.rivals.result import CLEARLY, Entry, RivalComparison
-from adaptrt.bench.rivals.series import ADAPTIVE
+from adaptrt.bench.rivals.series import ADAPTIVE, DENSE, UNIFORM
 from adaptrt.bench.rivals.static_models import FLOAT32, FLOAT32_FORM, INT8, INT8_FORM, OUR_INT8
-from adaptrt.bench.study.networks import NETWORKS
+from adaptrt.bench.study.networks import LONGER, NARROWER, NETWORKS, SHALLOWER
 from adaptrt.bench.study.result import Over, SeedEntry, SeedResult, StudyResult, TimeRow
 from adaptrt.bench.study.seeds import BATCH
 from adaptrt.bench.timing.machine import describe_source
 
 TIMES = (0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2)
 """Shares of the dense network's time in float32 at which methods are compared."""
+_FOLDERS = re.compile(r"(?<![\w.])/\S*/")
+"""Of a path: where a machine keeps its files is nobody's business."""
 LIMIT = 1.15
 """What everything running may take over the dense network."""
 ADAPTIVE_INT8 = f"{ADAPTIVE} {INT8_FORM}"
@@ -43,7 +46,9 @@ def merge_seeds(
         raise BenchError("got seeds that were compared on different samples or threads, expected the same; remove one")
     seeds = [_seed(number, comparison) for number, comparison in comparisons.items()]
     dense = statistics.fmean(_only(comparison, FLOAT32) for comparison in comparisons.values())
-    methods = list(dict.fromkeys([*ADAPTIVE_METHODS, *(e.method for seed in seeds for e in seed.entries)]))
+    usual = [*ADAPTIVE_METHODS, DENSE, LONGER, UNIFORM, NARROWER, SHALLOWER]
+    measured = [entry.method for seed in seeds for entry in seed.entries]
+    methods = [method for method in dict.fromkeys([*usual, *measured]) if method in measured]
     rows = [row for share in TIMES if (row := _row(share, share * dense, methods, seeds)) is not None]
     return StudyResult(
         benchmark="study",
@@ -90,7 +95,7 @@ def _seed(number: int, comparison: RivalComparison) -> SeedResult:
         comparison.verdicts[BATCH],
         _everything(comparison),
         entries,
-        list(comparison.left_out),
+        [_FOLDERS.sub("", reason) for reason in comparison.left_out],
         comparison.machine,
         comparison.source,
     )

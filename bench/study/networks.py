@@ -39,10 +39,10 @@ class StudyNetwork:
 
 BASE = StudyNetwork("combined", ADAPTIVE, ADAPTIVE, lambda: family_recipes()["combined"])
 """With all three families; the dense network that all others share is the one that it was made from."""
-NARROWER, SHALLOWER = "narrower", "shallower"
+LONGER, NARROWER, SHALLOWER = "dense, longer", "narrower", "shallower"
 NETWORKS = (
     BASE,
-    StudyNetwork("longer", "dense, longer", "dense, longer", longer, distilled=True),
+    StudyNetwork("longer", LONGER, LONGER, longer, distilled=True),
     StudyNetwork("narrow128", "width 128", NARROWER, lambda: narrow(128), distilled=True),
     StudyNetwork("narrow96", "width 96", NARROWER, lambda: narrow(96), distilled=True),
     StudyNetwork("shallow4", "depth 4", SHALLOWER, lambda: shallow(4), distilled=True),

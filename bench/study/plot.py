@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 from adaptrt.bench.reports.pictures import GREY, check_picture, new_figure, save_picture, style_axes
 from adaptrt.bench.reports.rivals_plot import COLORS, network_colors
@@ -33,6 +34,8 @@ def plot_study(result: StudyResult, path: Path) -> None:
     )
     _draw(axes, result)
     axes.set_xscale("log")
+    for part in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        part(FuncFormatter(lambda value, _place: f"{value:g}"))
     axes.set_xlabel("latency (ms)")
     axes.set_ylabel(result.metric)
     style_axes(axes)
@@ -57,11 +60,12 @@ def _draw(axes: Axes, result: StudyResult) -> None:
             color=colors[method],
             marker=_MARKERS[number % len(_MARKERS)],
             linestyle="-" if method == ADAPTIVE_INT8 or method not in ADAPTIVE_METHODS else "--",
+            drawstyle="steps-post",  # between two times it is still the best of the shorter one
             linewidth=2.2 if method == ADAPTIVE_INT8 else 1.1,
             markersize=5,
             capsize=2,
             label=method,
             zorder=4 if method in ADAPTIVE_METHODS else 3,
         )
-    best = max(each.mean for row in result.rows for each in row.quality.values())
-    axes.set_ylim(best - _LOWEST, best + 0.01)
+    means = [each.mean for row in result.rows for each in row.quality.values()]
+    axes.set_ylim(max(min(means), max(means) - _LOWEST) - 0.01, max(means) + 0.01)

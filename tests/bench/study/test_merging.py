@@ -113,6 +113,12 @@ def test_seeds_that_do_not_belong_together() -> None:
         merge_seeds({}, 1.0, {})
 
 
+def test_no_folder_of_this_machine_is_kept() -> None:
+    reason = "width 96 OpenVINO int8: cannot read /tmp/adaptrt-rivals-x/width 96_5_int8.onnx at 1/2"
+    (seed,) = merge_seeds({0: comparison(0.0, left_out=(reason,))}, 1.0, {}).seeds
+    assert seed.left_out == ["width 96 OpenVINO int8: cannot read width 96_5_int8.onnx at 1/2"]
+
+
 def test_one_value_has_no_spread() -> None:
     assert over([1.0]).deviation is None and over([1.0, 3.0]).deviation == pytest.approx(math.sqrt(2))
 
