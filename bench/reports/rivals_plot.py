@@ -1,19 +1,35 @@
-"""The picture of a comparison: quality over measured latency, adaptive points as lines, static models as marks."""
+"""The picture of a comparison: quality over measured latency, a colour for each network, a mark for each form of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from adaptrt.bench.reports.pictures import GREY, check_picture, new_figure, save_picture, style_axes
-from adaptrt.bench.rivals.comparison import Entry, RivalComparison
+from adaptrt.bench.rivals.result import Entry, RivalComparison
+from adaptrt.bench.rivals.series import ADAPTIVE, DENSE, UNIFORM
+from adaptrt.bench.rivals.static_models import DYNAMIC_FORM, FLOAT32_FORM, INT8_FORM
 
-# Okabe and Ito's palette: distinct for the colour-blind; markers tell the series apart as well.
-_LINES = {"adaptive": ("#0072B2", "o"), "adaptive int8": ("#D55E00", "s")}
-_MARKS = ("*", "X", "P", "D", "^", "v", "<", ">", "h", "p", "8", "d")
-_UNIFORM = {False: ("#56B4E9", "1"), True: ("#E69F00", "2")}
-_STATIC = "#444444"
+# Okabe and Ito's palette first: distinct for the colour-blind; what stands in every comparison keeps its colour.
+COLORS = {ADAPTIVE: "#D55E00", DENSE: "#000000", UNIFORM: "#56B4E9"}
+_FURTHER = ("#009E73", "#0072B2", "#CC79A7", "#E69F00", "#8C564B", "#7F7F7F", "#17BECF", "#BCBD22", "#9467BD")
+_MARKERS = {FLOAT32_FORM: "o", INT8_FORM: "s", DYNAMIC_FORM: "X"}
+_OTHER_MARKERS = ("^", "v", "D", "P", "<", ">", "h")
+
+
+def network_colors(networks: list[str]) -> dict[str, str]:
+    """A colour for each network; beyond a dozen they repeat."""
+    further = [name for name in networks if name not in COLORS]
+    found = {name: _FURTHER[number % len(_FURTHER)] for number, name in enumerate(further)}
+    return {name: COLORS.get(name) or found[name] for name in networks}
+
+
+def _form_markers(forms: list[str]) -> dict[str, str]:
+    others = [form for form in forms if form not in _MARKERS]
+    found = {form: _OTHER_MARKERS[number % len(_OTHER_MARKERS)] for number, form in enumerate(others)}
+    return {form: _MARKERS.get(form) or found[form] for form in forms}
 
 
 def plot_rivals(result: RivalComparison, path: Path) -> None:
@@ -24,25 +40,23 @@ def plot_rivals(result: RivalComparison, path: Path) -> None:
         ExportError: The file cannot be written; an old one is untouched.
     """
     check_picture(path)
-    figure = new_figure(1.2 + 5.2 * len(result.batches), 5.4)
+    figure = new_figure(1.2 + 5.2 * len(result.batches), 5.8)
     figure.suptitle(f"{result.name}: adaptive and static", fontsize=13, fontweight="bold")
+    colors = network_colors(list(dict.fromkeys(entry.network for entry in result.entries)))
+    markers = _form_markers(list(dict.fromkeys(entry.form for entry in result.entries)))
     for axes, batch in zip(figure.subplots(1, len(result.batches), squeeze=False)[0], result.batches, strict=True):
-        _draw(axes, result, batch)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=3 if len(result.batches) > 1 else 2)
+        _draw(axes, result, batch, colors, markers)
+    handles = [Line2D([], [], color=color, linewidth=3, label=name) for name, color in colors.items()]
+    handles += [Line2D([], [], color=GREY, marker=marker, linestyle="", label=form) for form, marker in markers.items()]
+    columns = 4 if len(result.batches) > 1 else 3
+    figure.legend(handles=handles, fontsize=8, loc="outside lower center", ncols=columns)
     save_picture(figure, path)
 
 
-def _draw(axes: Axes, result: RivalComparison, batch: int) -> None:
-    for name, (color, marker) in _LINES.items():
-        _line(axes, [e for e in result.entries if e.name == name], batch, color, marker, name)
-    static = [entry for entry in result.entries if not entry.adaptive]
-    for in_int8, (color, marker) in _UNIFORM.items():
-        some = [e for e in static if e.name.startswith("uniform") and e.name.endswith("int8") is in_int8]
-        _line(axes, some, batch, color, marker, "uniform width" + " int8" * in_int8)
-    others = [entry for entry in static if not entry.name.startswith("uniform")]
-    for entry, marker in zip(others, _MARKS, strict=False):
-        axes.plot(entry.latency_ms[batch].median, entry.quality, marker, color=_STATIC, markersize=10, label=entry.name)
+def _draw(axes: Axes, result: RivalComparison, batch: int, colors: dict[str, str], markers: dict[str, str]) -> None:
+    for network, form in dict.fromkeys((entry.network, entry.form) for entry in result.entries):
+        some = [entry for entry in result.entries if (entry.network, entry.form) == (network, form)]
+        _line(axes, some, batch, colors[network], markers[form], front=network == ADAPTIVE)
     axes.set_xlim(left=0)
     axes.set_xlabel("latency (ms)")
     axes.set_ylabel(result.metric)
@@ -50,9 +64,8 @@ def _draw(axes: Axes, result: RivalComparison, batch: int) -> None:
     style_axes(axes)
 
 
-def _line(axes: Axes, entries: list[Entry], batch: int, color: str, marker: str, label: str) -> None:
-    if not entries:
-        return
+def _line(axes: Axes, entries: list[Entry], batch: int, color: str, marker: str, *, front: bool) -> None:
+    """The points of one form of one network, fastest first; one alone is a mark."""
     entries = sorted(entries, key=lambda entry: entry.latency_ms[batch].median)
     spreads = [entry.latency_ms[batch] for entry in entries]
     axes.errorbar(
@@ -61,8 +74,8 @@ def _line(axes: Axes, entries: list[Entry], batch: int, color: str, marker: str,
         xerr=([s.median - s.low for s in spreads], [s.high - s.median for s in spreads]),
         color=color,
         marker=marker,
-        markersize=6,
-        linewidth=1.3,
+        markersize=6 if len(entries) > 1 else 9,
+        linewidth=1.8 if front else 1.0,
         capsize=2,
-        label=label,
+        zorder=4 if front else 3,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import onnx
 
 from adaptrt import AdaptrtError
 from adaptrt.bench.errors import BenchError
+from adaptrt.bench.rivals.series import DENSE, UNIFORM, Series
 from adaptrt.bench.rivals.uniform_width import learners_of, with_uniform_width
 from adaptrt.bench.timing.engine_choice import EngineChoice
 from adaptrt.bench.timing.session_process import BundleProcess, SessionProcess
@@ -29,93 +30,112 @@ from adaptrt.ops.int8 import REDUCED
 from adaptrt.runtime.backends.backend_table import BACKENDS, DEFAULT_BACKEND
 from adaptrt.runtime.bundle.bundle_file import Bundle
 
-FLOAT32 = "dense float32"
-INT8 = "dense int8, quantize_dynamic"
-OUR_INT8 = "dense int8"
+FLOAT32_FORM, DYNAMIC_FORM, INT8_FORM = "float32", "int8, quantize_dynamic", "int8"
+FLOAT32 = f"{DENSE} {FLOAT32_FORM}"
+INT8 = f"{DENSE} {DYNAMIC_FORM}"
+OUR_INT8 = f"{DENSE} {INT8_FORM}"
 
 _AT_ONCE = 8  # samples
 Feeds = Mapping[str, np.ndarray[Any, Any]]
 Tell = Callable[[str, float], None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class StaticModels:
-    """Processes of static models.
+    """Static models beside a bundle, made one after the other, each in a process.
 
     Attributes:
-        processes: By what they are called, the dense model in float32 first.
-        left_out: What could not be made, and why.
-    """
-
-    processes: dict[str, SessionProcess]
-    left_out: list[str]
-
-
-def open_static_models(
-    folder: Path, bundle: Bundle, samples: Feeds, scratch: Path, threads: int, stack: ExitStack, tell: Tell
-) -> StaticModels:
-    """Make every static model that can be made, and start a process of each.
-
-    Args:
         folder: Of the bundle.
-        bundle: As read from there, with a dense model.
         samples: Inputs that say the scales of int8, by name.
         scratch: Where graphs are written.
         threads: Threads that one operator may use.
         stack: Ends the processes.
         tell: Told what is being made.
-
-    Raises:
-        BenchError: The bundle has no dense model, or its float32 does not run.
+        series: What was made, in this order.
+        left_out: What could not be made, and why.
     """
-    if bundle.dense.file is None:
-        raise BenchError(f"got {folder} without its dense model, expected one to compare with; export it again")
-    dense = folder / bundle.dense.file
-    made = StaticModels({FLOAT32: stack.enter_context(SessionProcess(dense, threads=threads))}, [])
 
-    def attempt(name: str, start: Callable[[], SessionProcess]) -> None:
-        tell(f"making {name}", 0.0)
+    folder: Path
+    samples: Feeds
+    scratch: Path
+    threads: int
+    stack: ExitStack
+    tell: Tell
+    series: list[Series] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def attempt(
+        self, name: str, network: str, form: str, start: Callable[[], SessionProcess], work: float | None = None
+    ) -> None:
+        """Start the process of a plain graph; what fails is left out."""
+        self.tell(f"making {name}", 0.0)
         try:
-            made.processes[name] = stack.enter_context(start())
+            process = self.stack.enter_context(start())
         except AdaptrtError as error:
-            made.left_out.append(f"{name}: {error}")
+            self.left_out.append(f"{name}: {error}")
+            return
+        self.series.append(Series(name, network, form, process, work=work))
 
-    def session(file: Path) -> SessionProcess:
-        return SessionProcess(file, threads=threads)
+    def session(self, file: Path) -> SessionProcess:
+        """A process that runs an ONNX file."""
+        return SessionProcess(file, threads=self.threads)
 
-    attempt(INT8, lambda: session(quantized(dense, scratch / "dynamic.onnx")))
-    attempt(OUR_INT8, lambda: session(in_int8(onnx.load(str(dense)), _batches(samples), scratch / "dense_int8.onnx")))
-    for engine, record in BACKENDS.items():
-        if not (record.dense and record.on_host and engine != DEFAULT_BACKEND and record.installed):
-            continue
-        for precision in record.precisions:
-            if precision == "fp16":  # no CPU computes in it
+    def add_dense(self, network: str, file: Path, work: float | None = None) -> None:
+        """A dense graph in every precision that is here.
+
+        Args:
+            network: What it is called.
+            file: The graph in float32, with the bundle's inputs and outputs.
+            work: Its share of the bundle's dense work, where that is to be told.
+
+        Raises:
+            BenchError: It does not run in float32.
+        """
+        made = partial(self._made_dense, network)
+        name = f"{network} {FLOAT32_FORM}"
+        self.tell(f"making {name}", 0.0)
+        process = self.stack.enter_context(self.session(file))
+        self.series.append(Series(name, network, FLOAT32_FORM, process, work=work))
+        stem = f"{network.replace('/', '_')}_{len(self.series)}"
+        made(DYNAMIC_FORM, lambda: self.session(quantized(file, self.scratch / f"{stem}_dynamic.onnx")), work)
+        in_bytes = self.scratch / f"{stem}_int8.onnx"
+        made(INT8_FORM, lambda: self.session(in_int8(onnx.load(str(file)), _batches(self.samples), in_bytes)), work)
+        for engine, record in BACKENDS.items():
+            if not (record.dense and record.on_host and engine != DEFAULT_BACKEND and record.installed):
                 continue
-            name, start = f"dense {record.title} {precision}", partial(BundleProcess, folder, threads=threads)
-            if precision != "int8":
-                attempt(name, partial(start, choice=EngineChoice(engine, precision), dense=True))
-                continue
-            of_pairs = partial(start, choice=EngineChoice(engine, "int8"))
-            attempt(name, partial(_opened_pairs, dense, samples, scratch / f"{engine}_int8.onnx", of_pairs))
-    try:
-        stages = read_stages(folder, bundle)
-        learners = learners_of(stages)
-    except AdaptrtError as error:
-        made.left_out.append(f"uniform width: {error}")
-        return made
-    for number in range(1, learners):
-        name = f"uniform width {number}/{learners}"
-        file = scratch / f"uniform{number}.onnx"
+            for precision in record.precisions:
+                if precision == "fp16":  # no CPU computes in it
+                    continue
+                choice = EngineChoice(engine, precision)
+                start = partial(BundleProcess, self.folder, threads=self.threads, choice=choice)
+                if precision == "int8":
+                    pairs = self.scratch / f"{stem}_{engine}.onnx"
+                    made(f"{record.title} {precision}", partial(_opened_pairs, file, self.samples, pairs, start), work)
+                else:
+                    made(f"{record.title} {precision}", partial(start, dense=file), work)
+
+    def _made_dense(self, network: str, form: str, start: Callable[[], SessionProcess], work: float | None) -> None:
+        self.attempt(f"{network} {form}", network, form, start, work)
+
+    def add_uniform_widths(self, bundle: Bundle) -> None:
+        """The bundle's own weights with the same number of learners for every token, in float32 and int8."""
         try:
-            graph = with_uniform_width(bundle, stages, number)
+            stages = read_stages(self.folder, bundle)
+            learners = learners_of(stages)
         except AdaptrtError as error:
-            made.left_out.append(f"{name}: {error}")
-            continue
-        attempt(name, partial(_saved, graph, file, session))
-        attempt(
-            f"{name} int8", partial(_opened_in_int8, graph, samples, scratch / f"uniform{number}_int8.onnx", session)
-        )
-    return made
+            self.left_out.append(f"{UNIFORM}: {error}")
+            return
+        for number in range(1, learners):
+            name = f"{UNIFORM} {number}/{learners}"
+            file, in_bytes = self.scratch / f"uniform{number}.onnx", self.scratch / f"uniform{number}_int8.onnx"
+            try:
+                graph = with_uniform_width(bundle, stages, number)
+            except AdaptrtError as error:
+                self.left_out.append(f"{name}: {error}")
+                continue
+            self.attempt(name, UNIFORM, FLOAT32_FORM, partial(_saved, graph, file, self.session))
+            start = partial(_opened_in_int8, graph, self.samples, in_bytes, self.session)
+            self.attempt(f"{name} int8", UNIFORM, INT8_FORM, start)
 
 
 def _saved(graph: onnx.ModelProto, file: Path, session: Callable[[Path], SessionProcess]) -> SessionProcess:
@@ -164,7 +184,10 @@ def _batches(samples: Feeds) -> Iterator[Feeds]:
 
 
 def _measured(flat: onnx.ModelProto, left: Collection[str], batches: Iterable[Feeds]) -> dict[str, ActivationRange]:
-    probe = Probe(flat, byte_tensors(flat, left))
+    tensors = byte_tensors(flat, left)
+    if not tensors:  # products too small for int8: whoever makes the graph says so
+        return {}
+    probe = Probe(flat, tensors)
     known = {node.name for node in probe.get_inputs()}
     for batch in batches:
         probe.run([], {name: array for name, array in batch.items() if name in known})

@@ -26,7 +26,7 @@ def describe_machine() -> dict[str, Any]:
     cpuinfo = _read(Path("/proc/cpuinfo"))
     return {
         "cpu": _cpu_model(cpuinfo),
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "flags": _flags(cpuinfo),
         "memory_gib": _memory_gib(),
         "os": _operating_system(),
@@ -95,7 +95,8 @@ def _flags(cpuinfo: str) -> list[str]:
     return [flag for flag in _FLAGS if flag in have]
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -114,18 +114,36 @@ def parameter_groups(
 
 
 def run_phase(
-    phase: Phase, inputs: Tensor, labels: Tensor, *, batch: int, seed: int, checkpoint: Path, report: Report
+    phase: Phase,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    batch: int,
+    seed: int,
+    checkpoint: Path,
+    report: Report,
+    effort: float = 1.0,
 ) -> None:
     """Train one phase, going on from its checkpoint if there is one.
 
     Every epoch draws its randomness from the seed, the phase and the epoch's number alone, so that a
     resumed run equals an uninterrupted one. The last incomplete batch of an epoch is left out.
 
+    Args:
+        phase: What to do.
+        inputs: All samples, ``[samples, ...]``.
+        labels: Of each.
+        batch: Samples per step.
+        seed: Everything random derives from it.
+        checkpoint: File that it goes on from, written after every epoch.
+        report: Called after every step.
+        effort: Share of the samples that an epoch sees, drawn anew for each, up to 1.
+
     Raises:
         CheckpointError: The checkpoint is damaged or belongs to another model.
         TrainingError: The loss is NaN or infinite.
     """
-    steps_per_epoch = len(labels) // batch
+    steps_per_epoch = epoch_steps(len(labels), batch, effort)
     if not steps_per_epoch:
         raise CheckpointError(f"got {len(labels)} samples, expected at least one batch of {batch}")
     steps = phase.epochs * steps_per_epoch
@@ -162,6 +180,12 @@ def run_phase(
                 )
             )
         _save(phase, optimizer, checkpoint, epoch + 1)
+
+
+def epoch_steps(samples: int, batch: int, effort: float = 1.0) -> int:
+    """Steps of an epoch that sees a share of the samples: at least one, where there is a batch of them."""
+    whole = samples // batch
+    return min(whole, max(1, round(effort * whole)))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float], progress: float, warmup: float) -> None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,12 +22,32 @@ from adaptrt.models.families.token_pruning import counts_at_share
 from adaptrt.models.network import Network
 from adaptrt.models.network_output import NetworkOutput
 from adaptrt.models.training.distil import distil_phase, gate_phase
-from adaptrt.models.training.phase import CheckpointError, Phase, Report, StepResult, parameter_groups, run_phase
+from adaptrt.models.training.phase import (
+    CheckpointError,
+    Phase,
+    Report,
+    StepResult,
+    epoch_steps,
+    parameter_groups,
+    run_phase,
+)
 from adaptrt.models.training.priced_losses import draw_shares, learner_losses, price_knobs, selection_losses
 from adaptrt.models.training.recipe import RECIPE_FILE, Recipe
 
+EFFORT, TEACHER = "effort", "teacher"
+"""In the record of a training beside its recipe, where it had less than all samples in an epoch, or a teacher."""
+_TIMED_STEPS = 3
 
-def train(recipe: Recipe, data: DataSplits, folder: Path, report: Report) -> tuple[Network, Network]:
+
+def train(
+    recipe: Recipe,
+    data: DataSplits,
+    folder: Path,
+    report: Report,
+    *,
+    teacher: Network | None = None,
+    effort: float = 1.0,
+) -> tuple[Network, Network]:
     """Run a recipe; an interrupted run goes on where its last finished epoch ended.
 
     Args:
@@ -30,6 +55,9 @@ def train(recipe: Recipe, data: DataSplits, folder: Path, report: Report) -> tup
         data: Its training part is learned from; the others are not touched.
         folder: For checkpoints; made if missing.
         report: Called after every step.
+        teacher: A dense network whose predictions the dense model learns, too; one of the same shape starts with its
+            weights. None: from the labels alone.
+        effort: Share of the samples that every epoch sees, drawn anew for each, up to 1.
 
     Returns:
         The dense and the adaptive model, in evaluation mode; the same one twice where the recipe adapts nothing.
@@ -38,55 +66,117 @@ def train(recipe: Recipe, data: DataSplits, folder: Path, report: Report) -> tup
         DataError: The data has no training part.
         CheckpointError: The folder's checkpoints are damaged or another recipe's.
     """
-    if data.train is None:
-        raise DataError(f"data {data.name!r} has no training part; train with one that has, such as digits")
-    _claim_folder(recipe, folder)
-    inputs, labels = torch.from_numpy(data.train.inputs), torch.from_numpy(data.train.labels)
-    torch.manual_seed(recipe.seed)
-    dense = Network.from_config(recipe.vit)
-
-    def run(phase: Phase, samples: int | None = None) -> None:
+    inputs, labels = _training_part(data)
+    _claim_folder(recipe, folder, teacher, effort)
+    training = _Training(recipe, inputs, teacher)
+    for phase, samples in training.phases():
         phase.trained.train()
-        checkpoint = folder / f"{phase.name}.pt"
         run_phase(
             phase,
             inputs[:samples],
             labels[:samples],
             batch=recipe.batch,
             seed=recipe.seed,
-            checkpoint=checkpoint,
+            checkpoint=folder / f"{phase.name}.pt",
             report=report,
+            effort=effort,
         )
         phase.trained.eval()
-
-    run(_dense_phase(recipe, dense))
-    if not recipe.adapts:
-        return dense.eval(), dense.eval()
-    name = dense.input_specs()[0].name
-    torch.manual_seed(recipe.seed + 1)  # gates start the same whether or not the run was resumed
-    adaptive = adapt(
-        dense,
-        {name: inputs[:256]},
-        acm=recipe.acm,
-        pruning=recipe.pruning,
-        exits=recipe.exits,
-    )
-    if recipe.acm is not None:
-        run(distil_phase(recipe, dense, adaptive), recipe.warm_samples)
-        run(gate_phase(recipe, dense, adaptive, inputs[:256]), recipe.warm_samples)
-    if recipe.exits is not None and recipe.exit_epochs:
-        run(_head_phase(recipe, dense, adaptive))
-        adaptive.requires_grad_(True)
-    if recipe.joint_epochs:
-        run(_joint_phase(recipe, dense, adaptive))
-    return dense.eval(), adaptive.eval()
+    return training.dense.eval(), training.adaptive.eval()
 
 
-def _claim_folder(recipe: Recipe, folder: Path) -> None:
-    """Record the recipe beside its checkpoints, and refuse those of another."""
+@dataclass(frozen=True)
+class PhaseTime:
+    """What a phase is expected to take: its name, its steps, and seconds of one."""
+
+    phase: str
+    steps: int
+    step_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Of all steps."""
+        return self.steps * self.step_seconds
+
+
+def time_phases(
+    recipe: Recipe, data: DataSplits, *, teacher: Network | None = None, effort: float = 1.0
+) -> list[PhaseTime]:
+    """What every phase of a recipe will take on this machine, by a few steps of each; nothing is kept.
+
+    Raises:
+        DataError: The data has no training part.
+    """
+    inputs, labels = _training_part(data)
+    found = []
+    rows = torch.arange(recipe.batch)
+    for phase, samples in _Training(recipe, inputs[: max(256, recipe.batch)], teacher).phases():
+        phase.trained.train()
+        times = []
+        for number in range(1 + _TIMED_STEPS):
+            begun = time.perf_counter()
+            phase.step(inputs[rows], labels[rows], torch.Generator().manual_seed(number)).loss.backward()  # type: ignore[no-untyped-call]
+            times.append(time.perf_counter() - begun)
+        phase.trained.zero_grad(set_to_none=True)
+        phase.trained.eval()
+        steps = phase.epochs * epoch_steps(len(labels[:samples]), recipe.batch, effort)
+        found.append(PhaseTime(phase.name, steps, statistics.median(times[1:])))
+    return found
+
+
+class _Training:
+    """The networks of one run and its phases.
+
+    Args:
+        recipe: What to do.
+        inputs: Training inputs, ``[samples, ...]``.
+        teacher: As ``train`` has it.
+    """
+
+    def __init__(self, recipe: Recipe, inputs: Tensor, teacher: Network | None) -> None:
+        self._recipe, self._sample, self._teacher = recipe, inputs[:256], teacher
+        torch.manual_seed(recipe.seed)
+        self.dense = self.adaptive = Network.from_config(recipe.vit)
+        if teacher is not None and teacher.config == self.dense.config:
+            self.dense.load_state_dict(teacher.state_dict())
+
+    def phases(self) -> Iterator[tuple[Phase, int | None]]:
+        """Every phase and the samples that it sees, None all; each is made when the one before has run."""
+        recipe, dense = self._recipe, self.dense
+        yield _dense_phase(recipe, dense, self._teacher), None
+        if not recipe.adapts:
+            return
+        name = dense.input_specs()[0].name
+        torch.manual_seed(recipe.seed + 1)  # gates start the same whether or not the run was resumed
+        self.adaptive = adaptive = adapt(
+            dense, {name: self._sample}, acm=recipe.acm, pruning=recipe.pruning, exits=recipe.exits
+        )
+        if recipe.acm is not None:
+            yield distil_phase(recipe, dense, adaptive), recipe.warm_samples
+            yield gate_phase(recipe, dense, adaptive, self._sample), recipe.warm_samples
+        if recipe.exits is not None and recipe.exit_epochs:
+            yield _head_phase(recipe, dense, adaptive), None
+            adaptive.requires_grad_(True)
+        if recipe.joint_epochs:
+            yield _joint_phase(recipe, dense, adaptive), None
+
+
+def _training_part(data: DataSplits) -> tuple[Tensor, Tensor]:
+    if data.train is None:
+        raise DataError(f"data {data.name!r} has no training part; train with one that has, such as digits")
+    return torch.from_numpy(data.train.inputs), torch.from_numpy(data.train.labels)
+
+
+def _claim_folder(recipe: Recipe, folder: Path, teacher: Network | None, effort: float) -> None:
+    """Record the recipe beside its checkpoints, and refuse those of another, of another teacher or another effort."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RECIPE_FILE
-    own = json.dumps(dataclasses.asdict(recipe), indent=2, sort_keys=True)
+    record = dataclasses.asdict(recipe)
+    if effort != 1:
+        record[EFFORT] = effort
+    if teacher is not None:
+        record[TEACHER] = _digest(teacher)
+    own = json.dumps(record, indent=2, sort_keys=True)
     if path.exists() and path.read_bytes() != own.encode():
         raise CheckpointError(
             f"{folder} holds checkpoints of another recipe; remove the folder or choose another one to start afresh"
@@ -94,14 +184,27 @@ def _claim_folder(recipe: Recipe, folder: Path) -> None:
     write_atomically(path, own.encode())
 
 
+def _digest(network: Network) -> str:
+    """The same for equal weights."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _correct(logits: Tensor, labels: Tensor) -> int:
     return int((logits.argmax(1) == labels).sum())
 
 
-def _dense_phase(recipe: Recipe, dense: Network) -> Phase:
+def _dense_phase(recipe: Recipe, dense: Network, teacher: Network | None = None) -> Phase:
     def step(inputs: Tensor, labels: Tensor, generator: torch.Generator) -> StepResult:
         with recipe.autocast():
-            logits = dense(recipe.augmentation(inputs, generator)).logits.float()
+            pixels = recipe.augmentation(inputs, generator)
+            logits = dense(pixels).logits.float()
+            if teacher is not None:
+                with torch.no_grad():
+                    wanted = teacher(pixels).logits.float()
+                return StepResult(_task_loss(recipe, logits, labels, wanted), _correct(logits, labels))
         loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         return StepResult(loss, _correct(logits, labels))
 

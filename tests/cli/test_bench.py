@@ -103,6 +103,10 @@ def test_rivals_refused(refused, contents, bundle, edit, tmp_path):
     before = contents(tmp_path)
     assert "all that are here" in refused("bench", bundle, "--rivals", "--precision", "int8")
     assert "--rivals" in refused("bench", bundle, "--data", "digits")
+    assert "--rivals" in refused("bench", bundle, "--rival", bundle)
+    assert "expected a dense network" in refused("bench", bundle, "--rivals", "--rival", bundle, "--no-plot")
+    assert "expected the folder of a trained" in refused("bench", bundle, "--rivals", "--rival", tmp_path / "none")
+    assert "rename" in refused("bench", bundle, "--rivals", "--rival", bundle, "--rival", bundle)
     assert "expected one of" in refused("bench", bundle, "--rivals", "--data", "nothing")
     assert contents(tmp_path) == before
     edit(bundle, lambda content: content["dense"].update(file=None, sha256=None, external_data=[]))

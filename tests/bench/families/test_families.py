@@ -234,7 +234,9 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, bool]]:
     """Training that trains nothing; what it was called with, and whether it found the dense network."""
     calls = []
 
-    def train(recipe: Recipe, _data: DataSplits, folder: Path, _report: Callable[..., None]) -> tuple[Network, Network]:
+    def train(
+        recipe: Recipe, _data: DataSplits, folder: Path, _report: Callable[..., None], **_settings: object
+    ) -> tuple[Network, Network]:
         calls.append((recipe, (folder / "dense.pt").is_file()))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "dense.pt").write_bytes(b"dense")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adaptrt.bench.rivals.comparison import Entry, verdict
+from adaptrt.bench.rivals.result import Entry, verdict
 from adaptrt.bench.timing.interleave import Spread
 
 

@@ -13,6 +13,7 @@ from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.training.augment import Augmentation
 from adaptrt.models.training.phase import CheckpointError, Progress
 from adaptrt.models.training.priced_losses import draw_shares
+from adaptrt.models.training.train import time_phases
 from tests.models.conftest import TINY
 
 pytestmark = pytest.mark.slow("trains")
@@ -100,6 +101,45 @@ def test_checkpoints_of_another_recipe_are_refused(stripes: DataSplits, tmp_path
         train(RECIPE, stripes, tmp_path, Interrupt("dense", 10))
     with pytest.raises(CheckpointError, match="checkpoints of another recipe; remove the folder"):
         train(dataclasses.replace(RECIPE, batch=8), stripes, tmp_path, ignore)
+
+
+def test_less_effort_takes_part_of_every_epoch_and_is_another_training(stripes: DataSplits, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    recipe = dataclasses.replace(RECIPE, acm=None, dense_epochs=3)
+    assert stripes.train is not None
+    whole = len(stripes.train) // recipe.batch
+    train(recipe, stripes, tmp_path, seen.append, effort=0.5)
+    assert seen[-1].steps == len(seen) == 3 * round(0.5 * whole) and whole > 2
+    with pytest.raises(CheckpointError, match="another recipe"):
+        train(recipe, stripes, tmp_path, ignore)
+    planned = time_phases(RECIPE, stripes, effort=0.5)
+    assert [(each.phase, each.steps) for each in planned] == [
+        (name, epochs * round(0.5 * whole))
+        for name, epochs in (("dense", 12), ("distil", 3), ("gates", 3), ("joint", 6))
+    ]
+    assert all(each.seconds == each.steps * each.step_seconds > 0 for each in planned)
+
+
+def test_a_teacher_is_followed(stripes: DataSplits, tmp_path: Path) -> None:
+    """A network of the teacher's shape starts with its weights; another is nearer to it than one that has none."""
+    recipe = dataclasses.replace(RECIPE, acm=None, dense_epochs=6)
+    torch.manual_seed(5)
+    teacher = Network.from_config(TINY).eval()
+    still = dataclasses.replace(recipe, dense_rate=0.0, weight_decay=0.0, dense_epochs=1)
+    same, _ = train(still, stripes, tmp_path / "same", ignore, teacher=teacher)
+    assert torch.equal(weights(same), weights(teacher))
+    shallow = dataclasses.replace(recipe, vit=dataclasses.replace(TINY, depth=1))
+    images = torch.from_numpy(stripes.test.inputs)
+
+    def distance(model: Network) -> float:
+        with torch.no_grad():
+            return float((model(images).logits.softmax(1) - teacher(images).logits.softmax(1)).abs().mean())
+
+    taught, _ = train(shallow, stripes, tmp_path / "taught", ignore, teacher=teacher)
+    alone, _ = train(shallow, stripes, tmp_path / "alone", ignore)
+    assert distance(taught) < 0.8 * distance(alone)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        train(shallow, stripes, tmp_path / "taught", ignore)  # without its teacher
 
 
 def test_a_damaged_checkpoint_is_named(stripes: DataSplits, tmp_path: Path) -> None:
