@@ -34,7 +34,10 @@ export class Compaction {
     }
     this.tokenAxes = new Map(
       carried.map(({ name, shape }) => {
-        const found = shape.map((size, axis) => ({ axis, mask: typeof size === "string" ? axes.get(size) : undefined }));
+        const found = shape.map((size, axis) => ({
+          axis,
+          mask: typeof size === "string" ? axes.get(size) : undefined,
+        }));
         return [name, found.filter((one): one is TokenAxis => one.axis > 0 && one.mask !== undefined)];
       }),
     );

@@ -46,7 +46,14 @@ export class DecisionRecorder {
       [...new Set(decisions.map((decision) => decision.of))].map((name) => {
         const size = bundle.tokens[name]?.size ?? null;
         const tokens = typeof size === "string" ? sizes[size]! : size;
-        return [name, new TokenSet(decisions.filter((decision) => decision.of === name), samples, tokens)];
+        return [
+          name,
+          new TokenSet(
+            decisions.filter((decision) => decision.of === name),
+            samples,
+            tokens,
+          ),
+        ];
       }),
     );
     this.masks = new Map(
@@ -135,7 +142,12 @@ class TokenSet {
     const selected = this.index.map((before, row) => {
       const positions = Array.from((index.data as Int32Array).subarray(row * width, row * width + counts[row]!));
       const firsts = positions.map((position) => before[position] ?? GONE);
-      expect(firsts.every((first) => first >= 0), name, shape, `positions of some of the ${there} tokens there`);
+      expect(
+        firsts.every((first) => first >= 0),
+        name,
+        shape,
+        `positions of some of the ${there} tokens there`,
+      );
       return firsts;
     });
     if (this.record !== null) {

@@ -133,7 +133,8 @@ function wrong(tensor: unknown, { spec, axes }: Expected): InputError {
   if (!holds(data, dtype) || (told !== undefined && told !== dtype)) {
     return new InputError(`${first}; give its data as a ${array}`);
   }
-  if (shape.length + 1 === axes.length) return new InputError(`${first}; add the missing axis, for one sample a 1 in front`);
+  if (shape.length + 1 === axes.length)
+    return new InputError(`${first}; add the missing axis, for one sample a 1 in front`);
   return new InputError(`${first}; reshape or resize it to that`);
 }
 

@@ -98,7 +98,9 @@ export async function loadFrom(source: BundleSource, platform: Platform, options
 
 function checkedSettings(platform: Platform, { provider, threads }: LoadOptions): EngineSettings {
   if (threads !== undefined && !(Number.isInteger(threads) && 1 <= threads && threads <= MOST_THREADS)) {
-    throw new BackendError(`got threads=${shown(threads)}, expected a whole number from 1 to ${MOST_THREADS}; pass that`);
+    throw new BackendError(
+      `got threads=${shown(threads)}, expected a whole number from 1 to ${MOST_THREADS}; pass that`,
+    );
   }
   return { provider: provider ?? platform.provider, threads };
 }

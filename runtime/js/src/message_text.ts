@@ -74,7 +74,8 @@ export function shown(value: unknown): string {
   if (value === null || value === undefined || typeof value === "bigint" || typeof value === "boolean") {
     return String(value);
   }
-  if (Array.isArray(value)) return cut(`[${value.slice(0, 20).map(shown).join(", ")}${value.length > 20 ? ", …" : ""}]`);
+  if (Array.isArray(value))
+    return cut(`[${value.slice(0, 20).map(shown).join(", ")}${value.length > 20 ? ", …" : ""}]`);
   return cut(typeof value === "object" ? typeName(value) : typeof value);
 }
 

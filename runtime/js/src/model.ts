@@ -155,7 +155,7 @@ export class AdaptiveModel {
    *
    * @throws BudgetError it is of another bundle, engine, number of threads or processors, or none at all.
    */
-  useProfile(profile: Profile): void {
+  async useProfile(profile: Profile): Promise<void> {
     checkProfile(profile, { ...this.device, batch: profile?.key?.batch });
     this.latency.use(profile);
   }

@@ -129,7 +129,11 @@ export class Planner {
     const table = this.bundle.budget_table;
     const rows = (budget.hard ? table?.hard : table?.soft) ?? [];
     if (rows.length === 0) throw this.uncalibrated(budget);
-    const { knobs, work, quality, reachable } = lookUp(rows, shareOf(budget, Number(this.bundle.dense.macs)), this.dtypes);
+    const { knobs, work, quality, reachable } = lookUp(
+      rows,
+      shareOf(budget, Number(this.bundle.dense.macs)),
+      this.dtypes,
+    );
     return { knobs, macsFraction: work, quality, reachable };
   }
 

@@ -59,7 +59,11 @@ export class StageSequence {
     const names = [...bundle.inputs, ...bundle.knobs].map((one) => one.name);
     const inputs = new Set(bundle.inputs.map((spec) => spec.name));
     const perSample = bundle.inputs.filter((spec) => spec.shape[0] === batch).map((spec) => spec.name);
-    const masks = new Set(Object.values(bundle.tokens).map((tokens) => tokens.valid).filter((valid) => valid !== null));
+    const masks = new Set(
+      Object.values(bundle.tokens)
+        .map((tokens) => tokens.valid)
+        .filter((valid) => valid !== null),
+    );
     const whole = new Set(bundle.outputs.flatMap((spec) => spec.shape));
     this.steps = bundle.stages.map((stage, number) => {
       const engine = engines[number]!;
@@ -225,7 +229,10 @@ class Assembly {
     if (this.left.length === 1) return { outputs: first!.part, exits };
     const outputs: Outputs = {};
     for (const name of Object.keys(first!.part)) {
-      outputs[name] = assembled(this.left.map(({ part, rows, places }) => ({ tensor: part[name]!, rows, places })), this.samples);
+      outputs[name] = assembled(
+        this.left.map(({ part, rows, places }) => ({ tensor: part[name]!, rows, places })),
+        this.samples,
+      );
     }
     return { outputs, exits };
   }
@@ -259,7 +266,12 @@ function output(step: Step, got: Values, name: string, there: number, rank: numb
   return tensor;
 }
 
-function wrong(step: Step, name: string, { dtype, shape }: Tensor, expected: readonly (number | string)[]): OutputError {
+function wrong(
+  step: Step,
+  name: string,
+  { dtype, shape }: Tensor,
+  expected: readonly (number | string)[],
+): OutputError {
   return new OutputError(
     `${step.file}: ${quoted(name)} came out as ${dtype} [${shape.join(", ")}], expected [${expected.join(", ")}]; ` +
       "run `adaptrt verify` on the bundle, or export the model again",

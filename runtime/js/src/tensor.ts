@@ -72,7 +72,9 @@ export function product(shape: readonly number[]): number {
 
 /** Whether an array can hold elements of a dtype. */
 export function holds(data: unknown, dtype: Dtype): data is TypedArray {
-  return data instanceof DTYPES[dtype].array || (dtype === "float16" && Float16 !== undefined && data instanceof Float16);
+  return (
+    data instanceof DTYPES[dtype].array || (dtype === "float16" && Float16 !== undefined && data instanceof Float16)
+  );
 }
 
 /** The dtype that an array says by itself; undefined where it is no array, or one of several dtypes. */

@@ -2,7 +2,10 @@
 
 import { product, type Tensor, type TypedArray } from "./tensor.js";
 
-type Sliceable = { subarray(begin: number, end: number): TypedArray; set(array: ArrayLike<unknown>, offset: number): void };
+type Sliceable = {
+  subarray(begin: number, end: number): TypedArray;
+  set(array: ArrayLike<unknown>, offset: number): void;
+};
 
 function emptyLike(data: TypedArray, length: number): TypedArray {
   return new (data.constructor as new (length: number) => TypedArray)(length);
@@ -10,7 +13,10 @@ function emptyLike(data: TypedArray, length: number): TypedArray {
 
 /** Elements from one place of an array to another's. */
 function copy(from: TypedArray, begin: number, length: number, to: TypedArray, offset: number): void {
-  (to as unknown as Sliceable).set((from as unknown as Sliceable).subarray(begin, begin + length) as ArrayLike<unknown>, offset);
+  (to as unknown as Sliceable).set(
+    (from as unknown as Sliceable).subarray(begin, begin + length) as ArrayLike<unknown>,
+    offset,
+  );
 }
 
 /** Some entries of the first axis, in a new tensor. */
@@ -29,7 +35,8 @@ export function cutAxis(tensor: Tensor, axis: number, size: number): Tensor {
   const outer = product(shape.slice(0, axis));
   const inner = product(shape.slice(axis + 1));
   const kept = emptyLike(data, outer * size * inner);
-  for (let index = 0; index < outer; index++) copy(data, index * before * inner, size * inner, kept, index * size * inner);
+  for (let index = 0; index < outer; index++)
+    copy(data, index * before * inner, size * inner, kept, index * size * inner);
   return { dtype, shape: shape.map((one, place) => (place === axis ? size : one)), data: kept };
 }
 

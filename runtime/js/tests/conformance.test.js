@@ -43,7 +43,10 @@ test("damaged bundles are refused", async () => {
 
 for (const file of index.traces) {
   test(`trace ${file}`, async (t) => {
-    const lines = (await readFile(KIT + file, "utf8")).trim().split("\n").map((line) => JSON.parse(line));
+    const lines = (await readFile(KIT + file, "utf8"))
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
     const { calls, largest } = checkTrace(api, file, lines);
     assert.equal(calls, 500);
     t.diagnostic(`${file}: largest relative difference ${largest.toExponential(1)}`);
@@ -74,7 +77,10 @@ describe("an altered expectation is noticed", () => {
     });
   }
   test("a choice of a trace", async () => {
-    const lines = (await readFile(KIT + index.traces[0], "utf8")).trim().split("\n").map((line) => JSON.parse(line));
+    const lines = (await readFile(KIT + index.traces[0], "utf8"))
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
     lines[40][2] += 0.01;
     assert.throws(() => checkTrace(api, "trace", lines), Mismatch);
   });

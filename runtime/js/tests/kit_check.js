@@ -82,7 +82,12 @@ export async function checkCase(api, model, { content, arrays }, exact = false) 
     require(result.reachable === expected.reachable, where, result.reachable, expected.reachable);
     checkResult(where, result, expected, arrays, [0, Infinity], seen);
     if (run.decisions !== undefined) await checkDecisions(where, model, inputs, result.knobs, run.decisions, arrays);
-    for (const [from, to] of [[0, 1], [2, 3], [0, 0], [1, 6]]) {
+    for (const [from, to] of [
+      [0, 1],
+      [2, 3],
+      [0, 0],
+      [1, 6],
+    ]) {
       const fewer = Object.fromEntries(
         Object.entries(inputs).map(([name, one]) => [name, content.batch.includes(name) ? rowsOf(one, from, to) : one]),
       );
@@ -103,7 +108,9 @@ function runOf(api, model, inputs, run) {
 
 function checkResult(where, result, expected, arrays, [from, to], seen) {
   const wanted = arrays.getAll(expected.outputs);
-  require(text(Object.keys(result.outputs)) === text(Object.keys(wanted)), where, Object.keys(result.outputs), Object.keys(wanted));
+  require(text(Object.keys(result.outputs)) === text(Object.keys(wanted)), where, Object.keys(
+    result.outputs,
+  ), Object.keys(wanted));
   for (const [name, whole] of Object.entries(wanted)) {
     const array = rowsOf(whole, from, to);
     const got = result.outputs[name];

@@ -94,7 +94,8 @@ export class OnnxruntimeEngine {
     const version = engineVersion(ort, settings);
     const { threads, provider } = settings;
     const options: Record<string, unknown> = { executionProviders: [provider], logSeverityLevel: FATAL };
-    if (provider === "wasm") ort.env.wasm.numThreads = threads ?? 1; // read when the first session is made
+    if (provider === "wasm")
+      ort.env.wasm.numThreads = threads ?? 1; // read when the first session is made
     else if (threads !== undefined) options.intraOpNumThreads = threads;
     // Threads that spin in one stage's pool would take the cores from the next.
     if (!program.alone && threads !== 1) options.extra = { session: { force_spinning_stop: "1" } };

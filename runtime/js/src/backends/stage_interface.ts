@@ -1,12 +1,6 @@
 /** Comparing the inputs and outputs of a stage's graph with what its bundle declares. */
 
-import {
-  batchAxis,
-  type Bundle,
-  CONFIDENCE_OUTPUT,
-  MACS_OUTPUT,
-  THRESHOLDS_KNOB,
-} from "../bundle/schema.js";
+import { batchAxis, type Bundle, CONFIDENCE_OUTPUT, MACS_OUTPUT, THRESHOLDS_KNOB } from "../bundle/schema.js";
 import { listedNames } from "../bundle/curve_validation.js";
 import { described } from "../bundle/tensor_validation.js";
 import { BundleError } from "../errors.js";
@@ -56,7 +50,8 @@ export function checkDense(bundle: Bundle, graph: Graph, file: string): void {
   const declared = new Map(bundle.inputs.map((spec) => [spec.name, spec]));
   const outputs = denseOutputs(bundle);
   const fine =
-    [...graph.inputs.keys()].every((name) => declared.has(name)) && outputs.every((spec) => graph.outputs.has(spec.name));
+    [...graph.inputs.keys()].every((name) => declared.has(name)) &&
+    outputs.every((spec) => graph.outputs.has(spec.name));
   if (!fine) {
     throw new BundleError(
       `${file}: the graph's inputs are ${listedNames(graph.inputs.keys())} and its outputs ` +
@@ -64,7 +59,12 @@ export function checkDense(bundle: Bundle, graph: Graph, file: string): void {
         `${listedNames(outputs.map((spec) => spec.name))}, as it stands for all stages; export the model again`,
     );
   }
-  compare(file, [...graph.inputs.keys()].map((name) => declared.get(name)!), graph.inputs, true);
+  compare(
+    file,
+    [...graph.inputs.keys()].map((name) => declared.get(name)!),
+    graph.inputs,
+    true,
+  );
   compare(file, outputs, graph.outputs, false);
 }
 
@@ -101,7 +101,12 @@ function checkStage(bundle: Bundle, number: number, graph: Graph, file: string):
         `bundle.json declares${mixed} export the model again`,
     );
   }
-  compare(file, names.map((name) => declared.get(name)!), graph.inputs, true);
+  compare(
+    file,
+    names.map((name) => declared.get(name)!),
+    graph.inputs,
+    true,
+  );
   compare(file, outputs, graph.outputs, false);
 }
 

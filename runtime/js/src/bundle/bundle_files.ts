@@ -54,7 +54,9 @@ export class BundleFiles {
   async readBundle(): Promise<{ bundle: Bundle; hash: string }> {
     const bytes = await this.source.read(BUNDLE_FILE, this.options(BUNDLE_FILE, MAX_BUNDLE_BYTES));
     if (bytes === null) {
-      throw new BundleError(`no ${BUNDLE_FILE} in ${quoted(this.place)}; expected a bundle, as \`adaptrt export\` writes it`);
+      throw new BundleError(
+        `no ${BUNDLE_FILE} in ${quoted(this.place)}; expected a bundle, as \`adaptrt export\` writes it`,
+      );
     }
     try {
       const bundle = decodeBundle(bytes);
@@ -82,7 +84,12 @@ export class BundleFiles {
   ): Promise<{ model: Uint8Array; externalData: { path: string; data: Uint8Array }[] } | null> {
     const model = await this.readVerified(spec, MAX_MODEL_BYTES, optional);
     if (model === null) return null;
-    this.checkGraph(model, spec.file, place, spec.external_data.map((data) => data.file));
+    this.checkGraph(
+      model,
+      spec.file,
+      place,
+      spec.external_data.map((data) => data.file),
+    );
     const externalData = await Promise.all(
       spec.external_data.map(async (data) => {
         const content = await this.readVerified(data, MAX_DATA_BYTES);
@@ -106,7 +113,11 @@ export class BundleFiles {
     return this.signal === undefined ? { limit, onBytes } : { limit, onBytes, signal: this.signal };
   }
 
-  private async readVerified({ file, sha256: expected }: DataFile, limit: number, optional = false): Promise<Uint8Array | null> {
+  private async readVerified(
+    { file, sha256: expected }: DataFile,
+    limit: number,
+    optional = false,
+  ): Promise<Uint8Array | null> {
     const kept = (await this.cache?.get(expected)) ?? null;
     if (kept !== null && (await sha256(kept)) === expected) {
       this.progress(file, kept.length, kept.length, true);

@@ -34,18 +34,28 @@ function checkPoint(where: string, point: CurvePoint, knobs: KnobsByName): void 
   for (const [name, value] of Object.entries(point.knobs)) {
     const knob = knobs.get(name);
     if (knob === undefined) {
-      throw new Invalid(`${where}: unknown knob ${short(name)}, expected one of ${listedNames(knobs.keys())}; ${AGAIN}`);
+      throw new Invalid(
+        `${where}: unknown knob ${short(name)}, expected one of ${listedNames(knobs.keys())}; ${AGAIN}`,
+      );
     }
     checkKnobValue(`${where}: ${name}`, value, knob);
   }
   for (const share of [point.macs_fraction, point.calibration_macs_fraction]) {
     const fine = share === null || (0 <= share && share <= MAX_FRACTION);
-    expect(fine, () => `${where}: share ${float(share)} of the dense work`, () => `0 to ${general(MAX_FRACTION)}`);
+    expect(
+      fine,
+      () => `${where}: share ${float(share)} of the dense work`,
+      () => `0 to ${general(MAX_FRACTION)}`,
+    );
   }
   expectFinite(`${where} quality`, [point.quality, point.calibration_quality]);
   const error = point.calibration_error;
   const fine = error === null || (0 <= error && error < Infinity);
-  expect(fine, () => `${where} calibration_error ${float(error)}`, () => "a finite number, 0 or more");
+  expect(
+    fine,
+    () => `${where} calibration_error ${float(error)}`,
+    () => "a finite number, 0 or more",
+  );
   if (point.setting) expectText(`${where} setting`, point.setting);
 }
 
@@ -61,9 +71,17 @@ export function checkKnobValue(where: string, value: KnobValue, knob: Knob): voi
   for (const number of numbers) {
     const held = kind !== "f" || number === Infinity || Math.abs(number) <= Number(most);
     const fine = knob.minimum <= number && number <= knob.maximum && number > -Infinity && held;
-    expect(fine, () => `${where} ${float(number)}`, () => `${float(knob.minimum)} to ${float(knob.maximum)}`);
+    expect(
+      fine,
+      () => `${where} ${float(number)}`,
+      () => `${float(knob.minimum)} to ${float(knob.maximum)}`,
+    );
     const whole = kind === "f" || Number.isInteger(number);
-    expect(whole, () => `${where} ${float(number)}`, () => `a whole number (${knob.dtype})`);
+    expect(
+      whole,
+      () => `${where} ${float(number)}`,
+      () => `a whole number (${knob.dtype})`,
+    );
   }
 }
 

@@ -29,14 +29,22 @@ export function short(text: string): string {
 export function expectText(where: string, text: string): void {
   const count = characters(text);
   const fine = count > 0 && count <= MAX_TEXT && isPrintable(text);
-  expect(fine, () => `${where}: ${short(text)}`, () => `1 to ${MAX_TEXT} printable characters`);
+  expect(
+    fine,
+    () => `${where}: ${short(text)}`,
+    () => `1 to ${MAX_TEXT} printable characters`,
+  );
 }
 
 /** No name twice. */
 export function expectUnique(where: string, names: readonly string[]): void {
   const seen = new Set<string>();
   for (const name of [...names].sort()) {
-    expect(!seen.has(name), () => `${where}: ${short(name)} twice`, () => "each name once");
+    expect(
+      !seen.has(name),
+      () => `${where}: ${short(name)} twice`,
+      () => "each name once",
+    );
     seen.add(name);
   }
 }
@@ -44,11 +52,19 @@ export function expectUnique(where: string, names: readonly string[]): void {
 /** Null stands for a number that was not measured. */
 export function expectFinite(where: string, values: Iterable<number | null>): void {
   for (const value of values) {
-    expect(value === null || Number.isFinite(value), () => `${where}: ${float(value)}`, () => "a finite number");
+    expect(
+      value === null || Number.isFinite(value),
+      () => `${where}: ${float(value)}`,
+      () => "a finite number",
+    );
   }
 }
 
 /** One of a list. */
 export function expectOneOf(where: string, value: string, choices: readonly string[]): void {
-  expect(choices.includes(value), () => `${where} ${short(value)}`, () => `one of ${choices.join(", ")}`);
+  expect(
+    choices.includes(value),
+    () => `${where} ${short(value)}`,
+    () => `one of ${choices.join(", ")}`,
+  );
 }

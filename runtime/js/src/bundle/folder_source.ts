@@ -42,7 +42,9 @@ export class FolderSource implements BundleSource {
     try {
       const found = await stat(file);
       if (!found.isFile()) {
-        throw new BundleError(`${this.place}: ${quoted(path)} is not a regular file; copy the whole folder or ${AGAIN}`);
+        throw new BundleError(
+          `${this.place}: ${quoted(path)} is not a regular file; copy the whole folder or ${AGAIN}`,
+        );
       }
       if (found.size > limit) throw tooLarge(this.place, path, found.size, limit);
       const bytes = await readFile(file, signal === undefined ? {} : { signal });

@@ -30,7 +30,8 @@ export function decodeBundle(bytes: Uint8Array): Bundle {
     return bundleType.decode(content, "$");
   } catch (error) {
     if (error instanceof WrongType) throw new Invalid(`${error.message}; ${AGAIN}`);
-    if (error instanceof NoJson) throw new Invalid(`not readable as JSON (${error.message}); copy the bundle or ${AGAIN}`);
+    if (error instanceof NoJson)
+      throw new Invalid(`not readable as JSON (${error.message}); copy the bundle or ${AGAIN}`);
     throw error;
   }
 }

@@ -32,18 +32,33 @@ function kindOf(spec: TensorSpec): string {
 }
 
 function expectBetween(where: string, value: number, least: number, most: number): void {
-  expect(least <= value && value <= most, () => `${where} ${value}`, () => `${least} to ${most}`);
+  expect(
+    least <= value && value <= most,
+    () => `${where} ${value}`,
+    () => `${least} to ${most}`,
+  );
 }
 
 /** How pictures become an input. */
 export function checkImage(where: string, recipe: ImagePreprocessing): void {
   const { channels, background, scale, std, resize, size } = recipe;
-  expect(channels === 1 || channels === 3, () => `${where}: ${channels} channels`, () => "1 or 3");
+  expect(
+    channels === 1 || channels === 3,
+    () => `${where}: ${channels} channels`,
+    () => "1 or 3",
+  );
   expectBetween(`${where}: height`, recipe.height, 1, MAX_EDGE);
   expectBetween(`${where}: width`, recipe.width, 1, MAX_EDGE);
-  for (const [key, values] of [["mean", recipe.mean], ["std", std]] as const) {
+  for (const [key, values] of [
+    ["mean", recipe.mean],
+    ["std", std],
+  ] as const) {
     const fine = values.length === 1 || values.length === channels;
-    expect(fine, () => `${where}: ${values.length} ${key} values`, () => "1 or one per channel");
+    expect(
+      fine,
+      () => `${where}: ${values.length} ${key} values`,
+      () => "1 or one per channel",
+    );
     expectFinite(`${where} ${key}`, values);
   }
   const many = background.length === 1 || background.length === channels;
@@ -53,8 +68,16 @@ export function checkImage(where: string, recipe: ImagePreprocessing): void {
     () => "1 value from 0 to 255, or one per channel",
   );
   expectFinite(`${where} scale`, [scale]);
-  expect(scale > 0, () => `${where}: scale ${float(scale)}`, () => "above 0");
-  expect(Math.min(...std) > 0, () => `${where}: std ${float(Math.min(...std))}`, () => "above 0");
+  expect(
+    scale > 0,
+    () => `${where}: scale ${float(scale)}`,
+    () => "above 0",
+  );
+  expect(
+    Math.min(...std) > 0,
+    () => `${where}: std ${float(Math.min(...std))}`,
+    () => "above 0",
+  );
   expectOneOf(`${where}: resize`, resize, Object.keys(SIZES));
   expectOneOf(`${where}: resample`, recipe.resample, RESAMPLES);
   expectOneOf(`${where}: order`, recipe.order, CHANNEL_ORDERS);
@@ -86,7 +109,11 @@ export function checkSources(bundle: Bundle): void {
 function checkText(bundle: Bundle, text: TextPreprocessing, specs: Specs): string[] {
   const keys = Object.keys(text.inputs);
   for (const role of keys) expectOneOf("text inputs: key", role, TEXT_ROLES);
-  expect(keys.includes("ids"), () => `text inputs: ${listed(keys.sort())}`, () => "'ids' among them");
+  expect(
+    keys.includes("ids"),
+    () => `text inputs: ${listed(keys.sort())}`,
+    () => "'ids' among them",
+  );
   const roles = TEXT_ROLES.filter((role) => keys.includes(role));
   const filled = roles.map((role) => inputOf("text inputs", text.inputs[role]!, specs, 2));
   const ids = filled[0]!;
@@ -98,15 +125,26 @@ function checkText(bundle: Bundle, text: TextPreprocessing, specs: Specs): strin
     const kinds = role === "ids" ? "iu" : role === "mask" ? "iufb" : "iuf";
     const wanted = role === "ids" ? "whole numbers" : "a dtype of numbers";
     const spec = filled[index]!;
-    expect(kinds.includes(kindOf(spec)), () => `text inputs ${role}: ${spec.dtype}`, () => wanted);
+    expect(
+      kinds.includes(kindOf(spec)),
+      () => `text inputs ${role}: ${spec.dtype}`,
+      () => wanted,
+    );
   }
   expectPadding("text", bundle, ids, MAX_TOKENS);
   expectBetween("text: longest", text.longest, 1, Math.min(MAX_TOKENS, longestOf(bundle, ids.shape[1]!) ?? MAX_TOKENS));
-  for (const [key, number] of [["padding_id", text.padding_id], ["padding_type", text.padding_type]] as const) {
+  for (const [key, number] of [
+    ["padding_id", text.padding_id],
+    ["padding_type", text.padding_type],
+  ] as const) {
     const spec = (key === "padding_type" ? specs.get(text.inputs.types ?? "") : undefined) ?? ids;
     const [least, most] = [spec.minimum ?? 0, spec.maximum ?? 2 ** 31 - 1];
     const fine = least <= number && number <= most;
-    expect(fine, () => `text: ${key} ${number}`, () => `${least} to ${most}, as of ${short(spec.name)}`);
+    expect(
+      fine,
+      () => `text: ${key} ${number}`,
+      () => `${least} to ${most}, as of ${short(spec.name)}`,
+    );
   }
   if (keys.includes("mask")) expectZeroAndOne("text inputs mask", specs.get(text.inputs.mask!)!);
   if (text.padding_token !== null) expectText("text padding_token", text.padding_token);
@@ -114,7 +152,11 @@ function checkText(bundle: Bundle, text: TextPreprocessing, specs: Specs): strin
   expectOneOf("text: truncation_side", text.truncation_side, SIDES);
   expectOneOf("text: truncation", text.truncation, TRUNCATIONS);
   const tokenizer = bundle.files.some((entry) => entry.role === TOKENIZER_ROLE);
-  expect(tokenizer, () => "text without a tokenizer", () => `a file with the role ${quoted(TOKENIZER_ROLE)}`);
+  expect(
+    tokenizer,
+    () => "text without a tokenizer",
+    () => `a file with the role ${quoted(TOKENIZER_ROLE)}`,
+  );
   return filled.map((spec) => spec.name);
 }
 
@@ -124,7 +166,11 @@ function checkAudio(bundle: Bundle, audio: AudioPreprocessing, specs: Specs): st
   expectFinite("audio padding_value", [audio.padding_value]);
   const spec = inputOf("audio input", audio.input, specs, audio.kind === "log_mel" ? 3 : 2);
   const where = `audio input ${short(spec.name)}`;
-  expect(kindOf(spec) === "f", () => `${where}: ${spec.dtype}`, () => "fractions");
+  expect(
+    kindOf(spec) === "f",
+    () => `${where}: ${spec.dtype}`,
+    () => "fractions",
+  );
   if (audio.kind === "log_mel") {
     checkLogMel(bundle, audio, spec, where);
     return [spec.name];
@@ -145,8 +191,16 @@ function checkLogMel(bundle: Bundle, audio: AudioPreprocessing, spec: TensorSpec
   expectBetween("audio: mels", audio.mels, 1, 1_024);
   // Its beginning and end are mirrored by half a window.
   const half = Math.floor(audio.window / 2);
-  expect(audio.samples > half, () => `audio: samples ${audio.samples}`, () => "more than half of the window");
-  expect(audio.mask === null, () => "audio: a mask of log_mel", () => "none: the whole is padded with silence");
+  expect(
+    audio.samples > half,
+    () => `audio: samples ${audio.samples}`,
+    () => "more than half of the window",
+  );
+  expect(
+    audio.mask === null,
+    () => "audio: a mask of log_mel",
+    () => "none: the whole is padded with silence",
+  );
   const wanted = [audio.mels, Math.floor(audio.samples / audio.hop)];
   for (const [index, number] of wanted.entries()) {
     const size = spec.shape[index + 1]!;
@@ -167,7 +221,11 @@ function inputOf(where: string, name: string, specs: Specs, rank: number): Tenso
   const spec = specs.get(name);
   const known = (): string => `one of ${[...specs.keys()].slice(0, 10).map(short).join(", ")}`;
   expect(spec !== undefined, () => `${where}: ${short(name)}`, known);
-  expect(spec.shape.length === rank, () => `${where} ${short(name)}: ${spec.shape.length} axes`, () => String(rank));
+  expect(
+    spec.shape.length === rank,
+    () => `${where} ${short(name)}: ${spec.shape.length} axes`,
+    () => String(rank),
+  );
   return spec;
 }
 

@@ -165,7 +165,11 @@ const budgetRow = record({
   to: optional(nullable(budgetPoint), null),
 });
 
-const budgetTable = record({ soft: required(list(budgetRow)), hard: required(list(budgetRow)), full: required(budgetPoint) });
+const budgetTable = record({
+  soft: required(list(budgetRow)),
+  hard: required(list(budgetRow)),
+  full: required(budgetPoint),
+});
 
 /** `bundle.json`. */
 export const bundleType = record({

@@ -25,15 +25,33 @@ export function checkStages(bundle: Bundle): void {
     checkExits(bundle, thresholds);
   } else {
     const { exit_criterion: criterion } = bundle;
-    expect(criterion === null, () => `exit_criterion: ${quoted(criterion ?? "")} with one stage`, () => "None");
-    expect(thresholds === undefined, () => `${THRESHOLDS} with one stage`, () => "none of that name");
+    expect(
+      criterion === null,
+      () => `exit_criterion: ${quoted(criterion ?? "")} with one stage`,
+      () => "None",
+    );
+    expect(
+      thresholds === undefined,
+      () => `${THRESHOLDS} with one stage`,
+      () => "none of that name",
+    );
   }
   for (const [number, stage] of bundle.stages.entries()) {
     const where = `stages[${number}]`;
     const count = stage.carry.length;
     if (stage.exit !== null) expectText(`${where} exit`, stage.exit);
-    if (number === 0) expect(count === 0, () => `${where}: ${count} carried tensors`, () => "none in the first stage");
-    else expect(1 <= count && count <= MAX_CARRIED, () => `${where}: ${count} carried`, () => `1 to ${MAX_CARRIED}`);
+    if (number === 0)
+      expect(
+        count === 0,
+        () => `${where}: ${count} carried tensors`,
+        () => "none in the first stage",
+      );
+    else
+      expect(
+        1 <= count && count <= MAX_CARRIED,
+        () => `${where}: ${count} carried`,
+        () => `1 to ${MAX_CARRIED}`,
+      );
   }
   const batch = batchAxis(bundle);
   if (several || bundle.stages.some((stage) => stage.decisions.length > 0)) checkBatch(bundle, batch);
@@ -78,10 +96,17 @@ function checkExits(bundle: Bundle, thresholds: Knob | undefined): void {
     const wanted = (): string => "the name of its head, as there are several stages";
     expect(Boolean(stage.exit), () => `stages[${number}] exit: no name`, wanted);
   }
-  expectUnique("stages' exits", stages.map((stage) => stage.exit ?? ""));
+  expectUnique(
+    "stages' exits",
+    stages.map((stage) => stage.exit ?? ""),
+  );
   const fine = thresholds?.dtype === "float32" && thresholds.shape.length === 1 && thresholds.shape[0] === exits;
   const got = (): string => (thresholds === undefined ? "none" : described(thresholds.dtype, thresholds.shape));
-  expect(fine, () => `${THRESHOLDS}: ${got()} with ${stages.length} stages`, () => `float32 [${exits}]`);
+  expect(
+    fine,
+    () => `${THRESHOLDS}: ${got()} with ${stages.length} stages`,
+    () => `float32 [${exits}]`,
+  );
   expect(
     thresholds?.default === Infinity && thresholds.maximum === Infinity,
     () => `${THRESHOLDS}: default ${float(thresholds!.default)}, maximum ${float(thresholds!.maximum)}`,
@@ -101,7 +126,11 @@ function checkCarry(where: string, carry: Carry, batch: string | null): void {
 /** Where samples part ways or are told about one by one, they must lie along one first axis. */
 function checkBatch(bundle: Bundle, batch: string | null): asserts batch is string {
   const named = batch ?? "";
-  expect(batch !== null, () => `outputs '${MACS_OUTPUT}': a fixed number of samples`, () => "a named batch axis");
+  expect(
+    batch !== null,
+    () => `outputs '${MACS_OUTPUT}': a fixed number of samples`,
+    () => "a named batch axis",
+  );
   for (const spec of bundle.inputs) {
     expect(
       !spec.shape.slice(1).includes(named),
@@ -128,7 +157,11 @@ function checkOutputs(bundle: Bundle, batch: string | null): void {
     );
     if (name === CONFIDENCE_OUTPUT) {
       const fine = dtype === "float32" && rest.length === 0;
-      expect(fine, () => `outputs ${quoted(name)}: ${described(dtype, shape)}`, () => `float32 [${quoted(named)}]`);
+      expect(
+        fine,
+        () => `outputs ${quoted(name)}: ${described(dtype, shape)}`,
+        () => `float32 [${quoted(named)}]`,
+      );
     }
   }
 }

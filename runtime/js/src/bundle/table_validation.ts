@@ -16,9 +16,16 @@ type KnobsByName = ReadonlyMap<string, Knob>;
 export function checkBudgetTable(bundle: Bundle): void {
   const table = bundle.budget_table;
   if (table === null) return;
-  expect(bundle.curve.length > 0, () => "budget_table: without points of the curve", () => "none");
+  expect(
+    bundle.curve.length > 0,
+    () => "budget_table: without points of the curve",
+    () => "none",
+  );
   const knobs = new Map(bundle.knobs.map((knob) => [knob.name, knob]));
-  for (const [name, rows, hard] of [["soft", table.soft, false], ["hard", table.hard, true]] as const) {
+  for (const [name, rows, hard] of [
+    ["soft", table.soft, false],
+    ["hard", table.hard, true],
+  ] as const) {
     const points = bundle.curve.filter((point) => point.hard === hard).length;
     const [least, most] = points > 0 ? [1, MAX_ROWS] : [0, 0];
     expect(
@@ -36,9 +43,17 @@ function checkRows(where: string, rows: readonly BudgetRow[], knobs: KnobsByName
     const place = `${where}[${number}]`;
     checkPoint(place, row, knobs);
     const within = 0 <= row.fraction && row.fraction <= MAX_FRACTION;
-    expect(within, () => `${place}: fraction ${float(row.fraction)}`, () => `0 to ${general(MAX_FRACTION)}`);
+    expect(
+      within,
+      () => `${place}: fraction ${float(row.fraction)}`,
+      () => `0 to ${general(MAX_FRACTION)}`,
+    );
     if (number === 0) {
-      expect(row.fraction === 0, () => `${place}: fraction ${float(row.fraction)}`, () => "0 in the first row");
+      expect(
+        row.fraction === 0,
+        () => `${place}: fraction ${float(row.fraction)}`,
+        () => "0 in the first row",
+      );
     } else {
       const got = (): string => `${place}: work ${float(row.work)} from a share of ${float(row.fraction)}`;
       expect(row.work <= row.fraction, got, () => "at most that share");
@@ -67,7 +82,11 @@ function checkRows(where: string, rows: readonly BudgetRow[], knobs: KnobsByName
 
 function checkPoint(where: string, point: BudgetPoint | BudgetRow, knobs: KnobsByName): void {
   const fine = 0 <= point.work && point.work <= MAX_FRACTION;
-  expect(fine, () => `${where}: work ${float(point.work)}`, () => `0 to ${general(MAX_FRACTION)}`);
+  expect(
+    fine,
+    () => `${where}: work ${float(point.work)}`,
+    () => `0 to ${general(MAX_FRACTION)}`,
+  );
   expectFinite(`${where} quality`, [point.quality]);
   const names = Object.keys(point.knobs);
   expect(

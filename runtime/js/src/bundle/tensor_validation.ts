@@ -11,16 +11,29 @@ export const MAX_SIZE = 2 ** 31 - 1;
 
 /** Refuse a text that is no dtype. */
 export function checkDtype(where: string, dtype: string): asserts dtype is Dtype {
-  expect(Object.hasOwn(DTYPES, dtype), () => `${where}: dtype ${short(dtype)}`, () => `one of ${Object.keys(DTYPES).join(", ")}`);
+  expect(
+    Object.hasOwn(DTYPES, dtype),
+    () => `${where}: dtype ${short(dtype)}`,
+    () => `one of ${Object.keys(DTYPES).join(", ")}`,
+  );
 }
 
 /** A dtype, and a shape of sizes and names of axes. */
 export function checkArray(where: string, dtype: string, shape: readonly (number | string)[]): asserts dtype is Dtype {
   checkDtype(where, dtype);
-  expect(shape.length <= MAX_RANK, () => `${where}: ${shape.length} axes`, () => `at most ${MAX_RANK}`);
+  expect(
+    shape.length <= MAX_RANK,
+    () => `${where}: ${shape.length} axes`,
+    () => `at most ${MAX_RANK}`,
+  );
   for (const size of shape) {
     if (typeof size === "string") expectText(`${where} axis name`, size);
-    else expect(1 <= size && size <= MAX_SIZE, () => `${where}: size ${size}`, () => `1 to ${MAX_SIZE}`);
+    else
+      expect(
+        1 <= size && size <= MAX_SIZE,
+        () => `${where}: size ${size}`,
+        () => `1 to ${MAX_SIZE}`,
+      );
   }
 }
 
@@ -50,15 +63,27 @@ export function checkAxes(bundle: Bundle): void {
   const named = namedAxes(bundle);
   const got = Object.keys(bundle.axes);
   const same = got.length === named.size && got.every((name) => named.has(name));
-  expect(same, () => `axes: ${names(got)}`, () => `exactly those of the inputs, ${names([...named])}`);
+  expect(
+    same,
+    () => `axes: ${names(got)}`,
+    () => `exactly those of the inputs, ${names([...named])}`,
+  );
   const batch = bundle.outputs.filter((spec) => spec.name === MACS_OUTPUT).map((spec) => spec.shape[0]);
   for (const [name, axis] of Object.entries(bundle.axes)) {
     const where = `axes ${short(name)}`;
     const endless = axis.longest !== null || batch.includes(name);
-    expect(endless, () => `${where}: no longest`, () => "how long it may be, as it is not the batch");
+    expect(
+      endless,
+      () => `${where}: no longest`,
+      () => "how long it may be, as it is not the batch",
+    );
     const longest = axis.longest ?? MAX_SIZE;
     const fine = 0 <= axis.shortest && axis.shortest <= longest && longest <= MAX_SIZE && longest >= 1;
-    expect(fine, () => `${where}: ${axis.shortest} to ${longest}`, () => `sizes from 0 to ${MAX_SIZE}, in order`);
+    expect(
+      fine,
+      () => `${where}: ${axis.shortest} to ${longest}`,
+      () => `sizes from 0 to ${MAX_SIZE}, in order`,
+    );
   }
 }
 

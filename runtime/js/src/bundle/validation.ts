@@ -43,13 +43,22 @@ export function checkBundle(bundle: Bundle): void {
   for (const spec of bundle.inputs) checkInput(`inputs ${short(spec.name)}`, spec);
   for (const spec of bundle.outputs) checkTensor(`outputs ${short(spec.name)}`, spec);
   for (const knob of bundle.knobs) checkKnob(`knobs ${short(knob.name)}`, knob);
-  expectUnique("inputs and knobs", [...bundle.inputs, ...bundle.knobs].map((one) => one.name));
-  expectUnique("outputs", bundle.outputs.map((spec) => spec.name));
+  expectUnique(
+    "inputs and knobs",
+    [...bundle.inputs, ...bundle.knobs].map((one) => one.name),
+  );
+  expectUnique(
+    "outputs",
+    bundle.outputs.map((spec) => spec.name),
+  );
   checkMacsOutput(bundle);
   for (const [number, stage] of bundle.stages.entries()) {
     checkFile(`stages[${number}]`, stage.file, stage.sha256, stage.external_data);
   }
-  expectUnique("stages", bundle.stages.map((stage) => stage.file));
+  expectUnique(
+    "stages",
+    bundle.stages.map((stage) => stage.file),
+  );
   checkDense(bundle);
   checkPreprocessingFiles(bundle);
   checkClassNames(bundle);
@@ -62,7 +71,11 @@ export function checkBundle(bundle: Bundle): void {
   for (const [op, learners] of Object.entries(bundle.ops)) {
     expectText("ops", op);
     const fine = 1 <= learners && learners <= MAX_SIZE;
-    expect(fine, () => `ops ${quoted(op)}: ${learners} learners`, () => `1 to ${MAX_SIZE}`);
+    expect(
+      fine,
+      () => `ops ${quoted(op)}: ${learners} learners`,
+      () => `1 to ${MAX_SIZE}`,
+    );
   }
 }
 
@@ -78,7 +91,11 @@ function checkCounts(bundle: Bundle): void {
     ["class_names", bundle.class_names.length, 0, MAX_CLASSES],
   ] as const;
   for (const [key, count, least, most] of counts) {
-    expect(least <= count && count <= most, () => `${key}: ${count} entries`, () => `${least} to ${most}`);
+    expect(
+      least <= count && count <= most,
+      () => `${key}: ${count} entries`,
+      () => `${least} to ${most}`,
+    );
   }
 }
 
@@ -103,23 +120,41 @@ export function checkRelativePath(where: string, path: string): void {
     isPrintable(path) &&
     !NOT_IN_PATHS.test(path) &&
     path.split("/").every((part) => part !== "" && part !== "." && part !== "..");
-  expect(plain, () => `${where}: path ${short(path)}`, () => "a relative path inside the bundle's folder");
+  expect(
+    plain,
+    () => `${where}: path ${short(path)}`,
+    () => "a relative path inside the bundle's folder",
+  );
 }
 
 function checkKnob(where: string, knob: Knob): void {
   expectText(where, knob.name);
   checkDtype(where, knob.dtype);
-  expect(knob.shape.length <= MAX_RANK, () => `${where}: ${knob.shape.length} axes`, () => `at most ${MAX_RANK}`);
+  expect(
+    knob.shape.length <= MAX_RANK,
+    () => `${where}: ${knob.shape.length} axes`,
+    () => `at most ${MAX_RANK}`,
+  );
   const sized = knob.shape.every((size) => size >= 1) && product(knob.shape) <= MAX_KNOB_VALUES;
-  expect(sized, () => `${where}: shape ${listed(knob.shape)}`, () => `fixed sizes, at most ${MAX_KNOB_VALUES} values`);
+  expect(
+    sized,
+    () => `${where}: shape ${listed(knob.shape)}`,
+    () => `fixed sizes, at most ${MAX_KNOB_VALUES} values`,
+  );
   if (knob.name === PRICE_KNOB || knob.name === TOKEN_PRICE_KNOB) {
     const fine = knob.dtype === "float32" && product(knob.shape) === 1;
-    expect(fine, () => `${where}: ${described(knob.dtype, knob.shape)}`, () => "float32 [1]");
+    expect(
+      fine,
+      () => `${where}: ${described(knob.dtype, knob.shape)}`,
+      () => "float32 [1]",
+    );
   }
   const { kind, least, most } = dtypeRecord(knob.dtype as Dtype);
   const endless = knob.name === THRESHOLDS_KNOB;
   for (const value of [knob.minimum, knob.maximum, knob.default]) {
-    const held = endless ? !Number.isFinite(value) || (least <= value && value <= most) : least <= value && value <= most;
+    const held = endless
+      ? !Number.isFinite(value) || (least <= value && value <= most)
+      : least <= value && value <= most;
     const wanted = (): string => `a number that ${knob.dtype} can hold`;
     expect(held && !Number.isNaN(value), () => `${where}: ${float(value)}`, wanted);
   }
@@ -129,13 +164,25 @@ function checkKnob(where: string, knob: Knob): void {
     () => "minimum <= default <= maximum",
   );
   const whole = kind === "f" || endless || Number.isInteger(knob.default);
-  expect(whole, () => `${where}: default ${float(knob.default)}`, () => "a whole number");
+  expect(
+    whole,
+    () => `${where}: default ${float(knob.default)}`,
+    () => "a whole number",
+  );
 }
 
 function checkMacsOutput(bundle: Bundle): void {
   const share = bundle.outputs.find((spec) => spec.name === MACS_OUTPUT);
-  const names = (): string => bundle.outputs.slice(0, 10).map((spec) => quoted(spec.name)).join(", ");
-  expect(share !== undefined, () => `outputs: ${names()}`, () => `'${MACS_OUTPUT}' among them`);
+  const names = (): string =>
+    bundle.outputs
+      .slice(0, 10)
+      .map((spec) => quoted(spec.name))
+      .join(", ");
+  expect(
+    share !== undefined,
+    () => `outputs: ${names()}`,
+    () => `'${MACS_OUTPUT}' among them`,
+  );
   const fine = share.dtype === "float32" && share.shape.length === 1;
   const got = (): string => `outputs '${MACS_OUTPUT}': ${described(share.dtype, share.shape)}`;
   expect(fine, got, () => "float32 ['batch']");
@@ -143,11 +190,22 @@ function checkMacsOutput(bundle: Bundle): void {
 
 function checkFile(where: string, file: string, sha256: string, externalData: readonly DataFile[]): void {
   checkRelativePath(where, file);
-  expect(SHA256.test(sha256), () => `${where}: sha256 ${short(sha256)}`, () => "64 lowercase hexadecimal digits");
+  expect(
+    SHA256.test(sha256),
+    () => `${where}: sha256 ${short(sha256)}`,
+    () => "64 lowercase hexadecimal digits",
+  );
   const count = externalData.length;
-  expect(count <= MAX_ENTRIES, () => `${where}: ${count} data files`, () => `at most ${MAX_ENTRIES}`);
+  expect(
+    count <= MAX_ENTRIES,
+    () => `${where}: ${count} data files`,
+    () => `at most ${MAX_ENTRIES}`,
+  );
   for (const data of externalData) checkFile(`${where} external_data`, data.file, data.sha256, []);
-  expectUnique(`${where} external_data`, externalData.map((data) => data.file));
+  expectUnique(
+    `${where} external_data`,
+    externalData.map((data) => data.file),
+  );
 }
 
 function checkPreprocessingFiles(bundle: Bundle): void {
@@ -156,17 +214,31 @@ function checkPreprocessingFiles(bundle: Bundle): void {
     expectText("files role", entry.role);
     checkFile(where, entry.file, entry.sha256, []);
     const flat = !entry.file.includes("/");
-    expect(flat, () => `${where}: path ${short(entry.file)}`, () => "a file directly in the bundle's folder");
+    expect(
+      flat,
+      () => `${where}: path ${short(entry.file)}`,
+      () => "a file directly in the bundle's folder",
+    );
   }
-  expectUnique("files' roles", bundle.files.map((entry) => entry.role));
+  expectUnique(
+    "files' roles",
+    bundle.files.map((entry) => entry.role),
+  );
   const files = [...bundle.stages, ...bundle.files].map((one) => one.file);
   expectUnique("files and stages", [BUNDLE_FILE, ...files]);
 }
 
 function checkDense(bundle: Bundle): void {
   const dense: Dense = bundle.dense;
-  for (const [key, value] of [["macs", dense.macs], ["parameters", dense.parameters]] as const) {
-    expect(1 <= value && value < 2n ** 63n, () => `dense: ${key} ${value}`, () => "1 to 2^63 - 1");
+  for (const [key, value] of [
+    ["macs", dense.macs],
+    ["parameters", dense.parameters],
+  ] as const) {
+    expect(
+      1 <= value && value < 2n ** 63n,
+      () => `dense: ${key} ${value}`,
+      () => "1 to 2^63 - 1",
+    );
   }
   expectFinite("dense quality", [dense.quality]);
   if (dense.file !== null) checkFile("dense", dense.file, dense.sha256 ?? "", dense.external_data);
@@ -176,5 +248,9 @@ function checkDense(bundle: Bundle): void {
     () => "false without a file of the dense model, and in a bundle of one stage",
   );
   const fine = !dense.answers_full || dense.file !== null;
-  expect(fine, () => "dense: answers_full true", () => "false without a file of the dense model");
+  expect(
+    fine,
+    () => "dense: answers_full true",
+    () => "false without a file of the dense model",
+  );
 }

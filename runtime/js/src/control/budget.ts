@@ -66,7 +66,9 @@ export class Budget {
     if (kind.meter === "nothing") return new Budget(name, 0, false, 0);
     const amount = checkedAmount(kind, value);
     if (kind.meter === "time" && hard) {
-      throw new BudgetError(`got a hard budget of kind ${quoted(name)}; expected hard=false: a device promises nothing`);
+      throw new BudgetError(
+        `got a hard budget of kind ${quoted(name)}; expected hard=false: a device promises nothing`,
+      );
     }
     const percentile = kind.percentile > 0 ? checkedPercentile(fields.percentile ?? kind.percentile) : 0;
     return new Budget(name, amount, hard, percentile);
@@ -87,7 +89,9 @@ export class Budget {
         return Budget.of({ kind, value: amount, ...options });
       }
     }
-    throw new BudgetError(`got a budget of ${shown(text)}; expected a share such as 0.5 or 50%, MACs such as 90M, a latency such as 8ms, or full`);
+    throw new BudgetError(
+      `got a budget of ${shown(text)}; expected a share such as 0.5 or 50%, MACs such as 90M, a latency such as 8ms, or full`,
+    );
   }
 
   /** For messages, such as `0.5 of the dense work`. */
@@ -125,7 +129,9 @@ function checkedAmount(kind: BudgetKind, value: unknown): number {
 
 function checkedPercentile(value: unknown): number {
   if (typeof value !== "number" || !(0.5 <= value && value <= 0.999)) {
-    throw new BudgetError(`got percentile=${shown(value)}; expected a share of the calls from 0.5 to 0.999, such as 0.95`);
+    throw new BudgetError(
+      `got percentile=${shown(value)}; expected a share of the calls from 0.5 to 0.999, such as 0.95`,
+    );
   }
   return value;
 }

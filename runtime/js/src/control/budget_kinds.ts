@@ -36,7 +36,10 @@ export const BUDGET_KINDS = {
     meter: "work",
     call: "Budget.fraction(0.5)",
     // A larger plain number is meant as multiply-accumulates whose suffix was forgotten.
-    forms: [{ suffix: "", largest: 10 }, { suffix: "%", divisor: 100 }],
+    forms: [
+      { suffix: "", largest: 10 },
+      { suffix: "%", divisor: 100 },
+    ],
     shown: (value, hard) => `${general(value, 4)} of the dense work${hard ? " for each sample" : ""}`,
     percentile: 0,
     ofDense: false,

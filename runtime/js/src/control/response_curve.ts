@@ -31,9 +31,7 @@ export class ResponseCurve {
       );
     }
     if (fractions.some((one, index) => index > 0 && one <= fractions[index - 1]!)) {
-      throw new BudgetError(
-        "got a profile whose shares of work do not ascend, expected ascending ones; profile again",
-      );
+      throw new BudgetError("got a profile whose shares of work do not ascend, expected ascending ones; profile again");
     }
     this.responses = nonFalling(responses);
     const slopes = this.responses.slice(1).map((response, index) => {

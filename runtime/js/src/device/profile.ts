@@ -73,7 +73,9 @@ export interface Profile {
 /** Milliseconds over the share of work done. */
 export function profileCurve({ points }: Profile): ResponseCurve {
   const [shares, responses]: [number[], number[]] = [[], []];
-  for (const { done, medianMs } of [...points].sort((one, other) => one.done - other.done || one.medianMs - other.medianMs)) {
+  for (const { done, medianMs } of [...points].sort(
+    (one, other) => one.done - other.done || one.medianMs - other.medianMs,
+  )) {
     if (shares.length > 0 && done <= shares.at(-1)! + SAME) continue;
     shares.push(done);
     responses.push(medianMs);
@@ -152,7 +154,8 @@ export async function measureProfile(
   const shares = points.map((point) => point.share);
   const warm = clock();
   for (let count = 0; count < WARM_CALLS[1]; count++) {
-    if (count >= WARM_CALLS[0] + shares.length && clock() - warm > WARM_SECONDS * 1e3 * Math.min(seconds / SECONDS, 1)) break;
+    if (count >= WARM_CALLS[0] + shares.length && clock() - warm > WARM_SECONDS * 1e3 * Math.min(seconds / SECONDS, 1))
+      break;
     await call(shares.at(-1 - (count % shares.length))!);
   }
   const [times, done]: [number[][], number[][]] = [shares.map(() => []), shares.map(() => [])];
@@ -176,7 +179,8 @@ export async function measureProfile(
   for (let pause = 1; pause <= PAUSES; pause++) {
     await sleep(PAUSE_MS);
     const first: number[] = [];
-    for (let count = 0; count < COLD_CALLS; count++) first.push((await call(shares.at(-1)!)).milliseconds / medians.at(-1)!);
+    for (let count = 0; count < COLD_CALLS; count++)
+      first.push((await call(shares.at(-1)!)).milliseconds / medians.at(-1)!);
     factors.push(first);
     progress(0.8 + (0.2 * pause) / PAUSES);
   }
