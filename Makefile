@@ -171,8 +171,10 @@ $(JS)/node_modules/.installed: $(JS)/package.json $(JS)/package-lock.json $(if $
 js: $(JS)/node_modules/.installed ## Build the runtime for browsers and Node.js (runtime/js/dist)
 	cd $(JS) && $(JS_ENV) npm run --silent build
 
-js-test: js ## Test it: the conformance kit and more
-	cd $(JS) && $(JS_ENV) npm test --silent
+js-test: js $(BIN)/.installed ## Test it in Node.js and in headless Chromium (apt-get brings one): the conformance kit and more
+	sh $(JS)/tests/install_chromium.sh
+	cd $(JS) && $(JS_ENV) npm run --silent format:check
+	cd $(JS) && PYTHON="$(CURDIR)/$(BIN)/python" $(JS_ENV) npm test --silent
 
 clean: ## Remove what was built; environments and weights stay
 	rm -rf build

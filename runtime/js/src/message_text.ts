@@ -33,7 +33,8 @@ export function float(value: number | null): string {
   if (Number.isNaN(value)) return "nan";
   if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
   if (Number.isInteger(value) && Math.abs(value) < 1e16) return `${Object.is(value, -0) ? "-0" : value}.0`;
-  return exponent(Math.abs(value) < 1e-4 ? value.toExponential() : String(value));
+  const size = Math.abs(value);
+  return exponent(size < 1e-4 || size >= 1e16 ? value.toExponential() : String(value));
 }
 
 /** A number with so many digits that count, without zeros behind them. */
@@ -57,9 +58,14 @@ function exponent(text: string): string {
   return text.replace(/e([+-])(\d)$/u, "e$10$2");
 }
 
+/** A number that is whole, with all of its digits. */
+export function whole(value: number | bigint): string {
+  return Number.isInteger(value) ? String(BigInt(value)) : String(value);
+}
+
 /** Names and sizes in brackets. */
 export function listed(values: readonly (string | number | bigint)[]): string {
-  return `[${values.map((one) => (typeof one === "string" ? quoted(one) : String(one))).join(", ")}]`;
+  return `[${values.map((one) => (typeof one === "string" ? quoted(one) : whole(one))).join(", ")}]`;
 }
 
 /** Names as a sentence lists them: `a`, `a or b`, `a, b or c`. */

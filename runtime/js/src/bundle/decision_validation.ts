@@ -1,6 +1,6 @@
 /** What the decisions that a bundle tells, and the tokens that they are about, must satisfy. */
 
-import { quoted } from "../message_text.js";
+import { quoted, whole } from "../message_text.js";
 import { expect, expectText, expectUnique, short } from "./expectations.js";
 import { type Bundle, CONFIDENCE_OUTPUT, DECISION_ROLES, type DecisionSpec } from "./schema.js";
 import { MAX_SIZE, namedAxes } from "./tensor_validation.js";
@@ -24,7 +24,7 @@ export function checkDecisions(bundle: Bundle): void {
       .map(([name]) => name),
   );
   for (const [stage, decision] of decisions) {
-    const where = `stages[${stage}] decisions: ${short(decision.kind)} ${decision.number}`;
+    const where = `stages[${stage}] decisions: ${short(decision.kind)} ${whole(decision.number)}`;
     checkDecision(where, decision);
     const number = next.get(decision.kind)!;
     expect(
@@ -101,7 +101,7 @@ function checkTokens(bundle: Bundle): void {
     } else if (size !== null) {
       expect(
         1 <= size && size <= MAX_SIZE,
-        () => `${where}: size ${size}`,
+        () => `${where}: size ${whole(size)}`,
         () => `1 to ${MAX_SIZE}`,
       );
     }

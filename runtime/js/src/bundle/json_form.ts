@@ -1,5 +1,6 @@
 /** The JSON of `bundle.json`: infinity, which JSON lacks, and which formats are read. */
 
+import { whole } from "../message_text.js";
 import { AGAIN, Invalid } from "./expectations.js";
 import { type Json, JsonFloat, NoJson, parseJson } from "./json.js";
 import { int, nullable, optional, record, WrongType } from "./json_types.js";
@@ -22,7 +23,7 @@ export function decodeBundle(bytes: Uint8Array): Bundle {
     const version = versionType.decode(content, "$").format_version;
     if (version !== FORMAT_VERSION) {
       throw new Invalid(
-        `format_version is ${version ?? "missing"}, expected ${FORMAT_VERSION}; ` +
+        `format_version is ${version === null ? "missing" : whole(version)}, expected ${FORMAT_VERSION}; ` +
           "export the model again with this adaptrt, or install the adaptrt that wrote it",
       );
     }

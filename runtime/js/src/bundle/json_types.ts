@@ -157,11 +157,14 @@ export function record<F extends Fields>(fields: F): JsonType<RecordOf<F>> {
     decode(value, place) {
       if (!isObject(value)) throw wrong("object", value, place);
       const content = Object.create(null) as { [key: string]: unknown };
-      for (const [key, field] of entries) {
-        const one = value[key];
-        if (one !== undefined) content[key] = field.type.decode(one, `${place}.${key}`);
-        else if (field.otherwise !== undefined) content[key] = field.otherwise.value;
-        else throw new WrongType(`Object missing required field \`${key}\`${at(place)}`);
+      for (const [key, one] of Object.entries(value)) {
+        // In the order of the file: the first that is wrong is named.
+        if (Object.hasOwn(fields, key)) content[key] = fields[key]!.type.decode(one, `${place}.${key}`);
+      }
+      for (const [key, { otherwise }] of entries) {
+        if (key in content) continue;
+        if (otherwise === undefined) throw new WrongType(`Object missing required field \`${key}\`${at(place)}`);
+        content[key] = otherwise.value;
       }
       return content as RecordOf<F>;
     },

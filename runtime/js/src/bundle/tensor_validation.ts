@@ -1,6 +1,6 @@
 /** What a tensor that a bundle describes must satisfy. */
 
-import { listed } from "../message_text.js";
+import { listed, whole } from "../message_text.js";
 import { DTYPES, type Dtype, dtypeRecord } from "../tensor.js";
 import { expect, expectText, short } from "./expectations.js";
 import { checkImage } from "./preprocessing_validation.js";
@@ -31,7 +31,7 @@ export function checkArray(where: string, dtype: string, shape: readonly (number
     else
       expect(
         1 <= size && size <= MAX_SIZE,
-        () => `${where}: size ${size}`,
+        () => `${where}: size ${whole(size)}`,
         () => `1 to ${MAX_SIZE}`,
       );
   }
@@ -81,7 +81,7 @@ export function checkAxes(bundle: Bundle): void {
     const fine = 0 <= axis.shortest && axis.shortest <= longest && longest <= MAX_SIZE && longest >= 1;
     expect(
       fine,
-      () => `${where}: ${axis.shortest} to ${longest}`,
+      () => `${where}: ${whole(axis.shortest)} to ${whole(longest)}`,
       () => `sizes from 0 to ${MAX_SIZE}, in order`,
     );
   }

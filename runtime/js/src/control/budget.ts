@@ -55,7 +55,7 @@ export class Budget {
    * @throws BudgetError a field has no sense.
    */
   static of(fields: BudgetFields): Budget {
-    const { kind: name, value = 0, hard = false } = fields;
+    const { kind: name, value, hard = false } = fields;
     if (typeof hard !== "boolean") {
       throw new BudgetError(`got hard=${shown(hard)}; expected true (each sample) or false (on average)`);
     }
