@@ -29,9 +29,9 @@ async function open() {
 before(async () => {
   browser = await launch();
   server = await serveFolders({
-    js: `${ROOT}runtime/js`,
-    tests: `${ROOT}tests`,
-    onnxruntime: `${ROOT}runtime/js/node_modules/onnxruntime-web/dist`,
+    "/js": `${ROOT}runtime/js`,
+    "/tests": `${ROOT}tests`,
+    "/onnxruntime": `${ROOT}runtime/js/node_modules/onnxruntime-web/dist`,
   });
   page = await open();
 });

@@ -22,7 +22,7 @@ let server;
 
 before(async () => {
   scratch = await mkdtemp(join(tmpdir(), "adaptrt-"));
-  server = await serveFolders({ bundles: TINY });
+  server = await serveFolders({ "/bundles": TINY });
 });
 
 after(async () => {

@@ -1,4 +1,4 @@
-/** Serves the repository to a browser, from this machine to this machine. */
+/** Serves folders and texts to a browser, from this machine to this machine. */
 
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -11,19 +11,23 @@ const TYPES = {
   ".wasm": "application/wasm",
 };
 
-/** A server of folders by the first part of the path; `requests` are the paths that were asked for. */
-export async function serveFolders(folders) {
+/**
+ * A server on localhost; `requests` are the paths that were asked for.
+ *
+ * @param folders by the beginning of the path, such as `/js`.
+ * @param texts by their paths.
+ */
+export async function serveFolders(folders, texts = {}) {
   const requests = [];
   const server = createServer(async (request, response) => {
-    const path = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
+    const path = normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname));
     requests.push(path);
-    const [, first, ...rest] = path.split("/");
-    const inside = normalize(join("/", ...rest));
+    const begin = Object.keys(folders).find((one) => path.startsWith(`${one}/`));
     try {
-      const content = await readFile(join(folders[first], inside));
+      const content = texts[path] ?? (await readFile(join(folders[begin], path.slice(begin.length))));
       response.writeHead(200, {
-        "content-type": TYPES[extname(inside)] ?? "application/octet-stream",
-        "content-length": content.length,
+        "content-type": TYPES[extname(path)] ?? "application/octet-stream",
+        "content-length": Buffer.byteLength(content),
       });
       response.end(content);
     } catch {
@@ -32,6 +36,5 @@ export async function serveFolders(folders) {
     }
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address();
-  return { address: `http://localhost:${port}`, requests, close: () => server.close() };
+  return { address: `http://localhost:${server.address().port}`, requests, close: () => server.close() };
 }
