@@ -11,7 +11,10 @@ const GONE = -1;
 
 /** What was decided about one set of tokens, by the position that a token had before any selection. */
 export interface TokenDecisions {
-  /** int32 [batch, gates, tokens], how many learners each gate ran; -1 where the token was gone or the sample had left. */
+  /**
+   * int32 [batch, gates, tokens], how many learners each gate ran; -1 where the token was gone or the sample had
+   * left.
+   */
   readonly learners: Tensor;
   /** bool [batch, selections, tokens], which tokens each selection selected; 0, too, where the sample had left. */
   readonly kept: Tensor;
@@ -36,8 +39,8 @@ export class DecisionRecorder {
     const decisions = bundle.stages.flatMap((stage) => stage.decisions);
     if (decisions.length === 0) {
       throw new InputError(
-        `got decisions: true, but bundle ${quoted(bundle.name)} tells none; leave it out, or export a model with gates ` +
-          "or token selection again",
+        `got decisions: true, but bundle ${quoted(bundle.name)} tells none; leave it out, or export a model with ` +
+          "gates or token selection again",
       );
     }
     const samples = sizes[batch]!;

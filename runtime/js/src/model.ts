@@ -55,8 +55,8 @@ interface Call {
 /**
  * A loaded bundle; make it with `load`.
  *
- * A call sees one budget from beginning to end: its own, or the one that `budget` held when it began. Calls run one after
- * the other, in the order in which they were made.
+ * A call sees one budget from beginning to end: its own, or the one that `budget` held when it began. Calls run one
+ * after the other, in the order in which they were made.
  */
 export class AdaptiveModel {
   private readonly contract: InputContract;
@@ -111,9 +111,9 @@ export class AdaptiveModel {
   /**
    * Run a batch.
    *
-   * A sample leaves at the first stage whose confidence is strictly above the stage's threshold in `exit_thresholds`; the
-   * last stage takes the rest. One whose confidence is NaN stays. The first call under a budget of time measures a
-   * profile, and is late, unless there is one.
+   * A sample leaves at the first stage whose confidence is strictly above the stage's threshold in `exit_thresholds`;
+   * the last stage takes the rest. One whose confidence is NaN stays. The first call under a budget of time measures
+   * a profile, and is late, unless there is one.
    *
    * @param inputs a tensor for every input of the bundle, exactly of its dtype and shape. The batch may be empty.
    * @throws InputError an input or knob value is not what the bundle declares, or decisions are asked of a bundle that
@@ -134,8 +134,8 @@ export class AdaptiveModel {
   }
 
   /**
-   * Measure what calls take on this device, and use it for budgets of time. The answer is plain values: kept as JSON, and
-   * handed to `useProfile` when the bundle is loaded again, it spares the measuring.
+   * Measure what calls take on this device, and use it for budgets of time. The answer is plain values: kept as JSON,
+   * and handed to `useProfile` when the bundle is loaded again, it spares the measuring.
    *
    * @param inputs a batch like those to come.
    * @throws InputError an input is not what the bundle declares, or the batch is empty.

@@ -40,7 +40,8 @@ async function imported(): Promise<unknown> {
     return module.default ?? module;
   } catch (error) {
     throw new BackendError(
-      `onnxruntime-node cannot be imported (${oneLine(error)}), expected it beside adaptrt; npm install onnxruntime-node`,
+      `onnxruntime-node cannot be imported (${oneLine(error)}), expected it beside adaptrt; ` +
+        "npm install onnxruntime-node",
     );
   }
 }

@@ -14,8 +14,8 @@ export async function importOnnxruntime(address?: string): Promise<unknown> {
   } catch (error) {
     const what = address ?? "onnxruntime-web/wasm";
     throw new BackendError(
-      `${what} cannot be imported (${oneLine(error)}), expected it beside adaptrt; npm install onnxruntime-web, or pass ` +
-        "{onnxruntime: address of ort.wasm.min.mjs}",
+      `${what} cannot be imported (${oneLine(error)}), expected it beside adaptrt; ` +
+        "npm install onnxruntime-web, or pass {onnxruntime: address of ort.wasm.min.mjs}",
     );
   }
 }

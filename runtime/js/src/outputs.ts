@@ -45,8 +45,8 @@ function checkShare(shares: Float32Array): void {
     const share = shares[index]!;
     if (0 <= share && share <= MAX_FRACTION) continue; // false for NaN
     throw new OutputError(
-      `output '${MACS_OUTPUT}': got ${float(share)}, expected 0 to ${general(MAX_FRACTION)}; the inputs are too large ` +
-        "for the network to compute with, or the engine is broken: feed numbers like those of its training",
+      `output '${MACS_OUTPUT}': got ${float(share)}, expected 0 to ${general(MAX_FRACTION)}; the inputs are too ` +
+        "large for the network to compute with, or the engine is broken: feed numbers like those of its training",
     );
   }
 }

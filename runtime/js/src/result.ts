@@ -19,7 +19,9 @@ export interface Result {
   readonly knobs: KnobValues;
   /** False where the budget is below the cheapest calibrated point, which then ran. */
   readonly reachable: boolean;
-  /** Says so in words, or that calls under a soft budget take clearly more than was calibrated; null: nothing to say. */
+  /**
+   * Says so in words, or that calls under a soft budget take clearly more than was calibrated; null: nothing to say.
+   */
   readonly message: string | null;
   /** The stage at whose head each sample left, from 0; null for a bundle of one stage. */
   readonly exit: Int32Array | null;

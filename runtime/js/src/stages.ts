@@ -1,9 +1,9 @@
 /**
  * Running a network stage after stage, while those samples leave that are sure enough.
  *
- * After each stage but the last, a sample leaves if the confidence of that stage's head is strictly above its threshold;
- * one whose confidence is NaN is not confident and stays. What the others carry to the next stage is compacted to them.
- * Where nobody leaves, the tensors go on as they are, without a copy.
+ * After each stage but the last, a sample leaves if the confidence of that stage's head is strictly above its
+ * threshold; one whose confidence is NaN is not confident and stays. What the others carry to the next stage is
+ * compacted to them. Where nobody leaves, the tensors go on as they are, without a copy.
  */
 
 import { type OnnxruntimeEngine, type OrtTensor, tensorOf } from "./backends/onnxruntime.js";
@@ -94,8 +94,8 @@ export class StageSequence {
    *
    * @param given inputs, already checked, and knobs.
    * @param samples at least one.
-   * @param thresholds for each stage but the last, the confidence above which a sample leaves; infinity lets none leave,
-   *   and spares the comparison.
+   * @param thresholds for each stage but the last, the confidence above which a sample leaves; infinity lets none
+   *   leave, and spares the comparison.
    * @returns in the caller's order, every output of the bundle by name, and the stage at whose head each sample left.
    * @throws BackendError an engine failed, or gave something that is not as the bundle says.
    */

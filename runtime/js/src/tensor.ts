@@ -18,7 +18,9 @@ export interface Tensor {
   readonly dtype: Dtype;
   /** Sizes of the axes. */
   readonly shape: readonly number[];
-  /** Elements in row-major order. A bool is a byte, 0 or 1; a float16 is its 16 bits, or an element of `Float16Array`. */
+  /**
+   * Elements in row-major order. A bool is a byte, 0 or 1; a float16 is its 16 bits, or an element of `Float16Array`.
+   */
   readonly data: TypedArray;
 }
 

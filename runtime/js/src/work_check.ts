@@ -1,8 +1,8 @@
 /**
  * Whether calls under a soft budget take the work that calibration lets expect of them.
  *
- * A soft budget holds for the mean over inputs like the calibration data. Inputs that are not like it, or a knob that does
- * not do what it did there, take more, and nothing in a single call says so: the mean over many does.
+ * A soft budget holds for the mean over inputs like the calibration data. Inputs that are not like it, or a knob that
+ * does not do what it did there, take more, and nothing in a single call says so: the mean over many does.
  */
 
 import { general } from "./message_text.js";
@@ -75,8 +75,8 @@ class Excess {
     if (mean > TOLERATED * (1 + expected) + ERRORS * error) {
       this.text =
         `calls under this soft budget take ${general(expected + mean, 4)} of the dense work on average over the last ` +
-        `${samples.toFixed(0)} samples, expected ${general(expected, 4)} as calibrated: these inputs are not like the ` +
-        "calibration data; run `adaptrt calibrate` with data like these, or ask for less";
+        `${samples.toFixed(0)} samples, expected ${general(expected, 4)} as calibrated: these inputs are not like ` +
+        "the calibration data; run `adaptrt calibrate` with data like these, or ask for less";
     }
     if (samples > KEPT) {
       this.samples /= 2;

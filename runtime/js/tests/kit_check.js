@@ -1,6 +1,6 @@
 /**
- * Holds this runtime against the conformance kit, in node and in a browser alike: `tests/conformance/README.md` says what
- * is compared. What reads files, loads bundles and makes budgets is handed in.
+ * Holds this runtime against the conformance kit, in node and in a browser alike: `tests/conformance/README.md` says
+ * what is compared. What reads files, loads bundles and makes budgets is handed in.
  */
 
 /** Largest difference of outputs, absolute or of the value; the kit allows 1e-4. */

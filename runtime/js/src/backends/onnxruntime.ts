@@ -105,7 +105,8 @@ export class OnnxruntimeEngine {
       session = await ort.InferenceSession.create(program.model, options);
     } catch (error) {
       throw new BackendError(
-        `${program.file}: ${version} refuses it (${oneLine(error)}); export the model again, or install another version`,
+        `${program.file}: ${version} refuses it (${oneLine(error)}); ` +
+          "export the model again, or install another version",
       );
     }
     return new OnnxruntimeEngine(ort, session, program.file, version);

@@ -27,8 +27,8 @@ const RANKS: Readonly<Record<string, number>> = { runs: 1, index: 2, count: 1 };
  * Check every stage's graph, and that together they take all inputs and knobs.
  *
  * @param place of the bundle, for messages.
- * @throws BundleError a stage takes something that the bundle does not declare, or not what it declares; lacks an output,
- *   or has it with another dtype or shape; or no stage takes an input or knob.
+ * @throws BundleError a stage takes something that the bundle does not declare, or not what it declares; lacks an
+ *   output, or has it with another dtype or shape; or no stage takes an input or knob.
  */
 export function checkInterfaces(bundle: Bundle, graphs: readonly Graph[], place: string): void {
   const taken = new Set<string>();

@@ -127,8 +127,8 @@ export class BundleFiles {
     if (content === null) {
       if (optional) return null;
       throw new BundleError(
-        `${this.place}: ${quoted(file)} is missing, expected the file that ${BUNDLE_FILE} names; copy the whole folder ` +
-          `or ${AGAIN}`,
+        `${this.place}: ${quoted(file)} is missing, expected the file that ${BUNDLE_FILE} names; copy the whole ` +
+          `folder or ${AGAIN}`,
       );
     }
     const got = await sha256(content);
@@ -155,8 +155,9 @@ export class BundleFiles {
     }
     if (place !== null && (places.length !== 1 || places[0] !== place)) {
       throw new BundleError(
-        `${this.place}: ${quoted(file)} says that it is stage ${places.map(quoted).join(" and ") || "of no number"} of its ` +
-          `network (${STAGE_METADATA}), expected ${quoted(place)}; the stages were mixed up: copy the bundle again or ${AGAIN}`,
+        `${this.place}: ${quoted(file)} says that it is stage ` +
+          `${places.map(quoted).join(" and ") || "of no number"} of its network (${STAGE_METADATA}), expected ` +
+          `${quoted(place)}; the stages were mixed up: copy the bundle again or ${AGAIN}`,
       );
     }
     for (const location of [...locations].sort()) this.checkLocation(file, location, names);

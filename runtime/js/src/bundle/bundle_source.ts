@@ -50,7 +50,8 @@ export class UrlSource implements BundleSource {
     } catch (error) {
       if (error instanceof BundleError || signal?.aborted === true) throw error;
       throw new BundleError(
-        `${this.place}/${path}: cannot be read (${oneLine(error)}); check the address, and that its server lets this page read it`,
+        `${this.place}/${path}: cannot be read (${oneLine(error)}); check the address, ` +
+          "and that its server lets this page read it",
       );
     }
   }

@@ -1,4 +1,7 @@
-/** Types that a JSON value must have, and the TypeScript type that it then is. Messages are those of the Python runtime. */
+/**
+ * Types that a JSON value must have, and the TypeScript type that it then is. Messages are those of the Python
+ * runtime.
+ */
 
 import { type Json, JsonFloat } from "./json.js";
 

@@ -90,7 +90,8 @@ export class Budget {
       }
     }
     throw new BudgetError(
-      `got a budget of ${shown(text)}; expected a share such as 0.5 or 50%, MACs such as 90M, a latency such as 8ms, or full`,
+      `got a budget of ${shown(text)}; expected a share such as 0.5 or 50%, MACs such as 90M, a latency such as 8ms, ` +
+        "or full",
     );
   }
 

@@ -1,11 +1,11 @@
 /**
  * Looking a budget up in a bundle's table: all that a runtime needs to know of its curve.
  *
- * A row holds from its share of work up to the next row's. Below its own work the budget cannot be met, and it stands as
- * it is. Without `to` its knobs stand as they are; with it they lie on the line to those, so far along it as the share
- * lies between both ends' work. A float is rounded to its dtype towards the near end and never reaches the far one; a
- * whole number is rounded down. Where nothing moves the near end stands as it is. Nothing lies between a threshold and
- * infinity. `docs/bundle_format.md` is the specification.
+ * A row holds from its share of work up to the next row's. Below its own work the budget cannot be met, and it stands
+ * as it is. Without `to` its knobs stand as they are; with it they lie on the line to those, so far along it as the
+ * share lies between both ends' work. A float is rounded to its dtype towards the near end and never reaches the far
+ * one; a whole number is rounded down. Where nothing moves the near end stands as it is. Nothing lies between a
+ * threshold and infinity. `docs/bundle_format.md` is the specification.
  */
 
 import type { BudgetRow, KnobValue, KnobValues } from "../bundle/schema.js";

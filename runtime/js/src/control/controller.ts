@@ -1,9 +1,9 @@
 /**
  * Which share of work meets a target, call after call, while the device changes.
  *
- * Three things are told apart, each with a model of its own: what the device makes of the work (`DeviceModel`), how much
- * work the inputs take (`WorkloadModel`), and what single calls scatter (`QuantileMargin`). The choice follows by solving
- * them for the target. Time comes in as numbers: there is no clock inside.
+ * Three things are told apart, each with a model of its own: what the device makes of the work (`DeviceModel`), how
+ * much work the inputs take (`WorkloadModel`), and what single calls scatter (`QuantileMargin`). The choice follows
+ * by solving them for the target. Time comes in as numbers: there is no clock inside.
  */
 
 import { BudgetError } from "../errors.js";
@@ -65,8 +65,8 @@ export interface ControllerSettings {
 /**
  * Holds a percentile of the calls' latency, or energy, under a target.
  *
- * For every call: `choose` before it, `observe` after it. A call whose measurement is lost may be left out, and calls may
- * overlap: each is observed with its own choice.
+ * For every call: `choose` before it, `observe` after it. A call whose measurement is lost may be left out, and calls
+ * may overlap: each is observed with its own choice.
  */
 export class LatencyController {
   private readonly device: DeviceModel;
@@ -141,8 +141,8 @@ export class LatencyController {
    * @param now when it ended, on the clock of `choose`.
    * @param choice what was chosen for it.
    * @param done the share of work that was done.
-   * @param measured what it took, in the target's unit. What cannot be (NaN, infinite, 0 or less, as when a clock jumps,
-   *   or numbers of other orders than the curve's) is left out.
+   * @param measured what it took, in the target's unit. What cannot be (NaN, infinite, 0 or less, as when a clock
+   *   jumps, or numbers of other orders than the curve's) is left out.
    * @param scale as for `choose`.
    */
   observe(now: number, choice: Choice, done: number, measured: number, scale = 1): void {
@@ -195,8 +195,8 @@ export class LatencyController {
   /**
    * The choice on its grid, no more than one step up, and where it was if it hardly differs.
    *
-   * Calls of different batch sizes, and first ones after a pause, each move on their own: what is known to cost more says
-   * nothing of how fast the others may rise.
+   * Calls of different batch sizes, and first ones after a pause, each move on their own: what is known to cost more
+   * says nothing of how fast the others may rise.
    */
   private moved(wanted: number, kind: string): number {
     const last = this.last.get(kind);

@@ -1,9 +1,9 @@
 /**
  * Budgets in milliseconds, from profile to controller, for one model.
  *
- * The model's own budget has one controller, which all calls without a budget of their own share and teach. A call with
- * its own budget is answered from the profile and teaches that controller nothing; but whether the profile still is what
- * the device does is followed beside it by a device model of their own.
+ * The model's own budget has one controller, which all calls without a budget of their own share and teach. A call
+ * with its own budget is answered from the profile and teaches that controller nothing; but whether the profile still
+ * is what the device does is followed beside it by a device model of their own.
  */
 
 import type { Budget } from "../control/budget.js";

@@ -76,7 +76,8 @@ class Connection {
 /**
  * A bundle loaded in a worker; make it with `loadInWorker`. What `AdaptiveModel` does, this does, too.
  *
- * A call sees the budget that holds when it is made, however many are waiting: moving a slider changes the very next call.
+ * A call sees the budget that holds when it is made, however many are waiting: moving a slider changes the very next
+ * call.
  */
 export class WorkerModel {
   private readonly planner: Planner;
