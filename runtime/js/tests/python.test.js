@@ -1,4 +1,4 @@
-/** Beside the Python runtime of this repository: what is wrong with a bundle is said in the same words. */
+/** Beside the Python runtime of this repository: bundles are judged in the same words, budgets looked up to the last bit. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -7,6 +7,7 @@ import { test } from "node:test";
 import { Invalid } from "../dist/bundle/expectations.js";
 import { decodeBundle } from "../dist/bundle/json_form.js";
 import { checkBundle } from "../dist/bundle/validation.js";
+import { lookUp } from "../dist/control/budget_table.js";
 import { ROOT } from "./node_kit.js";
 
 const COUNT = 2000;
@@ -49,4 +50,13 @@ test("randomly damaged bundles are judged alike, in the same words", (t) => {
   }
   t.diagnostic(`${COUNT} bundles: ${fine} fine, ${former} of format 1`);
   assert.ok(fine > COUNT / 20 && fine < COUNT / 2 && former < COUNT / 20);
+});
+
+test("budgets are looked up to the last bit", () => {
+  const all = printed("tests.conformance.random_look_ups", "--count", String(COUNT), "--seed", "7");
+  assert.equal(all.length, COUNT);
+  for (const { row, share, dtype, answer } of all) {
+    const { knobs, work, quality, reachable } = lookUp([row], share, new Map([["k", dtype]]));
+    assert.deepEqual([{ ...knobs }, work, quality, reachable], answer, JSON.stringify({ row, share, dtype }));
+  }
 });
