@@ -3,11 +3,18 @@
 import { type OnnxruntimeEngine, type OrtTensor, tensorOf } from "./backends/onnxruntime.js";
 import { batchAxis, type Bundle, MACS_OUTPUT } from "./bundle/schema.js";
 import type { DecisionRecorder } from "./decisions.js";
+import { Deadline, StageTimes } from "./device/stage_times.js";
 import { outputsOfEmptyBatch } from "./empty_batch.js";
+import { BudgetError } from "./errors.js";
 import type { Sizes } from "./inputs.js";
+import { quoted, shown } from "./message_text.js";
 import { OutputContract } from "./outputs.js";
 import { type Outputs, StageSequence } from "./stages.js";
 import { filled, type Tensor } from "./tensor.js";
+
+const LONGEST_MS = 1e15;
+/** What a first estimate of the stages' times is made from. */
+const STAGE_RUNS = 16;
 
 /** What a batch came to; the exits are null in a bundle of one stage. */
 export interface Answers {
@@ -22,6 +29,7 @@ export class Engines {
   private readonly stages: StageSequence;
   private readonly alone: OnnxruntimeEngine | null;
   private readonly names: readonly string[];
+  private readonly times = new StageTimes();
 
   /**
    * @param engines one for each stage, in order.
@@ -67,6 +75,7 @@ export class Engines {
     sizes: Sizes,
     thresholds: readonly number[],
     recorder: DecisionRecorder | null = null,
+    deadline: Deadline | null = null,
   ): Promise<Answers> {
     let outputs = outputsOfEmptyBatch(this.bundle, this.batch, sizes);
     let exits: Int32Array | null = null;
@@ -75,7 +84,7 @@ export class Engines {
     } else if (this.alone !== null && recorder === null) {
       outputs = tensors(await this.alone.run(feeds, this.names), this.names);
     } else {
-      const answers = await this.stages.run(feeds, sizes[this.batch ?? ""]!, thresholds, recorder);
+      const answers = await this.stages.run(feeds, sizes[this.batch ?? ""]!, thresholds, recorder, deadline);
       outputs = answers.outputs;
       exits = this.alone === null ? answers.exits : null;
     }
@@ -95,6 +104,39 @@ export class Engines {
     outputs[MACS_OUTPUT] ??= filled("float32", [samples], 1);
     this.contract.check(outputs, sizes);
     return { outputs, exits: this.alone === null ? new Int32Array(samples).fill(this.engines.length - 1) : null };
+  }
+
+  /**
+   * Refuse a deadline that is none, or that nothing can be done about.
+   *
+   * @throws BudgetError it is no finite number above 0, or there is one stage only.
+   */
+  checkDeadline(milliseconds: unknown): void {
+    if (typeof milliseconds !== "number" || !(0 < milliseconds && milliseconds < LONGEST_MS)) {
+      throw new BudgetError(
+        `got deadlineMs=${shown(milliseconds)}, expected milliseconds, a finite number above 0; pass that`,
+      );
+    }
+    if (this.alone !== null) {
+      throw new BudgetError(
+        `got a deadline, but bundle ${quoted(this.bundle.name)} has no exits to answer early at; use ` +
+          "Budget.latency, or export a model with exits",
+      );
+    }
+  }
+
+  /** The deadline at `end`; where the stages' times are not known they are measured. Null for no samples. */
+  async deadline(end: number, feeds: Record<string, OrtTensor>, sizes: Sizes): Promise<Deadline | null> {
+    const rows = sizes[this.batch ?? ""]!;
+    const stages = this.engines.length;
+    const clock = (): number => performance.now();
+    if (rows === 0) return null;
+    if (!this.times.knows(stages, rows)) {
+      const patient = new Deadline(this.times, Infinity, clock);
+      const never = new Array<number>(stages - 1).fill(Infinity);
+      for (let run = 0; run < STAGE_RUNS; run++) await this.stages.run(feeds, rows, never, null, patient);
+    }
+    return new Deadline(this.times, end, clock);
   }
 
   /** Free all sessions. */

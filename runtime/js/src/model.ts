@@ -31,6 +31,12 @@ export interface RunOptions {
   readonly knobs?: KnobValues;
   /** Also tell what was computed for each token. */
   readonly decisions?: boolean;
+  /**
+   * Milliseconds from the call's entry by which the answer must be there: a further stage is run only while it is
+   * expected to end in time, and what the last head said is returned. The first stage always runs. The first call of a
+   * batch size with a deadline measures the stages, and is late.
+   */
+  readonly deadlineMs?: number;
 }
 
 /** How a profile is measured. */
@@ -50,6 +56,8 @@ interface Call {
   readonly feeds: Record<string, Tensor>;
   readonly sizes: Sizes;
   readonly recorder: DecisionRecorder | null;
+  /** When the answer must be there, on the clock of `performance.now`; null: whenever it is. */
+  readonly deadline: number | null;
 }
 
 /**
@@ -118,7 +126,8 @@ export class AdaptiveModel {
    * @param inputs a tensor for every input of the bundle, exactly of its dtype and shape. The batch may be empty.
    * @throws InputError an input or knob value is not what the bundle declares, or decisions are asked of a bundle that
    *   tells none.
-   * @throws BudgetError the bundle cannot obey the budget, or both a budget and knobs are given.
+   * @throws BudgetError the bundle cannot obey the budget, both a budget and knobs are given, or there is a deadline
+   *   and the bundle has no exits.
    * @throws BackendError an engine failed.
    */
   async run(inputs: Tensors, options: RunOptions = {}): Promise<Result> {
@@ -169,14 +178,17 @@ export class AdaptiveModel {
   }
 
   private checked(inputs: Tensors, options: RunOptions): Call {
-    const { budget, knobs, decisions = false } = options;
+    const entry = performance.now();
+    const { budget, knobs, decisions = false, deadlineMs } = options;
     if (this.closed) throw new BackendError(`got a call of ${quoted(this.bundle.name)} after close(); load it again`);
     let { plan } = this;
     if (knobs !== undefined) plan = this.planner.forKnobs(knobs, budget ?? null);
     else if (budget !== undefined) plan = this.planner.forBudget(budget);
     const { feeds, sizes } = this.contract.check(inputs);
+    if (deadlineMs !== undefined) this.engines.checkDeadline(deadlineMs);
+    const deadline = deadlineMs === undefined ? null : entry + deadlineMs;
     const recorder = decisions ? new DecisionRecorder(this.bundle, sizes, this.engines.batch ?? "") : null;
-    return { plan, feeds, sizes, recorder };
+    return { plan, feeds, sizes, recorder, deadline };
   }
 
   /** Do something after all that was begun before it. */
@@ -186,14 +198,15 @@ export class AdaptiveModel {
     return turn;
   }
 
-  private async execute({ plan, feeds, sizes, recorder }: Call, ticket: Ticket | null): Promise<Result> {
+  private async execute({ plan, feeds, sizes, recorder, deadline }: Call, ticket: Ticket | null): Promise<Result> {
     const values = { ...this.knobValues(plan) };
     for (const name in feeds) values[name] = this.engines.value(feeds[name]!);
     const start = performance.now();
-    const dense = plan.everything && this.engines.answersByDense && recorder === null;
+    const held = deadline === null ? null : await this.engines.deadline(deadline, values, sizes);
+    const dense = plan.everything && this.engines.answersByDense && recorder === null && held === null;
     const { outputs, exits } = dense
       ? await this.engines.runDense(values, sizes)
-      : await this.engines.run(values, sizes, plan.thresholds, recorder);
+      : await this.engines.run(values, sizes, plan.thresholds, recorder, held);
     const end = performance.now();
     const latencyMs = end - start;
     const macsFraction = outputs[MACS_OUTPUT]!.data as Float32Array;
@@ -201,7 +214,9 @@ export class AdaptiveModel {
     if (ticket !== null) this.latency.end(ticket, mean(macsFraction), latencyMs, end / 1e3);
     const { point, budget } = plan;
     let { message } = plan;
-    if (plan.checked && macsFraction.length > 0) message ??= this.work.observe(point.macsFraction, macsFraction);
+    const deadlineMet = deadline === null ? null : end <= deadline;
+    if (plan.checked && deadline === null && macsFraction.length > 0)
+      message ??= this.work.observe(point.macsFraction, macsFraction);
     return {
       outputs,
       macsFraction,
@@ -213,7 +228,8 @@ export class AdaptiveModel {
       exit: exits,
       decisions: recorder === null ? null : recorder.result(),
       expected: ticket === null ? null : ticket.expected,
-      targetMet: plan.physical && budget !== null ? latencyMs <= budget.value : null,
+      deadlineMet,
+      targetMet: deadlineMet ?? (plan.physical && budget !== null ? latencyMs <= budget.value : null),
     };
   }
 

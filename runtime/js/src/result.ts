@@ -29,6 +29,8 @@ export interface Result {
   readonly decisions: Decisions | null;
   /** Milliseconds that half of such calls were expected to stay under, under a budget of time; null elsewhere. */
   readonly expected: number | null;
-  /** Whether the call kept a budget of time; null under others. */
+  /** Whether the answer was there by the call's deadline; null where it had none. */
+  readonly deadlineMet: boolean | null;
+  /** Whether the call kept its deadline, or else a budget of time; null where there is neither. */
   readonly targetMet: boolean | null;
 }

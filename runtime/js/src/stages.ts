@@ -10,6 +10,7 @@ import { type OnnxruntimeEngine, type OrtTensor, tensorOf } from "./backends/onn
 import { type Bundle, type Carry, CONFIDENCE_OUTPUT, type DecisionSpec } from "./bundle/schema.js";
 import { Compaction } from "./compaction.js";
 import type { DecisionRecorder } from "./decisions.js";
+import type { Deadline } from "./device/stage_times.js";
 import { OutputError } from "./errors.js";
 import { quoted } from "./message_text.js";
 import { assembled, takeRows } from "./tensor_rows.js";
@@ -96,6 +97,7 @@ export class StageSequence {
    * @param samples at least one.
    * @param thresholds for each stage but the last, the confidence above which a sample leaves; infinity lets none
    *   leave, and spares the comparison.
+   * @param deadline a stage that would not end by it is not begun: all leave before; the first always runs.
    * @returns in the caller's order, every output of the bundle by name, and the stage at whose head each sample left.
    * @throws BackendError an engine failed, or gave something that is not as the bundle says.
    */
@@ -104,6 +106,7 @@ export class StageSequence {
     samples: number,
     thresholds: readonly number[],
     recorder: DecisionRecorder | null,
+    deadline: Deadline | null = null,
   ): Promise<{ outputs: Outputs; exits: Int32Array }> {
     given = { ...given };
     const passed: Values = {};
@@ -115,11 +118,15 @@ export class StageSequence {
       const last = number + 1 === this.steps.length;
       for (const name of step.given) feeds[name] = given[name]!;
       // Where nobody can leave, nobody reads what the head says: each output fetched costs time.
-      const got = await execute(step, feeds, threshold === Infinity ? step.handed : step.fetched, recorder);
+      const unread = threshold === Infinity && deadline === null;
       const { there } = assembly;
+      const begun = deadline?.clock() ?? 0;
+      const got = await execute(step, feeds, unread ? step.handed : step.fetched, recorder);
+      deadline?.took(number, there, deadline.clock() - begun);
       let staying = last ? [] : assembly.everybody();
       if (threshold !== Infinity) staying = stayingRows(output(step, got, CONFIDENCE_OUTPUT, there, 1), threshold);
-      if (staying.length === 0) {
+      const late = deadline !== null && staying.length > 0 && !deadline.fits(number + 1, staying.length);
+      if (staying.length === 0 || late) {
         assembly.leave(step, this.part(step, got, there), []);
         break;
       }

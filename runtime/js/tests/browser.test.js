@@ -266,7 +266,7 @@ describe("a worker", () => {
     assert.ok(late <= frames.length / 20, `${late} of ${frames.length} frames took more than ${LONGEST_FRAME_MS} ms`);
   });
 
-  test("a latency budget is held", async () => {
+  test("a latency budget and a deadline are held", async () => {
     const result = await page.evaluate(async () => {
       const { content, arrays } = await check.readCase(kit, "exits_max_softmax");
       const inputs = arrays.getAll(content.inputs);
@@ -277,15 +277,17 @@ describe("a worker", () => {
       const easy = await model.run(inputs);
       await model.useProfile(profile);
       const again = await model.run(inputs, { budget: api.Budget.latency(1e-6) });
+      const hasty = await model.run(inputs, { deadlineMs: 1e-6 });
       const other = await model
         .useProfile({ ...profile, key: { ...profile.key, threads: 7 } })
         .catch((error) => error.message);
       await model.close();
-      return { easy, again, other, shares };
+      return { easy, again, hasty: Array.from(hasty.exit), other, shares };
     });
     assert.equal(result.easy.targetMet, true);
     assert.equal(result.easy.reachable, true);
     assert.equal(result.again.reachable, false);
+    assert.deepEqual(result.hasty, new Array(10).fill(0));
     assert.match(result.again.message, /cheapest calibrated point is expected to take up to/u);
     assert.match(result.other, /got a profile with threads 7, expected null; profile again/u);
     assert.equal(result.shares.at(-1), 1);

@@ -6,6 +6,7 @@ import { after, before, describe, test } from "node:test";
 import { Budget, BudgetError, InputError, load } from "adaptrt";
 
 import { measureProfile } from "../dist/device/profile.js";
+import { StageTimes } from "../dist/device/stage_times.js";
 import { readCase } from "./kit_check.js";
 import { folder, kit } from "./node_kit.js";
 
@@ -204,4 +205,54 @@ test("a clock of coarse steps gives a profile", async () => {
   assert.ok(profile.points.every(({ medianMs }) => medianMs > 0));
   const stopped = { ...measured, call: async (share) => ({ done: share, milliseconds: 0 }) };
   await assert.rejects(measureProfile(stopped, points, {}), /expected times above 0; check the clock/u);
+});
+
+describe("a deadline", () => {
+  test("far away changes nothing, one that is over leaves the first stage's answer", async () => {
+    const whole = await model.run(inputs);
+    const patient = await model.run(inputs, { deadlineMs: 1e5 });
+    assert.deepEqual([patient.outputs, patient.exit], [whole.outputs, whole.exit]);
+    assert.deepEqual([patient.deadlineMet, patient.targetMet, whole.deadlineMet], [true, true, null]);
+    const hasty = await model.run(inputs, { deadlineMs: 1e-6 });
+    assert.deepEqual(Array.from(hasty.exit), new Array(10).fill(0));
+    assert.deepEqual([hasty.deadlineMet, hasty.targetMet], [false, false]);
+    const first = await model.run(inputs, { knobs: { exit_thresholds: [-1, -1] } });
+    assert.deepEqual(hasty.outputs, first.outputs);
+  });
+
+  test("lets those leave that are confident enough", async () => {
+    const budget = Budget.fraction(0.7);
+    const { exit, outputs } = await model.run(inputs, { budget });
+    const patient = await model.run(inputs, { budget, deadlineMs: 1e5 });
+    assert.deepEqual([patient.exit, patient.outputs], [exit, outputs]);
+    assert.ok(new Set(exit).size > 1);
+  });
+
+  test("without sense is refused, and holds for no samples", async () => {
+    for (const deadlineMs of [0, -1, NaN, Infinity, "5", null]) {
+      await assert.rejects(model.run(inputs, { deadlineMs }), /got deadlineMs=.*, expected milliseconds, a finite/u);
+    }
+    const one = await load(folder("../../runtime/fixtures/tiny"));
+    const x = { shape: [1, 4], data: new Float32Array(4) };
+    await assert.rejects(one.run({ x }, { deadlineMs: 5 }), /has no exits to answer early at; use Budget\.latency/u);
+    await one.close();
+    const none = Object.fromEntries(
+      Object.entries(inputs).map(([name, { shape, data }]) => [
+        name,
+        name === "scale" ? { shape, data } : { shape: [0, shape[1]], data: new Float32Array(0) },
+      ]),
+    );
+    assert.equal((await model.run(none, { deadlineMs: 100 })).exit.length, 0);
+  });
+});
+
+test("the times of stages are Python's estimate", () => {
+  const times = new StageTimes();
+  assert.equal(times.high(0, 1), Infinity);
+  for (let run = 1; run <= 300; run++) times.add(0, 5, run);
+  // Of the latest 256, from 45 to 300: the 99th percentile, and a tenth more.
+  assert.equal(times.high(0, 8), (45 + Math.trunc(0.99 * 256)) * 1.1);
+  assert.equal(times.high(0, 1), times.high(0, 8), "fewer rows count as the next larger number");
+  assert.equal(times.high(0, 17), times.high(0, 8) * 4);
+  assert.deepEqual([times.knows(1, 6), times.knows(1, 4), times.knows(2, 6)], [true, false, false]);
 });

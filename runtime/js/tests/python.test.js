@@ -1,4 +1,7 @@
-/** Beside the Python runtime of this repository: bundles are judged in the same words, budgets looked up to the last bit. */
+/**
+ * Beside the Python runtime of this repository: bundles are judged in the same words, budgets looked up to the last
+ * bit.
+ */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";

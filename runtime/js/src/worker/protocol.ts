@@ -36,6 +36,7 @@ export type Request =
       readonly budget: BudgetFields | null;
       readonly knobs: KnobValues | null;
       readonly decisions: boolean;
+      readonly deadlineMs: number | null;
     }
   | { readonly type: "profile"; readonly inputs: Tensors; readonly seconds: number | null }
   | { readonly type: "useProfile"; readonly profile: Profile }

@@ -90,7 +90,7 @@ class Server {
 
   private async run(request: Extract<Request, { type: "run" }>): Promise<Answers["run"]> {
     const model = this.loaded();
-    const { modelBudget, budget, knobs, decisions } = request;
+    const { modelBudget, budget, knobs, decisions, deadlineMs } = request;
     if (modelBudget.version !== this.budgetVersion) {
       model.budget = Budget.of(modelBudget.fields);
       this.budgetVersion = modelBudget.version;
@@ -99,6 +99,7 @@ class Server {
       decisions,
       ...(budget === null ? {} : { budget: Budget.of(budget) }),
       ...(knobs === null ? {} : { knobs }),
+      ...(deadlineMs === null ? {} : { deadlineMs }),
     });
   }
 }

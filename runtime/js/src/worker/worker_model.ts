@@ -136,9 +136,9 @@ export class WorkerModel {
     return this.planner.forBudget(budget).point;
   }
 
-  /** Run a batch; see `AdaptiveModel.run`. The inputs are copied to the worker. */
+  /** Run a batch; see `AdaptiveModel.run`. The inputs are copied to the worker, a deadline counts from there. */
   async run(inputs: Tensors, options: RunOptions = {}): Promise<Result> {
-    const { budget, knobs, decisions = false } = options;
+    const { budget, knobs, decisions = false, deadlineMs = null } = options;
     if (knobs !== undefined) this.planner.forKnobs(knobs, budget ?? null);
     else if (budget !== undefined) this.planner.forBudget(budget);
     const result = await this.connection.ask({
@@ -148,6 +148,7 @@ export class WorkerModel {
       budget: budget ?? null,
       knobs: knobs ?? null,
       decisions,
+      deadlineMs,
     });
     return { ...result, budget: result.budget === null ? null : Budget.of(result.budget) };
   }
