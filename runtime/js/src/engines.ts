@@ -147,6 +147,6 @@ export class Engines {
 
 function tensors(values: Record<string, OrtTensor>, names: readonly string[]): Outputs {
   const outputs: Outputs = {};
-  for (const name of names) outputs[name] = tensorOf(values[name]!);
+  for (let index = 0; index < names.length; index++) outputs[names[index]!] = tensorOf(values[names[index]!]!);
   return outputs;
 }

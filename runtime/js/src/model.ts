@@ -73,8 +73,9 @@ export class AdaptiveModel {
   private readonly work = new SoftBudgetCheck();
   private readonly values = new WeakMap<Plan["feeds"], Record<string, OrtTensor>>();
   private plan: Plan;
-  /** The latest call: the next one waits for it. */
-  private turn: Promise<unknown> = Promise.resolve();
+  /** Whether a call is going on, and what begins those that wait for it. */
+  private busy = false;
+  private readonly waiting: (() => void)[] = [];
   private closed = false;
 
   /** @param device what profiles of this model hold for. */
@@ -132,14 +133,18 @@ export class AdaptiveModel {
    */
   async run(inputs: Tensors, options: RunOptions = {}): Promise<Result> {
     const call = this.checked(inputs, options);
-    return this.inTurn(async () => {
-      const { plan, sizes } = call;
-      if (!plan.physical || Object.values(sizes).includes(0)) return this.execute(call, null);
+    const { plan, sizes } = call;
+    if (this.busy) await this.turn();
+    this.busy = true;
+    try {
+      if (!plan.physical || Object.values(sizes).includes(0)) return await this.execute(call, null);
       if (this.latency.profile === null) await this.measured(inputs, this.samples(sizes), {});
       const forCall = options.budget !== undefined;
       const ticket = this.latency.begin(plan.budget!, this.samples(sizes), performance.now() / 1e3, forCall);
-      return this.execute({ ...call, plan: ticket.plan }, ticket);
-    });
+      return await this.execute({ ...call, plan: ticket.plan }, ticket);
+    } finally {
+      this.end();
+    }
   }
 
   /**
@@ -156,7 +161,13 @@ export class AdaptiveModel {
     if (Object.values(sizes).includes(0)) {
       throw new InputError("got an empty batch to profile, expected at least one sample; give some");
     }
-    return this.inTurn(() => this.measured(inputs, this.samples(sizes), options));
+    if (this.busy) await this.turn();
+    this.busy = true;
+    try {
+      return await this.measured(inputs, this.samples(sizes), options);
+    } finally {
+      this.end();
+    }
   }
 
   /**
@@ -173,7 +184,7 @@ export class AdaptiveModel {
   async close(): Promise<void> {
     if (this.closed) return;
     this.closed = true;
-    await this.turn.catch(() => undefined);
+    if (this.busy) await this.turn();
     await this.engines.close();
   }
 
@@ -191,16 +202,22 @@ export class AdaptiveModel {
     return { plan, feeds, sizes, recorder, deadline };
   }
 
-  /** Do something after all that was begun before it. */
-  private inTurn<T>(act: () => Promise<T>): Promise<T> {
-    const turn = this.turn.then(act, act);
-    this.turn = turn;
-    return turn;
+  /** Wait until all that was begun before has ended. */
+  private turn(): Promise<void> {
+    return new Promise((resolve) => this.waiting.push(resolve));
+  }
+
+  /** What was going on has ended: what has waited longest begins, and nothing comes before it. */
+  private end(): void {
+    const next = this.waiting.shift();
+    if (next === undefined) this.busy = false;
+    else next();
   }
 
   private async execute({ plan, feeds, sizes, recorder, deadline }: Call, ticket: Ticket | null): Promise<Result> {
-    const values = { ...this.knobValues(plan) };
+    const values: Record<string, OrtTensor> = {};
     for (const name in feeds) values[name] = this.engines.value(feeds[name]!);
+    Object.assign(values, this.knobValues(plan));
     const start = performance.now();
     const held = deadline === null ? null : await this.engines.deadline(deadline, values, sizes);
     const dense = plan.everything && this.engines.answersByDense && recorder === null && held === null;

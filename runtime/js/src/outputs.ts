@@ -18,7 +18,8 @@ export class OutputContract {
    * @throws OutputError one is missing, or has another dtype, number of axes or size than declared.
    */
   check(outputs: Readonly<Record<string, Tensor>>, sizes: Sizes): void {
-    for (const spec of this.specs) {
+    for (let index = 0; index < this.specs.length; index++) {
+      const spec = this.specs[index]!;
       const tensor = outputs[spec.name];
       if (tensor === undefined || tensor.dtype !== spec.dtype || !fits(tensor.shape, spec.shape, sizes)) {
         throw wrong(spec, tensor, sizes);

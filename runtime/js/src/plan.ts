@@ -47,6 +47,8 @@ export interface Plan {
 export class Planner {
   private readonly dtypes: ReadonlyMap<string, string>;
   private readonly kept = new Map<string, Plan>();
+  /** Calls with the same budget follow each other: writing its key would take longer than all checks. */
+  private latest: { readonly budget: Budget; readonly plan: Plan } | null = null;
 
   constructor(private readonly bundle: Bundle) {
     this.dtypes = new Map(bundle.knobs.map((knob) => [knob.name, knob.dtype]));
@@ -58,8 +60,13 @@ export class Planner {
    * @throws BudgetError it is no `Budget`, or the bundle has no rows for it.
    */
   forBudget(budget: Budget): Plan {
+    if (this.latest?.budget === budget) return this.latest.plan;
     checkBudget(budget);
-    return this.cached(`${budget.kind} ${budget.value} ${budget.hard} ${budget.percentile}`, () => this.solved(budget));
+    const plan = this.cached(`${budget.kind} ${budget.value} ${budget.hard} ${budget.percentile}`, () =>
+      this.solved(budget),
+    );
+    this.latest = { budget, plan };
+    return plan;
   }
 
   /**
