@@ -36,7 +36,7 @@ export interface WorkerOptions extends Omit<WorkerSettings, "onnxruntime" | "was
   readonly onnxruntime?: string | URL;
   /** Address of the folder with ONNX Runtime's WebAssembly files; left out, where its module lies. */
   readonly wasmPaths?: string | URL;
-  /** A worker that calls `serve` of `adaptrt/worker`; left out, the package's own is started. */
+  /** A worker that calls `serve` of `adaptrt/worker`, for this model alone; left out, the package's own is started. */
   readonly worker?: Worker;
   readonly onProgress?: (progress: LoadProgress) => void;
   /** Ends the loading. */

@@ -174,6 +174,16 @@ describe("loading", () => {
     await fresh.context().close();
   });
 
+  test("can be ended", async () => {
+    const name = await page.evaluate(async () => {
+      const controller = new AbortController();
+      const loading = api.loadInWorker(address("bundles/map"), { onnxruntime, signal: controller.signal });
+      controller.abort();
+      return loading.catch((error) => error.name);
+    });
+    assert.equal(name, "AbortError");
+  });
+
   test("what is missing is said in one line", async () => {
     const message = (place, options) =>
       page.evaluate(

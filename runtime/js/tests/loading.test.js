@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { after, before, describe, test } from "node:test";
 
-import { BundleError, load } from "adaptrt";
+import { BundleError, FolderSource, load } from "adaptrt";
 
 import { folder } from "./node_kit.js";
 import { externalBundle, memorySource } from "./onnx_model.js";
@@ -66,6 +66,48 @@ test("progress goes from 0 to 1", async () => {
 
 test("loading can be ended", async () => {
   await assert.rejects(load(EXITS, { signal: AbortSignal.abort() }), { name: "AbortError" });
+});
+
+describe("the dense model's graph", () => {
+  /** The kit's adapted bundle, whose file of the dense model is as `dense` makes it. */
+  async function source(dense) {
+    const whole = await FolderSource.open(folder("bundles/adapted"));
+    const asked = [];
+    const read = async (path, options) => {
+      asked.push(path);
+      return path === "dense.onnx" ? dense(await whole.read(path, options)) : whole.read(path, options);
+    };
+    return { place: "memory", read, asked };
+  }
+
+  test("is taken where it is there, and may be left out", async () => {
+    for (const [dense, options, expected] of [
+      [(content) => content, {}, true],
+      [() => null, {}, false],
+      [(content) => content, { dense: false }, false],
+    ]) {
+      const files = await source(dense);
+      const model = await load(files, options);
+      assert.equal(model.answersByDense, expected);
+      assert.equal(files.asked.includes("dense.onnx"), options.dense !== false);
+      await model.close();
+    }
+  });
+
+  test("is refused where it is altered or another one", async () => {
+    const altered = (content) => Uint8Array.from(content, (byte, index) => (index === 50 ? byte ^ 1 : byte));
+    await refusal(await source(altered), /'dense\.onnx' was changed or damaged/u);
+    const whole = await FolderSource.open(folder("bundles/adapted"));
+    const bundle = JSON.parse(new TextDecoder().decode(await whole.read("bundle.json", { limit: 1e6 })));
+    const [, , last] = bundle.stages;
+    bundle.dense = { ...bundle.dense, file: last.file, sha256: last.sha256 };
+    const other = Buffer.from(JSON.stringify(bundle));
+    const read = (path, options) => (path === "bundle.json" ? other : whole.read(path, options));
+    await refusal(
+      { place: "memory", read },
+      /the graph's inputs are .*, expected some of .*, as it stands for all stages/u,
+    );
+  });
 });
 
 describe("what is refused", () => {

@@ -114,6 +114,7 @@ export class WorkerModel {
       return new WorkerModel(connection, bundle, engine, answersByDense);
     } catch (error) {
       connection.end("the bundle was not loaded");
+      signal?.throwIfAborted();
       throw error;
     } finally {
       signal?.removeEventListener("abort", end);
