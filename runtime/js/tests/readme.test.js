@@ -74,6 +74,6 @@ test("what package.json names is in the package", async () => {
   const { exports } = JSON.parse(await readFile(`${PACKAGE}package.json`, "utf8"));
   const named = JSON.stringify(exports).match(/dist\/[\w/]+(\.d)?\.(js|ts)/gu);
   assert.ok(named.length >= 7);
-  for (const path of named) assert.ok(packed.includes(path), path);
-  assert.ok(packed.every((path) => /^(dist\/|README\.md$|package\.json$)/u.test(path)));
+  for (const path of [...named, "LICENSE"]) assert.ok(packed.includes(path), path);
+  assert.ok(packed.every((path) => /^(dist\/|README\.md$|LICENSE$|package\.json$)/u.test(path)));
 });
