@@ -126,6 +126,19 @@ def whole_transformers_in_int8() -> Rows:
     return [[names[model], str(batch), *cells] for (model, batch), cells in made.items()]
 
 
+def adapting_memory() -> Rows:
+    return [
+        [row["shape"], f"{row['samples']:,}", f"{row['peak_gib']:.1f} GiB", f"{row['limit']:g} GiB"]
+        for row in kept("adapt_memory")["rows"]
+    ]
+
+
+def two_nodes() -> Rows:
+    result = kept("layer_nodes")
+    one, two = (f"{result['seconds'][nodes]['median']:.1f} s" for nodes in "12")
+    return [[str(result["layers"]), str(result["steps"]), one, two, f"{result['ratio']['median']:.2f}"]]
+
+
 def estimates() -> Rows:
     return [
         [
@@ -224,6 +237,8 @@ def own_networks() -> Rows:
         ("Whole vision transformers", 0, whole_transformers),
         ("Vision transformers in int8", 0, whole_transformers_in_int8),
         ("What estimates are worth", 0, estimates),
+        ("Memory and machines of an adaptation", 0, adapting_memory),
+        ("Memory and machines of an adaptation", 1, two_nodes),
         ("The runtime itself", 0, overhead),
         ("all-MiniLM-L6-v2, adapted", 0, fidelity),
         ("all-MiniLM-L6-v2, adapted", 1, minilm_latency),
