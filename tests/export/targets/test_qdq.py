@@ -19,7 +19,7 @@ from adaptrt.export.targets.qdq import to_fp8_qdq, to_qdq, without_relu
 from adaptrt.export.targets.target_builder import BuildSettings
 from adaptrt.ops import OpRecord
 from adaptrt.ops.fp8 import e4m3_product, e4m3_scale
-from adaptrt.ops.int8 import FULL, ByteScale, quantize_columns
+from adaptrt.ops.int8 import FULL, ByteScale, even_steps, quantize_columns
 from adaptrt.ops.record import Array
 from adaptrt.runtime import AdaptiveModel, Budget, load
 from adaptrt.runtime.bundle.bundle_file import read_bundle
@@ -38,7 +38,7 @@ LEARNING = [name for name in MAKERS if name in ("combined", "text", "merge", "fi
 
 def signed_product(x: Array, weight: Array) -> Array:
     """The product by an even scale: signed bytes, zero for zero."""
-    rows = np.clip(np.rint(x.astype(np.float32) / SCALE.scale), -128, 127).astype(np.int64)
+    rows = even_steps(x, SCALE.scale).astype(np.int64)
     columns = quantize_columns(weight, FULL)
     product: Array = (rows @ columns.values.astype(np.int64)) * np.float64(SCALE.scale) * columns.scale
     return product
