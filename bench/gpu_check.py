@@ -75,7 +75,8 @@ def run(plan: Plan, described: dict[str, Any], choose: Choose, say: Callable[[st
     for check in gpu_reference.checks(plan.cases, plan.device, choose):
         checked.append(check)
         if not check.passed:
-            say(f"WRONG {check.kernel} {check.dtype} {check.weights}: {check.case}: {check.distance:.3g} of tolerance")
+            kind = f"{check.dtype} {check.weights}" + (f" {check.activations} activations" if check.activations else "")
+            say(f"WRONG {check.kernel} {kind}: {check.case}: {check.distance:.3g} of tolerance")
     wrong = sum(not check.passed for check in checked)
     say(f"{len(checked) - wrong} of {len(checked)} comparisons with float64 are right")
     method = (gpu_time.__doc__ or "").partition("\n\n")[2].strip()

@@ -65,6 +65,12 @@ def quantize_fixed(x: Array, fixed: ByteScale) -> Array:
     return clipped
 
 
+def even_steps(x: Array, scale: np.float32) -> Array:
+    """Activations ``[..., D]`` as int8 by a fixed scale that is even about 0, as GPUs take them: QuantizeLinear's."""
+    clipped: Array = np.clip(np.rint(x.astype(np.float32) / scale), -128, 127).astype(np.int8)
+    return clipped
+
+
 def quantize_columns(weight: Array, largest: int) -> Quantized:
     """Quantise weights ``[D, E]``, each column by its largest magnitude.
 

@@ -34,6 +34,8 @@ B2 = Field("b2", FLOATS, ("E",))
 _ORDER = Field("order", ("int32",), ("T",))
 _RUNNING = Field("running", ("int32",), ("N",))
 _HIDDEN = Field("hidden", FLOATS, ("T", "N*h"))
+_X_SCALE = Field("x_scale", ("float32",), ())
+_HIDDEN_SCALE = Field("hidden_scale", ("float32",), ("N",))
 
 ORDER = Part(
     name="ConditionalMLPOrder",
@@ -50,6 +52,8 @@ DOWN = Part(
     sizes=("T", "N", "h", "E"),
     outputs=(Y,),
     weights=("w2",),
+    activations=("hidden",),
+    scales=(_HIDDEN_SCALE,),
 )
 
 
@@ -69,6 +73,8 @@ def learner_parts(op: str, kernel: str, first_layers: Sequence[Field], activatio
         sizes=("T", "N", "D", "h"),
         outputs=(_HIDDEN,),
         weights=tuple(field.name for field in first_layers if len(field.axes) == 3),
+        activations=("hidden",),
+        scales=(_X_SCALE, _HIDDEN_SCALE),
         constants={"ACTIVATION": activation},
     )
     return ORDER, up, DOWN

@@ -83,6 +83,9 @@ class Part:
         sizes: Sizes that the kernel takes, in order: named axes, and what attributes give.
         outputs: What it writes, in order. An axis "N*h" is a product. Shapes follow from those of the inputs.
         weights: Those inputs that may be int8 with a scale for each of their last axis.
+        activations: Those inputs and outputs between parts that are int8 where activations are: int8 weights, and fixed
+            scales of what products read.
+        scales: These scales, which the kernel reads in that case only.
         attributes: The node's attributes.
         constants: Compile-time constants of the kernel that make it this part.
         version: Of what it computes.
@@ -94,6 +97,8 @@ class Part:
     sizes: tuple[str, ...]
     outputs: tuple[Field, ...]
     weights: tuple[str, ...] = ()
+    activations: tuple[str, ...] = ()
+    scales: tuple[Field, ...] = ()
     attributes: tuple[PartAttribute, ...] = ()
     constants: Mapping[str, str] = field(default_factory=dict)
     version: int = 1

@@ -29,7 +29,17 @@ from adaptrt import write_atomically
 from adaptrt.ops import RECORDS
 from adaptrt.plugins_trt.compile_worker import Job
 from adaptrt.plugins_trt.errors import KernelError
-from adaptrt.plugins_trt.kernel_records import ALIGNMENT, DTYPES, KERNEL_RECORDS, QUANTISED, SIZE, VALUES, WEIGHTS
+from adaptrt.plugins_trt.kernel_records import (
+    ACTIVATIONS,
+    ALIGNMENT,
+    DTYPES,
+    KERNEL_RECORDS,
+    QUANTISED,
+    SIZE,
+    VALUES,
+    WEIGHTS,
+    KernelRecord,
+)
 from adaptrt.plugins_trt.kernels.configurations import Configuration, family_of
 from adaptrt.plugins_trt.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, read_manifest
 from adaptrt.plugins_trt.op_table import table_text
@@ -57,7 +67,8 @@ class Variant:
         """Path of its files without their suffix."""
         job = self.job
         weights = [job.weights] if job.weights != job.dtype else []
-        return f"sm_{job.arch}/" + ".".join([job.op, job.dtype, *weights, self.name])
+        activations = [f"{job.activations}_activations"] if job.activations != job.dtype else []
+        return f"sm_{job.arch}/" + ".".join([job.op, job.dtype, *weights, *activations, self.name])
 
 
 def variants(
@@ -79,16 +90,27 @@ def variants(
         family_of(arch)
         for op in ops:
             record = KERNEL_RECORDS[op]
-            kinds = [(dtype, dtype) for dtype in dtypes] if record.has_values else [("int32", "int32")]
-            if record.has_weights:
-                kinds += [(dtype, QUANTISED) for dtype in dtypes if dtype != "float32"]
-            for dtype, weights in kinds:
+            for dtype, weights, activations in _kinds(record, dtypes):
                 for aligned in (True, False) if record.aligned else (False,):
-                    for choice in record.configurations(arch, dtype, weights, aligned=aligned):
-                        job = Job(op, arch, dtype, weights, aligned, dict(choice.blocks), choice.warps, choice.stages)
+                    for choice in record.configurations(arch, dtype, weights, activations, aligned=aligned):
+                        dtypes_of_job = dtype, weights, activations
+                        blocks = dict(choice.blocks)
+                        job = Job(op, arch, *dtypes_of_job, aligned, blocks, choice.warps, choice.stages)
                         base = f"aligned{ALIGNMENT}" if aligned else "any"
                         variants.append(Variant(job, f"{base}-{choice.name}" if choice.at_least else base, choice))
     return variants
+
+
+def _kinds(record: KernelRecord, dtypes: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Dtypes of numbers, weights and activations that a kernel is compiled in."""
+    if not record.has_values:
+        return [("int32", "int32", "int32")]
+    narrow = [dtype for dtype in dtypes if dtype != "float32"]
+    return [
+        *((dtype, dtype, dtype) for dtype in dtypes),
+        *((dtype, QUANTISED, dtype) for dtype in narrow if record.has_weights),
+        *((dtype, QUANTISED, QUANTISED) for dtype in narrow if record.has_activations),
+    ]
 
 
 def compile_kernels(
@@ -276,9 +298,9 @@ def _sha256(content: bytes) -> str:
 def _entry(variant: Variant, answer: Answer, hashes: dict[str, str]) -> dict[str, Any]:
     """The manifest's entry of one kernel."""
     job, record = variant.job, KERNEL_RECORDS[variant.job.op]
-    dtypes = {VALUES: job.dtype, WEIGHTS: job.weights}
+    dtypes = {VALUES: job.dtype, WEIGHTS: job.weights, ACTIVATIONS: job.activations}
     arguments = []
-    for argument in record.arguments_of(job.weights == QUANTISED):
+    for argument in record.arguments_of(job.weights, job.activations):
         entry = {"name": argument.name, "kind": argument.kind}
         if argument.kind != SIZE and argument.dtype is not None:
             entry["dtype"] = dtypes.get(argument.dtype, argument.dtype)
@@ -290,6 +312,7 @@ def _entry(variant: Variant, answer: Answer, hashes: dict[str, str]) -> dict[str
         "arch": job.arch,
         "dtype": job.dtype,
         "weights": job.weights,
+        "activations": job.activations,
         "entry": record.entry,
         **{kind: {"file": f"{variant.stem}.{kind}", "sha256": digest} for kind, digest in hashes.items()},
         **{name: answer[name] for name in ("threads", "shared_bytes", "registers", "spill_bytes")},

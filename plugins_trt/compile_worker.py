@@ -23,9 +23,9 @@ from typing import Any
 
 from adaptrt.plugins_trt.errors import KernelError
 from adaptrt.plugins_trt.kernel_records import (
+    ACTIVATIONS,
     ALIGNMENT,
     KERNEL_RECORDS,
-    QUANTISED,
     SIZE,
     VALUES,
     WEIGHTS,
@@ -59,6 +59,7 @@ class Job:
         arch: Compute capability, 87 for 8.7.
         dtype: Of the op's numbers; "int32" where it has none.
         weights: Of the op's weights: ``dtype`` or "int8".
+        activations: Of what its products read: ``dtype``, or "int8" beside int8 weights.
         aligned: Whether the record's aligned sizes and all pointers are multiples of 16.
         blocks: The kernel's constants.
         warps: Warps of a CTA.
@@ -69,6 +70,7 @@ class Job:
     arch: int
     dtype: str
     weights: str
+    activations: str
     aligned: bool
     blocks: Mapping[str, int]
     warps: int
@@ -105,7 +107,7 @@ def compile_job(job: Job) -> dict[str, Any]:
     for name in ("global_scratch_size", "profile_scratch_size"):
         if getattr(metadata, name, 0):
             raise KernelError(f"{record.entry} for sm_{job.arch} needs {name}, expected none; change the kernel")
-    ptx = cut_scratch(compiled.asm["ptx"], len(record.arguments_of(job.weights == QUANTISED)))
+    ptx = cut_scratch(compiled.asm["ptx"], len(record.arguments_of(job.weights, job.activations)))
     cubin, registers, spilled = assemble(ptx, job.arch)
     return {
         "ptx": ptx,
@@ -121,8 +123,8 @@ def _specialise(
     record: KernelRecord, job: Job
 ) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int, ...], list[list[Any]]]]:
     """Signature, constants and divisibility of a kernel as Triton takes them."""
-    kept = record.arguments_of(job.weights == QUANTISED)
-    dtypes = {VALUES: job.dtype, WEIGHTS: job.weights}
+    kept = record.arguments_of(job.weights, job.activations)
+    dtypes = {VALUES: job.dtype, WEIGHTS: job.weights, ACTIVATIONS: job.activations}
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}

@@ -20,8 +20,8 @@ from adaptrt.plugins_trt.errors import KernelError
 from adaptrt.plugins_trt.kernels import configurations
 from adaptrt.plugins_trt.kernels.configurations import Configuration, Configurations
 
-VALUES, WEIGHTS = "values", "weights"
-"""Stand in a record for the dtype of the op's numbers and for that of its weights."""
+VALUES, WEIGHTS, ACTIVATIONS = "values", "weights", "activations"
+"""Stand in a record for the dtype of the op's numbers, of its weights, and of what lies between its kernels."""
 
 DTYPES = ("float16", "bfloat16", "float32")
 QUANTISED = "int8"
@@ -38,16 +38,16 @@ class Argument:
     Attributes:
         name: As in the kernel's signature and the op's record.
         kind: "input", "size" (int32) or "output".
-        dtype: Of the tensor; ``VALUES`` and ``WEIGHTS`` follow the variant. None for a size.
+        dtype: Of the tensor; ``VALUES``, ``WEIGHTS`` and ``ACTIVATIONS`` follow the variant. None for a size.
         axes: Names of the tensor's axes, in row-major order without gaps.
-        quantised: Only there where weights are int8.
+        scales: ``WEIGHTS`` or ``ACTIVATIONS``: only there where these are int8. None: always.
     """
 
     name: str
     kind: str
     dtype: str | None = None
     axes: tuple[str, ...] = ()
-    quantised: bool = False
+    scales: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,19 +115,26 @@ class KernelRecord:
 
     @cached_property
     def arguments(self) -> tuple[Argument, ...]:
-        """Runtime arguments in the order of the signature; int8 weights are followed by their scales."""
+        """Runtime arguments in the order of the signature.
+
+        int8 weights are followed by their scales; those of int8 activations come after all other inputs.
+        """
         inputs = [argument for field in self.part.inputs for argument in self._read(field)]
+        fixed = [Argument(field.name, INPUT, _dtype(field), field.axes, ACTIVATIONS) for field in self.part.scales]
         sizes = [Argument(name, SIZE) for name in self.part.sizes]
-        outputs = [Argument(field.name, OUTPUT, _dtype(field), field.axes) for field in self.part.outputs]
-        return (*inputs, *sizes, *outputs)
+        outputs = [Argument(field.name, OUTPUT, self._kind(field), field.axes) for field in self.part.outputs]
+        return (*inputs, *fixed, *sizes, *outputs)
+
+    def _kind(self, field: Field) -> str:
+        return ACTIVATIONS if field.name in self.part.activations else _dtype(field)
 
     def _read(self, field: Field) -> list[Argument]:
         if field.name not in self.part.weights:
-            return [Argument(field.name, INPUT, _dtype(field), field.axes)]
+            return [Argument(field.name, INPUT, self._kind(field), field.axes)]
         scaled = (*field.axes[:-2], field.axes[-1])
         return [
             Argument(field.name, INPUT, WEIGHTS, field.axes),
-            Argument(f"{field.name}_scale", INPUT, "float32", scaled, quantised=True),
+            Argument(f"{field.name}_scale", INPUT, "float32", scaled, WEIGHTS),
         ]
 
     @property
@@ -156,9 +163,11 @@ class KernelRecord:
         axes = {axis for argument in self.arguments for axis in argument.axes}
         return tuple(attribute for attribute in self.part.attributes if attribute.size not in axes)
 
-    def configurations(self, arch: int, dtype: str, weights: str, *, aligned: bool) -> tuple[Configuration, ...]:
-        """See ``Configurations.of``."""
-        return self.layout.configurations.of(arch, dtype, weights, aligned=aligned)
+    def configurations(
+        self, arch: int, dtype: str, weights: str, activations: str | None = None, *, aligned: bool
+    ) -> tuple[Configuration, ...]:
+        """See ``Configurations.of``; activations are of ``dtype`` unless given."""
+        return self.layout.configurations.of(arch, dtype, weights, activations or dtype, aligned=aligned)
 
     @property
     def has_values(self) -> bool:
@@ -170,14 +179,21 @@ class KernelRecord:
         """Whether the weights may be int8."""
         return any(argument.dtype == WEIGHTS for argument in self.arguments)
 
+    @property
+    def has_activations(self) -> bool:
+        """Whether activations may be int8 beside the weights."""
+        return bool(self.part.scales)
+
     def function(self) -> Any:
         """The kernel, as Triton decorated it: compiled when launched, or interpreted."""
         module = importlib.import_module(f"adaptrt.plugins_trt.kernels.{self.entry}")
         return getattr(module, self.entry)
 
-    def arguments_of(self, quantised: bool) -> tuple[Argument, ...]:
-        """The arguments that the kernel really takes with weights of one kind."""
-        return tuple(argument for argument in self.arguments if quantised or not argument.quantised)
+    def arguments_of(self, weights: str = "", activations: str = "") -> tuple[Argument, ...]:
+        """The arguments that the kernel really takes with weights and activations of these dtypes, "" for any real."""
+        kinds = ((None, QUANTISED), (WEIGHTS, weights), (ACTIVATIONS, activations))
+        there = {kind for kind, dtype in kinds if dtype == QUANTISED}
+        return tuple(argument for argument in self.arguments if argument.scales in there)
 
     def extents(self, sizes: Mapping[str, int], blocks: Mapping[str, int]) -> tuple[int, int, int]:
         """The grid for these sizes; an extent of 0 means that there is nothing to launch."""

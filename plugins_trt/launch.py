@@ -6,15 +6,16 @@ Works on torch tensors without importing torch: all that is asked of a tensor is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import triton
 
-from adaptrt.ops import RECORDS, OpRecord, PartAttribute
+from adaptrt.ops import RECORDS, OpRecord, Part, PartAttribute
 from adaptrt.ops.activations import activation_named
 from adaptrt.plugins_trt.errors import KernelError
 from adaptrt.plugins_trt.kernel_records import (
+    ACTIVATIONS,
     ALIGNMENT,
     CONDITIONAL_MLP_ORDER,
     DTYPES,
@@ -36,8 +37,8 @@ from adaptrt.plugins_trt.kernels.configurations import FAMILIES, Configuration
 Tensor = Any
 Allocate = Callable[[Tensor, tuple[int, ...], str], Tensor]
 """``allocate(like, shape, dtype)`` gives memory on the device of ``like``."""
-Choose = Callable[[KernelRecord, Mapping[str, int], str, str], Configuration]
-"""``choose(record, sizes, dtype, weights)`` gives the configuration to launch."""
+Choose = Callable[[KernelRecord, Mapping[str, int], str, str, str], Configuration]
+"""``choose(record, sizes, dtype, weights, activations)`` gives the configuration to launch."""
 
 _INTERPRETED_ARCH = 90  # whose configurations the interpreter takes, since it has no architecture
 
@@ -62,8 +63,10 @@ def current_arch() -> int:
         raise KernelError(f"got no CUDA device ({reason}), expected one; TRITON_INTERPRET=1 runs without") from None
 
 
-def choose_configuration(record: KernelRecord, sizes: Mapping[str, int], dtype: str, weights: str) -> Configuration:
-    """Give the table's configuration for these sizes on the current device.
+def choose_configuration(
+    record: KernelRecord, sizes: Mapping[str, int], dtype: str, weights: str, activations: str = ""
+) -> Configuration:
+    """Give the table's configuration for these sizes on the current device; activations are of ``dtype`` unless given.
 
     A device that the table does not name takes the one of the nearest older architecture.
 
@@ -75,7 +78,7 @@ def choose_configuration(record: KernelRecord, sizes: Mapping[str, int], dtype: 
     if not older:
         raise KernelError(f"got a device of architecture {arch}, expected {min(FAMILIES)} or later")
     aligned = all(sizes[name] % ALIGNMENT == 0 for name in record.aligned)
-    choices = record.configurations(max(older), dtype, weights, aligned=aligned)
+    choices = record.configurations(max(older), dtype, weights, activations, aligned=aligned)
     return next(choice for choice in choices if choice.suits(sizes))
 
 
@@ -95,20 +98,24 @@ def launch(
 
     Args:
         record: Which one.
-        tensors: Inputs and outputs by name, outputs already allocated; scales only where weights are int8.
+        tensors: Inputs and outputs by name, outputs already allocated; scales only where weights are int8, those of
+            activations only where these are int8, too.
         attributes: Values of the record's attributes, by the sizes that they give.
         choose: Gives the configuration.
 
     Raises:
         KernelError: A tensor is missing, has gaps, or a shape or dtype that the record does not have.
     """
-    quantised = any(argument.quantised and argument.name in tensors for argument in record.arguments)
-    needed = [argument.name for argument in record.arguments_of(quantised) if argument.kind != SIZE]
+    given = {argument.scales for argument in record.arguments if argument.name in tensors}
+    kinds = (WEIGHTS, ACTIVATIONS) if ACTIVATIONS in given else tuple({WEIGHTS} & given)
+    taken = record.arguments_of(*(QUANTISED if kind in kinds else "" for kind in (WEIGHTS, ACTIVATIONS)))
+    needed = [argument.name for argument in taken if argument.kind != SIZE]
     if set(needed) != set(tensors):
         raise KernelError(f"{record.op}: got tensors {', '.join(tensors)}, expected {', '.join(needed)}")
     sizes = record.check({name: tuple(tensor.shape) for name, tensor in tensors.items()}, attributes or {})
-    dtype, weights = _check_dtypes(record, tensors, quantised)
-    configuration = choose(record, sizes, dtype, weights)
+    dtype = _check_dtypes(record, tensors, kinds)
+    weights, activations = (QUANTISED if kind in kinds else dtype for kind in (WEIGHTS, ACTIVATIONS))
+    configuration = choose(record, sizes, dtype, weights, activations)
     extents = record.extents(sizes, configuration.blocks)
     if 0 in extents:
         return
@@ -138,7 +145,8 @@ def compute(
 
     Args:
         op: Its record.
-        inputs: By name; int8 weights beside their scales, ``w1`` and ``w1_scale``.
+        inputs: By name; int8 weights beside their scales, ``w1`` and ``w1_scale``; for int8 activations beside these
+            the fixed scales ``x_scale`` and ``hidden_scale``.
         attributes: The op's, where they are not its defaults.
         allocate: Gives memory for the results and what lies between.
         choose: Gives the configuration of each kernel.
@@ -155,7 +163,7 @@ def compute(
     if missing:
         raise KernelError(f"{op.name}: got no {', '.join(missing)}, expected all of the op's inputs")
     records = KERNEL_RECORDS if RECORDS.get(op.name) is op else kernel_records({op.name: op})
-    known = {argument.name for part in op.parts for argument in records[part.name].arguments if argument.quantised}
+    known = {argument.name for part in op.parts for argument in records[part.name].arguments if argument.scales}
     known |= {field.name for field in op.inputs}
     if not known.issuperset(inputs):
         unknown = ", ".join(sorted(set(inputs) - known))
@@ -173,10 +181,10 @@ def compute(
         taken = {
             argument.name: tensors[argument.name]
             for argument in record.arguments
-            if argument.kind == INPUT and (argument.name in tensors or not argument.quantised)
+            if argument.kind == INPUT and (argument.name in tensors or not argument.scales)
         }
         outputs = {
-            argument.name: allocate(like, axes_sizes(argument.axes, sizes), _result_dtype(argument, like))
+            argument.name: allocate(like, axes_sizes(argument.axes, sizes), _result_dtype(argument, like, inputs, part))
             for argument in record.arguments
             if argument.kind == OUTPUT
         }
@@ -196,6 +204,8 @@ def conditional_mlp(
     activation: str = "gelu",
     w1_scale: Tensor | None = None,
     w2_scale: Tensor | None = None,
+    x_scale: Tensor | None = None,
+    hidden_scale: Tensor | None = None,
     allocate: Allocate = allocate_empty,
     choose: Choose = choose_configuration,
 ) -> Tensor:
@@ -211,6 +221,8 @@ def conditional_mlp(
         activation: A name of ``ops/activations.py``.
         w1_scale: float32 ``[N, h]``, with int8 weights: the weight is ``w1 * w1_scale``.
         w2_scale: float32 ``[N, E]``, likewise.
+        x_scale: float32 ``[]``, with int8 weights and activations: x becomes ``round(x / x_scale)`` in -128..127.
+        hidden_scale: float32 ``[N]``, likewise, of each learner's hidden layer.
         allocate: Gives memory for the result and what lies between.
         choose: Gives the configuration of each kernel.
 
@@ -223,7 +235,8 @@ def conditional_mlp(
     """
     op = RECORDS[activation_named(activation).mlp]
     inputs = {"x": x, "k": k, "w1": w1, "b1": b1, "w2": w2, "b2": b2}
-    return compute(op, _with(inputs, w1_scale=w1_scale, w2_scale=w2_scale), allocate=allocate, choose=choose)["y"]
+    inputs = _with(inputs, w1_scale=w1_scale, w2_scale=w2_scale, x_scale=x_scale, hidden_scale=hidden_scale)
+    return compute(op, inputs, allocate=allocate, choose=choose)["y"]
 
 
 def conditional_glu(
@@ -240,6 +253,8 @@ def conditional_glu(
     w1_scale: Tensor | None = None,
     v1_scale: Tensor | None = None,
     w2_scale: Tensor | None = None,
+    x_scale: Tensor | None = None,
+    hidden_scale: Tensor | None = None,
     allocate: Allocate = allocate_empty,
     choose: Choose = choose_configuration,
 ) -> Tensor:
@@ -258,6 +273,8 @@ def conditional_glu(
         w1_scale: float32 ``[N, h]``, with int8 weights.
         v1_scale: float32 ``[N, h]``, likewise.
         w2_scale: float32 ``[N, E]``, likewise.
+        x_scale: float32 ``[]``, with int8 weights and activations, as in ``conditional_mlp``.
+        hidden_scale: float32 ``[N]``, likewise.
         allocate: Gives memory for the result and what lies between.
         choose: Gives the configuration of each kernel.
 
@@ -271,6 +288,7 @@ def conditional_glu(
     op = RECORDS[activation_named(activation, gated=True).glu]
     inputs = {"x": x, "k": k, "w1": w1, "b1": b1, "v1": v1, "c1": c1, "w2": w2, "b2": b2}
     inputs = _with(inputs, w1_scale=w1_scale, v1_scale=v1_scale, w2_scale=w2_scale)
+    inputs = _with(inputs, x_scale=x_scale, hidden_scale=hidden_scale)
     return compute(op, inputs, allocate=allocate, choose=choose)["y"]
 
 
@@ -324,9 +342,11 @@ def _number(op: OpRecord, attribute: PartAttribute, given: Mapping[str, Any]) ->
     return attribute.words[value]
 
 
-def _result_dtype(argument: Argument, like: Tensor) -> str:
+def _result_dtype(argument: Argument, like: Tensor, inputs: Mapping[str, Tensor], part: Part) -> str:
     assert argument.dtype is not None
-    return _name(like) if argument.dtype == VALUES else argument.dtype
+    if argument.dtype == ACTIVATIONS and any(field.name in inputs for field in part.scales):
+        return QUANTISED
+    return _name(like) if argument.dtype in (VALUES, ACTIVATIONS) else argument.dtype
 
 
 def _with(tensors: dict[str, Tensor], **optional: Tensor | None) -> dict[str, Tensor]:
@@ -347,20 +367,21 @@ def _dtype_like(like: Tensor, name: str) -> Any:
     return getattr(library, name)
 
 
-def _check_dtypes(record: KernelRecord, tensors: Mapping[str, Tensor], quantised: bool) -> tuple[str, str]:
+def _check_dtypes(record: KernelRecord, tensors: Mapping[str, Tensor], kinds: Collection[str]) -> str:
+    """The dtype of the op's numbers; ``kinds`` of ``WEIGHTS`` and ``ACTIVATIONS`` are int8."""
     numbers = [argument.name for argument in record.arguments if argument.dtype == VALUES]
     dtype = _name(tensors[numbers[0]]) if numbers else "int32"
     if numbers and dtype not in DTYPES:
         raise KernelError(f"{record.op}: {numbers[0]} has dtype {dtype}, expected one of {', '.join(DTYPES)}")
-    weights = QUANTISED if quantised else dtype
-    for argument in record.arguments_of(quantised):
-        if argument.dtype is None:
+    dtypes = {VALUES: dtype, **{kind: QUANTISED if kind in kinds else dtype for kind in (WEIGHTS, ACTIVATIONS)}}
+    for argument in record.arguments:
+        if argument.dtype is None or (argument.scales and argument.scales not in kinds):
             continue
-        wanted = {VALUES: dtype, WEIGHTS: weights}.get(argument.dtype, argument.dtype)
+        wanted = dtypes.get(argument.dtype, argument.dtype)
         tensor = tensors[argument.name]
         if _name(tensor) != wanted:
-            hint = "" if argument.dtype != WEIGHTS or quantised else "; int8 weights need their scale"
+            hint = "" if argument.dtype != WEIGHTS or WEIGHTS in kinds else "; int8 weights need their scale"
             raise KernelError(f"{record.op}: {argument.name} has dtype {_name(tensor)}, expected {wanted}{hint}")
         if not tensor.is_contiguous():
             raise KernelError(f"{record.op}: {argument.name} has gaps, expected it contiguous; call .contiguous()")
-    return dtype, weights
+    return dtype

@@ -4,7 +4,7 @@
 
     {"format_version": 1, "triton": "3.9.0", "source_sha256": "...", "kernels": [{
         "op": "ConditionalMLPUp", "version": 1, "variant": "aligned16-large", "arch": 87,
-        "dtype": "float16", "weights": "float16", "entry": "conditional_mlp_up",
+        "dtype": "float16", "weights": "float16", "activations": "float16", "entry": "conditional_mlp_up",
         "ptx": {"file": "sm_87/....ptx", "sha256": "..."}, "cubin": {"file": "....cubin", "sha256": "..."},
         "threads": 256, "shared_bytes": 49152, "registers": 128, "spill_bytes": 0,
         "requires": {"D": 16, "h": 16}, "at_least": {"T": 512},
@@ -17,6 +17,8 @@
   16, too, as those of every allocator and of TensorRT are.
 - ``at_least``: sizes below which a kernel listed later is faster; it is right for all sizes.
 - Kernels of one op, architecture, dtype and weights stand most special first; the first that holds is taken.
+- ``activations`` is "int8" where products are of bytes on both sides; without it they are of ``dtype``. Such kernels
+  stand after those with int8 weights alone, which suit the same sizes.
 - ``dtype`` is "int32" where an op has no numbers of its own, and such a kernel serves every dtype.
 
 This file needs nothing but Python's standard library.
@@ -75,6 +77,7 @@ class Kernel:
     arch: int
     dtype: str
     weights: str
+    activations: str
     entry: str
     ptx: ImageFile
     cubin: ImageFile
@@ -107,7 +110,15 @@ class Manifest:
     source_sha256: str
     kernels: tuple[Kernel, ...]
 
-    def find(self, op: str, arch: int, dtype: str, sizes: Mapping[str, int], weights: str | None = None) -> Kernel:
+    def find(
+        self,
+        op: str,
+        arch: int,
+        dtype: str,
+        sizes: Mapping[str, int],
+        weights: str | None = None,
+        activations: str | None = None,
+    ) -> Kernel:
         """Give the kernel to launch.
 
         Args:
@@ -116,6 +127,7 @@ class Manifest:
             dtype: Of the op's numbers; any where it has none.
             sizes: By name, at least those of the op's axes that matter.
             weights: Of the op's weights; None is as ``dtype``.
+            activations: Of what its products read; None is as ``dtype``.
 
         Raises:
             KernelError: There is none.
@@ -125,12 +137,13 @@ class Manifest:
         if not of_arch:
             have = ", ".join(sorted({f"{kernel.op} for {kernel.arch}" for kernel in of_op or self.kernels}))
             raise KernelError(f'got no kernel of {op} for {arch}, only {have}; make kernels ARCH="{arch}"')
+        wanted = (dtype, weights or dtype, activations or dtype)
         for kernel in of_arch:
-            dtypes = (kernel.dtype, kernel.weights)
-            if dtypes in ((dtype, weights or dtype), ("int32", "int32")) and kernel.suits(sizes):
+            dtypes = (kernel.dtype, kernel.weights, kernel.activations)
+            if dtypes in (wanted, ("int32",) * 3) and kernel.suits(sizes):
                 return kernel
-        have = ", ".join(sorted({f"{kernel.dtype} with {kernel.weights} weights" for kernel in of_arch}))
-        raise KernelError(f"got no kernel of {op} for {dtype} with {weights or dtype} weights, only {have}")
+        have = ", ".join(sorted({_kind(kernel.dtype, kernel.weights, kernel.activations) for kernel in of_arch}))
+        raise KernelError(f"got no kernel of {op} for {_kind(*wanted)}, only {have}")
 
     def read(self, image: ImageFile) -> bytes:
         """Read a kernel's file.
@@ -173,6 +186,12 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def _kind(dtype: str, weights: str, activations: str) -> str:
+    """How a message calls a kind of kernels."""
+    products = "" if activations == dtype else f" and {activations} activations"
+    return f"{dtype} with {weights} weights{products}"
+
+
 def _kernel(entry: Any) -> Kernel:
     entry = _object(entry)
     grid = tuple(
@@ -188,6 +207,7 @@ def _kernel(entry: Any) -> Kernel:
         arch=_number(entry["arch"], 1),
         dtype=_text(entry["dtype"]),
         weights=_text(entry["weights"]),
+        activations=_text(entry.get("activations", entry["dtype"])),
         entry=_text(entry["entry"]),
         ptx=_image(entry["ptx"]),
         cubin=_image(entry["cubin"]),

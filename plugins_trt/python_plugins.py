@@ -30,7 +30,16 @@ from numpy.typing import NDArray
 
 from adaptrt.ops import PartAttribute
 from adaptrt.plugins_trt.errors import KernelError
-from adaptrt.plugins_trt.kernel_records import INPUT, KERNEL_RECORDS, OUTPUT, SIZE, VALUES, WEIGHTS, Argument
+from adaptrt.plugins_trt.kernel_records import (
+    ACTIVATIONS,
+    INPUT,
+    KERNEL_RECORDS,
+    OUTPUT,
+    SIZE,
+    VALUES,
+    WEIGHTS,
+    Argument,
+)
 from adaptrt.plugins_trt.manifest import Kernel, Manifest
 
 NAMESPACE = "adaptrt"
@@ -95,7 +104,7 @@ class _Plugin:
         self._op, self._manifest, self._arch = op, manifest, arch
         self._trt, self._plugin = trt, plugin
         self._record = KERNEL_RECORDS[op]
-        arguments = self._record.arguments_of(quantised=False)
+        arguments = self._record.arguments_of()
         self._inputs = [argument for argument in arguments if argument.kind == INPUT]
         self._outputs = [argument for argument in arguments if argument.kind == OUTPUT]
         self._attributes = self._record.part.attributes
@@ -120,7 +129,7 @@ class _Plugin:
         outputs = []
         for output in self._outputs:
             shape = tuple(_product([sizes[name] for name in axis.split("*")]) for axis in output.axes)
-            dtype = values if output.dtype == VALUES else self._trt.DataType.INT32
+            dtype = values if output.dtype in {VALUES, ACTIVATIONS} else self._trt.DataType.INT32
             outputs.append(self._plugin.from_shape_expr(shape, dtype))
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
@@ -130,7 +139,7 @@ class _Plugin:
         values = self._values(inputs)
         types = []
         for argument in (*self._inputs, *self._outputs):
-            name = values.name if argument.dtype in {VALUES, WEIGHTS} else _type_name(argument)
+            name = values.name if argument.dtype in {VALUES, WEIGHTS, ACTIVATIONS} else _type_name(argument)
             types.append(_TUNED.get(name, name))
         tactics = [number + 1 for number in range(len(self._suitable(inputs)))]  # 0 stands for none
         return [self._plugin.AutoTuneCombination(", ".join(types), "LINEAR", tactics)]

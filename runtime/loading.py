@@ -42,8 +42,8 @@ def load(
             raised. All but the default run what ``adaptrt build`` put into the bundle. ``"auto"`` takes what is
             there, the fastest first, and ``AdaptiveModel.backend_reason`` says why.
         providers: ONNX Runtime's execution providers in order of preference; None is the CPU.
-        precision: ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"int8"``, as far as the backend has it. None is float32, and
-            with TensorRT the lowest that was built.
+        precision: ``"fp32"``, ``"fp16"``, ``"bf16"``, ``"int8"`` or ``"fp8"``, as far as the backend has it. None is
+            float32, and with TensorRT the lowest that was built.
         plugin_library: the shared library of adaptrt's TensorRT plugins, for engines built with
             ``--plugins library``. It is loaded into the process: name one that you trust.
 

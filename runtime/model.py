@@ -126,7 +126,7 @@ class AdaptiveModel:
 
     @property
     def precision(self) -> str:
-        """What it computes in: ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"int8"``."""
+        """What it computes in: ``"fp32"``, ``"fp16"``, ``"bf16"``, ``"int8"`` or ``"fp8"``."""
         return self._precision
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from adaptrt.runtime.backends.backend_table import AUTO, BACKENDS, DEFAULT_BACKEND, BackendRecord, in_order
-from adaptrt.runtime.bundle.target_table import TARGETS
+from adaptrt.runtime.bundle.target_table import PRECISIONS, TARGETS, all_precisions
 from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, NOTHING, WORK
 from adaptrt.runtime.table import Table, either, imported
 from tests.added_rows import SECONDS, TARGET, added, backend
@@ -191,6 +191,13 @@ def test_openvino_knows_its_precisions() -> None:
     from adaptrt.runtime.backends.openvino import _PRECISIONS
 
     assert tuple(_PRECISIONS) == BACKENDS["openvino"].precisions
+
+
+def test_precisions_of_targets_are_in_their_table() -> None:
+    assert tuple(PRECISIONS) == tuple(name for name in PRECISIONS if name in all_precisions())
+    for target in TARGETS.values():
+        assert set(target.precisions) <= set(PRECISIONS) & set(BACKENDS[target.backend].precisions)
+        assert target.gpu or not any(PRECISIONS[name].architectures_from for name in target.precisions)
 
 
 def test_targets_have_builders() -> None:

@@ -18,6 +18,8 @@ from adaptrt.plugins_trt.kernel_records import CONDITIONAL_MLP_ORDER
 
 TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 3e-2}
 """Absolute and relative, as in the ops' records."""
+ACTIVATION_TOLERANCE = 1e-2
+"""Likewise at least, with int8 activations: where one lies in the middle of two steps, it may become the other."""
 
 LEARNER_OPS = [record for record in RECORDS.values() if record.parts and record.parts[0].name == "ConditionalMLPOrder"]
 """Ops with kernels in which a token runs the first k learners."""
@@ -59,6 +61,7 @@ class Check:
     weights: str
     case: str
     distance: float
+    activations: str = ""
 
     @property
     def passed(self) -> bool:
@@ -96,8 +99,9 @@ def draw_mlp(
     device: str,
     generator: torch.Generator,
     op: OpRecord = CONDITIONAL_MLP,
+    activations: str = "",
 ) -> MLPInputs:
-    """Inputs whose results have a standard deviation of about one."""
+    """Inputs whose results have a standard deviation of about one; scales of int8 ``activations``, which few exceed."""
     kind: torch.dtype = getattr(torch, dtype)
     axes = {name: getattr(sizes, name) for name in "TNDhE"}
     tensors = {"x": torch.randn(sizes.T, sizes.D, generator=generator).to(kind)}
@@ -117,6 +121,9 @@ def draw_mlp(
         else:
             tensors[field.name] = drawn.to(kind)
             wide[field.name] = tensors[field.name].double()
+    if activations == "int8":
+        tensors["x_scale"] = torch.tensor(3 / 127)
+        tensors["hidden_scale"] = (2 + torch.rand(sizes.N, generator=generator)) / 127
     tensors["k"] = draw_k(sizes, "cpu", generator)
     on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
     return MLPInputs(on_device, {name: weight.to(device) for name, weight in wide.items()}, op)
@@ -126,27 +133,43 @@ def mlp_reference(inputs: MLPInputs) -> torch.Tensor:
     """The op in float64, ``[T, E]``."""
     wide = {**{name: tensor.double() for name, tensor in inputs.tensors.items()}, **inputs.weights}
     (activation,) = (part.constants["ACTIVATION"] for part in inputs.op.parts if part.constants)
-    x, k = wide["x"], inputs.tensors["k"]
+    x, k = _in_steps(wide["x"], wide.get("x_scale")), inputs.tensors["k"]
     y = wide["b2"].repeat(len(x), 1)
     for n in range(len(wide["w1"])):
         rows = k > n
         hidden = ACTIVATIONS[activation].torch(torch, x[rows] @ wide["w1"][n] + wide["b1"][n])
         if "v1" in wide:
             hidden = hidden * (x[rows] @ wide["v1"][n] + wide["c1"][n])
-        y[rows] += hidden @ wide["w2"][n]
+        y[rows] += _in_steps(hidden, wide["hidden_scale"][n] if "hidden_scale" in wide else None) @ wide["w2"][n]
     return y
 
 
+def _in_steps(numbers: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+    """The numbers that int8 by a fixed scale stands for; themselves without one."""
+    return numbers if scale is None else (numbers / scale).round().clamp(-128, 127) * scale
+
+
 def check_mlp(
-    sizes: Sizes, dtype: str, weights: str, device: str, choose: launch.Choose, op: OpRecord = CONDITIONAL_MLP
+    sizes: Sizes,
+    dtype: str,
+    weights: str,
+    device: str,
+    choose: launch.Choose,
+    op: OpRecord = CONDITIONAL_MLP,
+    activations: str = "",
 ) -> Check:
     """Compare one run of an op's kernels with the reference."""
     generator = torch.Generator().manual_seed(sizes.T + sizes.D)
-    inputs = draw_mlp(sizes, dtype, weights, device, generator, op)
+    inputs = draw_mlp(sizes, dtype, weights, device, generator, op, activations)
     got = launch.compute(op, inputs.tensors, allocate=poisoned, choose=choose)["y"].double()
     wanted = mlp_reference(inputs)
-    tolerance = TOLERANCES[dtype]
-    return Check(op.name, dtype, weights, str(sizes), _distance(got, wanted, tolerance))
+    distance = _distance(got, wanted, tolerance_of(dtype, activations))
+    return Check(op.name, dtype, weights, str(sizes), distance, activations)
+
+
+def tolerance_of(dtype: str, activations: str = "") -> float:
+    """Absolute and relative, of an op's kernels with numbers of ``dtype``."""
+    return max(TOLERANCES[dtype], ACTIVATION_TOLERANCE) if activations == "int8" else TOLERANCES[dtype]
 
 
 def _distance(got: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> float:
@@ -221,8 +244,9 @@ def checks(
         kernels = tuple(part.kernel for part in op.parts)
         for sizes in cases if kernels not in files else (cases[len(cases) // 2],):
             for dtype in TOLERANCES:
-                for weights in (dtype, "int8") if kernels not in files else (dtype,):
-                    yield check_mlp(sizes, dtype, weights, device, choose, op)
+                kinds = ((dtype, ""), ("int8", ""), ("int8", "int8")) if kernels not in files else ((dtype, ""),)
+                for weights, activations in kinds:
+                    yield check_mlp(sizes, dtype, weights, device, choose, op, activations)
         files.add(kernels)
     for sizes in cases:
         yield check_order(sizes, device, choose)

@@ -78,7 +78,7 @@ def _arguments(
 ) -> dict[str, torch.Tensor]:
     """A kernel's tensors: inputs as they are, and zeros for what it writes."""
     taken = {}
-    for argument in record.arguments_of(quantised=False):
+    for argument in record.arguments_of():
         if argument.kind == OUTPUT:
             like = tensors["k" if argument.dtype == "int32" else "x"]
             taken[argument.name] = like.new_zeros(axes_sizes(argument.axes, sizes))

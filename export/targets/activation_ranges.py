@@ -1,10 +1,11 @@
-"""Between which numbers activations lie, on a bundle's golden inputs at all settings: for int8 by fixed scales.
+"""Between which numbers activations lie, on a bundle's golden inputs at all settings: for bytes by fixed scales.
 
 What is measured is reduced inside the graphs, so that no activation is ever kept.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,13 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.parity.reference import GOLDEN_FILE, Reference, read_golden
 from adaptrt.export.parity.stage_graphs import StageFile, StageGraphs
 from adaptrt.export.targets.tensor_types import FLOAT
+from adaptrt.ops.fp8 import LEAST_STEP, MANTISSA_BITS, e4m3_scale
 from adaptrt.runtime.bundle.schema import Bundle
 
 FEWEST_ROWS = 256
 """Rows of activations from which on their range is more than chance."""
+_E4M3_NOISE = 2 * math.log(2) / 3 * 4.0**-MANTISSA_BITS / 12
+"""Mean square error of rounding to E4M3, relative to the numbers, which are spread evenly by their logarithms."""
 _MEASURED = "activation_range_of_"
 _REDUCED = 5
 
@@ -65,6 +69,12 @@ class ActivationRange:
     def token_noise(self) -> float:
         """The same of bytes with a scale for each row."""
         return self.largest_square / 127**2 / 12 / max(self.square, 1e-30)
+
+    @property
+    def e4m3_noise(self) -> float:
+        """The same of E4M3 with one scale for all rows; small numbers, whose steps are even, add to it."""
+        step = float(e4m3_scale(self.reach)) * float(LEAST_STEP)
+        return _E4M3_NOISE + step**2 / 12 / max(self.square, 1e-30)
 
     def joined(self, other: ActivationRange) -> ActivationRange:
         """What both saw."""

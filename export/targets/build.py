@@ -18,7 +18,7 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.saved_graph import save_graph
 from adaptrt.export.staging import staged_folder, write_file
 from adaptrt.export.targets.int8_dense import Int8Dense, prepare_dense
-from adaptrt.export.targets.int8_scales import ACTIVATIONS, TOKEN, Int8Stages, prepare_int8, prepare_pairs
+from adaptrt.export.targets.int8_scales import ACTIVATIONS, TOKEN, QuantizedStages, prepare_int8, prepare_pairs
 from adaptrt.export.targets.prepare import Prepared, prepare
 from adaptrt.export.targets.profiles import InputRange, stage_profiles
 from adaptrt.export.targets.quality import QualityReport, compare_quality, require_quality
@@ -40,7 +40,7 @@ from adaptrt.runtime.bundle.engine_files import (
     read_engines,
 )
 from adaptrt.runtime.bundle.schema import Bundle
-from adaptrt.runtime.bundle.target_table import TARGETS, TargetRecord, all_plugins
+from adaptrt.runtime.bundle.target_table import PRECISIONS, TARGETS, TargetRecord, all_plugins
 from adaptrt.runtime.table import either, imported
 
 DENSE_FILE = "dense.onnx"
@@ -107,18 +107,18 @@ def build_target(
     tell("preparing the graphs", 0.0)
     stages = read_stages(bundle_folder, bundle)
     knobs = {knob.name for knob in bundle.knobs}
-    int8: Int8Stages | None = None
+    quantized: QuantizedStages | None = None
     dense = Int8Dense()
     notes: list[str] = []
-    if settings.precision == "int8":
+    if PRECISIONS[settings.precision].quantized:
         drop, bits = settings.max_quality_drop, settings.weight_bits
-        if TARGETS[settings.target].pairs:
-            int8 = prepare_pairs(bundle_folder, bundle, stages, record, bits, tell)
+        if record.pairs:
+            quantized = prepare_pairs(bundle_folder, bundle, stages, record, settings.precision, bits, tell)
         else:
-            int8 = prepare_int8(bundle_folder, bundle, stages, bits, settings.activations, drop, tell)
+            quantized = prepare_int8(bundle_folder, bundle, stages, bits, settings.activations, drop, tell)
             tell("preparing the dense model's graph", 0.8)
             dense = prepare_dense(bundle_folder, bundle, bits, settings.activations, drop)
-        prepared, notes = int8.prepared, [note for note in (int8.note, dense.note) if note]
+        prepared, notes = quantized.prepared, [note for note in (quantized.note, dense.note) if note]
     else:
         given = (settings.target, settings.precision, settings.plugins, settings.engine_version)
         prepared = prepare(stages, *given, knobs)
@@ -134,8 +134,8 @@ def build_target(
                 arch=" ".join(map(str, settings.architectures)),
                 plugins=settings.plugins,
                 stages=files,
-                weight_bits=None if int8 is None else int8.weight_bits,
-                activations=None if int8 is None else int8.activations,
+                weight_bits=None if quantized is None else quantized.weight_bits,
+                activations=None if quantized is None else quantized.activations,
                 dense=None if dense.graph is None else _save_dense(bundle, dense.graph, staged),
                 dense_activations=dense.activations,
                 dense_quality=dense.quality,
@@ -144,7 +144,7 @@ def build_target(
             if there is not None:
                 raise _ReusedError
             tell("comparing with the bundle on its golden inputs", 0.0)
-            quality = None if int8 is None else int8.quality
+            quality = None if quantized is None else quantized.quality
             if quality is None:
                 quality = compare_quality(bundle_folder, bundle, stages, [each.runnable for each in prepared])
             engine_set = msgspec.structs.replace(
@@ -204,12 +204,13 @@ def _check(settings: BuildSettings, record: TargetRecord) -> None:
         )
     if settings.activations not in ACTIVATIONS:
         raise ExportError(f"got activations {settings.activations!r}, expected {either(ACTIVATIONS)}; name one")
-    if settings.precision == "int8" and (
+    if PRECISIONS[settings.precision].quantized and (
         settings.plugins != "none" or (record.pairs and settings.activations == TOKEN)
     ):
         raise ExportError(
-            f"got plugins {settings.plugins!r} and activations {settings.activations!r} for {record.name} in int8, "
-            "expected none and static: its engine fuses pairs of standard operators with fixed scales; leave them out"
+            f"got plugins {settings.plugins!r} and activations {settings.activations!r} for {record.name} in "
+            f"{settings.precision}, expected none and static: its engine fuses pairs of standard operators with fixed "
+            "scales; leave them out"
         )
     if settings.engine_version and not record.gpu:
         raise ExportError(f"got an engine version for {record.name}, expected none; leave --engine-version out")

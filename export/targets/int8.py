@@ -130,7 +130,7 @@ class RowBytes(NamedTuple):
 
 
 class Int8Rewriter:
-    """Emits nodes in order, with integer products in the place of float ones.
+    """Emits nodes in order, with products of bytes in the place of float ones.
 
     Args:
         flat: From ``inlined``.
@@ -145,6 +145,11 @@ class Int8Rewriter:
         sources: Tensors that became bytes, and how wide they are.
         readers: The weights of their products.
     """
+
+    columns_in = "int8"
+    """What weights of products are stored in, which their names in the graph end with."""
+    packs = True
+    """Whether large weights of what stays in float32 are int8 in the file."""
 
     def __init__(
         self,
@@ -217,7 +222,9 @@ class Int8Rewriter:
         if index is not None and index.ndim == 0:
             self._arrays[node.output[0]] = self._made[node.output[0]] = np.ascontiguousarray(table[int(index)])
             return True
-        if table.dtype != np.float32 or table.ndim != 2 or table.size < LEAST_TABLE or index is not None:
+        if not self.packs or index is not None:
+            return False
+        if table.dtype != np.float32 or table.ndim != 2 or table.size < LEAST_TABLE:
             return False
         name, parts = node.output[0], self._table(node.input[0], table)
         self._emit("Gather", [parts[0], node.input[1]], f"{name}_int8")
@@ -291,7 +298,7 @@ class Int8Rewriter:
 
     def _add_stored(self, node: onnx.NodeProto, weight: Array, turned: bool) -> bool:
         """A product in float32 with large weights that are int8 in the file; engines unpack them once."""
-        if weight.size < LEAST_TABLE:
+        if not self.packs or weight.size < LEAST_TABLE:
             return False
         name = node.input[1]
         values, scale = self._columns_of(name, weight, turned)
@@ -362,17 +369,22 @@ class Int8Rewriter:
         if key not in self._columns:
             rows = self._finite(name, weight.T if turned else weight)
             scaled = rows * self._factors[divided][:, None] if divided else rows
-            columns: Quantized = quantize_columns(scaled, self._largest)
+            columns = self._stored(scaled)
             end = ("_turned" if turned else "") + (f"_for_{divided}" if divided else "")
-            names = f"{name}_int8{end}", f"{name}_scale{end}"
+            names = f"{name}_{self.columns_in}{end}", f"{name}_scale{end}"
             self._made[names[0]], self._made[names[1]] = np.ascontiguousarray(columns.values), columns.scale
             self._columns[key] = names
         return self._columns[key]
 
+    def _stored(self, weight: Array) -> Quantized:
+        """Weights ``[D, E]`` as they are kept, and a scale for each column."""
+        return quantize_columns(weight, self._largest)
+
     def _finite(self, name: str, weight: Array) -> Array:
         if not np.isfinite(weight).all():
             raise ExportError(
-                f"got weights {name} with NaN or infinite numbers, expected finite ones for int8; use --precision fp32"
+                f"got weights {name} with NaN or infinite numbers, expected finite ones for {self.columns_in}; "
+                "use --precision fp32"
             )
         return weight
 

@@ -1,4 +1,4 @@
-"""Which activations have a fixed scale in an int8 graph, and whether any should: measured on the golden inputs.
+"""Which activations have a fixed scale in a graph in int8 or fp8, and whether any should: measured on golden inputs.
 
 A fixed scale costs one operator where a scale for each token costs eight, and one more after each product. It has to
 hold the largest number that any token has; where a few channels are many times as large as all others, little is left
@@ -24,8 +24,9 @@ from adaptrt.export.targets.inline import inlined
 from adaptrt.export.targets.int8 import byte_products, byte_tensors, per_sample_tensors, to_int8
 from adaptrt.export.targets.outlier_channels import evened
 from adaptrt.export.targets.prepare import Prepared
-from adaptrt.export.targets.qdq import to_qdq
+from adaptrt.export.targets.qdq import to_fp8_qdq, to_qdq, without_relu
 from adaptrt.export.targets.quality import QualityReport, compare_quality
+from adaptrt.ops.fp8 import e4m3_scale
 from adaptrt.ops.int8 import LEAST_SCALE, ByteScale, byte_scale
 from adaptrt.ops.record import Array
 from adaptrt.runtime.backends.int8_products import WIDE_BITS
@@ -41,20 +42,20 @@ _LESS_QUALITY = 0.25  # of the drop that is allowed, up to which fixed scales ar
 
 
 @dataclass(frozen=True)
-class Int8Stages:
-    """The graphs of a bundle's stages in int8.
+class QuantizedStages:
+    """The graphs of a bundle's stages in int8 or fp8.
 
     Attributes:
         prepared: For the engine.
         activations: ``STATIC`` or ``TOKEN``.
-        weight_bits: Of weights.
+        weight_bits: Of int8 weights; None in fp8.
         quality: On the golden inputs; None where it was not measured.
         note: Why, where that was measured; else "".
     """
 
     prepared: list[Prepared]
     activations: str
-    weight_bits: int
+    weight_bits: int | None
     quality: QualityReport | None = None
     note: str = ""
 
@@ -67,7 +68,7 @@ def prepare_int8(
     activations: str,
     max_quality_drop: float,
     tell: Progress,
-) -> Int8Stages:
+) -> QuantizedStages:
     """Prepare every stage in int8.
 
     Args:
@@ -96,7 +97,7 @@ def prepare_int8(
 
     by_token = made([FixedScales({}, {}) for _ in flats])
     if activations == TOKEN:
-        return Int8Stages(by_token, TOKEN, weight_bits)
+        return QuantizedStages(by_token, TOKEN, weight_bits)
     tell("measuring activations on the golden inputs", 0.0)
     tensors = [byte_tensors(flat, own) for flat, own in zip(flats, samples, strict=True)]
     weights = [byte_products(flat, own) for flat, own in zip(flats, samples, strict=True)]
@@ -104,7 +105,7 @@ def prepare_int8(
     scales = [fixed_scales(seen, own, largest) for seen, own in zip(ranges, weights, strict=True)]
     static = made(scales)
     if activations == STATIC:
-        return Int8Stages(static, STATIC, weight_bits)
+        return QuantizedStages(static, STATIC, weight_bits)
     tell("comparing fixed scales with scales by token", 0.5)
     of_static, of_token = (
         compare_quality(folder, bundle, stages, [each.runnable for each in graphs]) for graphs in (static, by_token)
@@ -115,9 +116,9 @@ def prepare_int8(
     note = f"{number} of {every} activations have a fixed scale"
     note += f", {divided} of them after outlier channels were evened out" if divided else ""
     if number and keeps_enough(of_static.quality, of_token.quality, max_quality_drop):
-        return Int8Stages(static, STATIC, weight_bits, of_static, note)
+        return QuantizedStages(static, STATIC, weight_bits, of_static, note)
     reason = f"fixed scales lose {lost:.2%} more" if number else "none could have a fixed one"
-    return Int8Stages(by_token, TOKEN, weight_bits, of_token, f"activations have a scale for each token: {reason}")
+    return QuantizedStages(by_token, TOKEN, weight_bits, of_token, f"activations have a scale for each token: {reason}")
 
 
 def keeps_enough(static: float, by_token: float, max_quality_drop: float) -> bool:
@@ -130,9 +131,10 @@ def prepare_pairs(
     bundle: Bundle,
     stages: Sequence[onnx.ModelProto],
     target: TargetRecord,
+    precision: str,
     weight_bits: int,
     tell: Progress,
-) -> Int8Stages:
+) -> QuantizedStages:
     """Prepare every stage with its products between QuantizeLinear and DequantizeLinear, for engines that fuse these.
 
     Args:
@@ -140,11 +142,12 @@ def prepare_pairs(
         bundle: As read from there.
         stages: From ``read_stages``.
         target: Whose engine is to read them.
-        weight_bits: Of weights; GPUs get 8.
+        precision: ``int8`` or ``fp8``.
+        weight_bits: Of int8 weights; GPUs get 8.
         tell: Told what is being done.
 
     Raises:
-        ExportError: A graph cannot be in int8, or there are too few golden inputs.
+        ExportError: A graph cannot be in this precision, or there are too few golden inputs.
         ParityError: A graph does not run.
     """
     knobs = {knob.name for knob in bundle.knobs}
@@ -152,12 +155,13 @@ def prepare_pairs(
     samples = [per_sample_tensors(stage) for stage in stages]
     tell("measuring activations on the golden inputs", 0.0)
     tensors = [byte_tensors(flat, own) for flat, own in zip(flats, samples, strict=True)]
+    measured = list(zip(flats, measure_ranges(folder, bundle, flats, tensors), samples, strict=True))
+    if precision == "fp8":
+        graphs = [to_fp8_qdq(flat, e4m3_scales(ranges), own) for flat, ranges, own in measured]
+        return QuantizedStages([Prepared(graph, without_relu(graph)) for graph in graphs], STATIC, None)
     bits = WIDE_BITS if target.gpu else weight_bits
-    graphs = [
-        to_qdq(flat, even_scales(ranges), 2 ** (bits - 1) - 1, own)
-        for flat, ranges, own in zip(flats, measure_ranges(folder, bundle, flats, tensors), samples, strict=True)
-    ]
-    return Int8Stages([Prepared(graph, graph) for graph in graphs], STATIC, bits)
+    graphs = [to_qdq(flat, even_scales(ranges), 2 ** (bits - 1) - 1, own) for flat, ranges, own in measured]
+    return QuantizedStages([Prepared(graph, graph) for graph in graphs], STATIC, bits)
 
 
 def even_scales(ranges: Mapping[str, ActivationRange]) -> dict[str, ByteScale]:
@@ -167,6 +171,15 @@ def even_scales(ranges: Mapping[str, ActivationRange]) -> dict[str, ByteScale]:
         name: ByteScale(np.maximum(np.float32(own.reach / 127), LEAST_SCALE), np.uint8(0))
         for name, own in even.items()
         if own.rows and own.noise <= MOST_NOISE
+    }
+
+
+def e4m3_scales(ranges: Mapping[str, ActivationRange]) -> dict[str, ByteScale]:
+    """Scales of those tensors that keep enough in E4M3."""
+    return {
+        name: ByteScale(e4m3_scale(own.reach), np.uint8(0))
+        for name, own in ranges.items()
+        if own.rows and own.e4m3_noise <= MOST_NOISE
     }
 
 

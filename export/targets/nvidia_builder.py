@@ -17,7 +17,7 @@ from adaptrt.export.targets.engine_builder import EngineApi, build_engine, find_
 from adaptrt.export.targets.target_builder import BuildSettings, Ranges, RegisterPlugins, TargetBuilder
 from adaptrt.export.targets.trtexec import trtexec_command, trtexec_script
 from adaptrt.runtime.bundle.engine_files import EngineFile, EngineStage
-from adaptrt.runtime.bundle.target_table import TargetRecord
+from adaptrt.runtime.bundle.target_table import PRECISIONS, TargetRecord
 
 TRTEXEC_SCRIPT = "trtexec.sh"
 RTX_ARCHITECTURES = (86, 89, 120)
@@ -44,13 +44,13 @@ class TensorRTBuilder(TargetBuilder):
         """
         settings = super().resolved(settings)
         if self._api is None:
-            return settings
+            return _computable(settings)
         if settings.engine_version and settings.engine_version != self.version:
             raise ExportError(
                 f"got version {settings.engine_version}, expected {self.version}, which is installed; "
                 "leave --engine-version out"
             )
-        return self._for_devices(settings, self._api, device_architecture())
+        return _computable(self._for_devices(settings, self._api, device_architecture()))
 
     def built(
         self,
@@ -112,12 +112,35 @@ class TensorRTBuilder(TargetBuilder):
         return ()
 
 
+def _computable(settings: BuildSettings) -> BuildSettings:
+    """The settings, if all architectures compute in the precision; one that only some have needs them named.
+
+    Raises:
+        ExportError: One does not, or none is known.
+    """
+    least = PRECISIONS[settings.precision].architectures_from
+    if least and not settings.architectures:
+        raise ExportError(
+            f"got no architecture for {settings.precision}, expected the device's, {least} or later: older GPUs do not "
+            f"compute in it; give --arch {least} or what it has"
+        )
+    for number in settings.architectures:
+        if number < least:
+            raise ExportError(
+                f"got architecture {number} for {settings.precision}, expected {least} or later: older GPUs do not "
+                "compute in it; use --precision int8"
+            )
+    return settings
+
+
 class TensorRTRTXBuilder(TensorRTBuilder):
     """Engines for any of its architectures, on any machine."""
 
     def _for_devices(self, settings: BuildSettings, api: EngineApi, here: int | None) -> BuildSettings:
         known = api.architectures
-        chosen = settings.architectures or ((here,) if here in known else RTX_ARCHITECTURES)
+        least = PRECISIONS[settings.precision].architectures_from
+        usual = tuple(number for number in RTX_ARCHITECTURES if number >= least)
+        chosen = settings.architectures or ((here,) if here in known else usual)
         unknown = [number for number in chosen if number not in known]
         if unknown:
             raise ExportError(

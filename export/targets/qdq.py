@@ -1,8 +1,8 @@
-"""A graph whose large products stand between QuantizeLinear and DequantizeLinear: int8 for compilers that fuse these.
+"""A graph whose large products stand between QuantizeLinear and DequantizeLinear, for compilers that fuse these.
 
-OpenVINO and TensorRT read such pairs as what to compute in int8; ONNX Runtime runs the graph as it stands. Activations
-have fixed scales, even about 0 as TensorRT wants them, so that a token's result does not depend on what else is in its
-batch; tensors that would lose too much that way stay in float32, and so do their products.
+OpenVINO and TensorRT read such pairs as what to compute in int8, TensorRT also in fp8; ONNX Runtime runs the graph as
+it stands. Activations have fixed scales, even about 0 as TensorRT wants them, so that a token's result does not depend
+on what else is in its batch; tensors that would lose too much that way stay in float32, and so do their products.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import onnx
 from adaptrt.export.errors import ExportError
 from adaptrt.export.targets.int8 import LEAST_WIDTH, Int8Rewriter, RowBytes
 from adaptrt.export.targets.tensor_types import require_flat
-from adaptrt.ops.int8 import FULL, ByteScale
+from adaptrt.ops.fp8 import e4m3_columns
+from adaptrt.ops.int8 import FULL, ByteScale, Quantized
 from adaptrt.ops.record import Array
+
+_NOTHING = "relu_zero"
 
 
 def to_qdq(
@@ -26,7 +29,7 @@ def to_qdq(
     per_sample: Collection[str] = (),
     least_width: int = LEAST_WIDTH,
 ) -> onnx.ModelProto:
-    """Copy a graph without bodies with its large products between pairs.
+    """Copy a graph without bodies with its large products between pairs of int8.
 
     Args:
         flat: From ``inlined``.
@@ -38,14 +41,54 @@ def to_qdq(
     Raises:
         ExportError: Weights are not finite, or nothing can be in int8.
     """
+    return _rewritten(_Pairs(flat, largest, frozenset(per_sample), least_width, fixed), flat, least_width)
+
+
+def to_fp8_qdq(
+    flat: onnx.ModelProto,
+    fixed: Mapping[str, ByteScale],
+    per_sample: Collection[str] = (),
+    least_width: int = LEAST_WIDTH,
+) -> onnx.ModelProto:
+    """Copy a graph without bodies with its large products between pairs of fp8 (E4M3, see ``ops/fp8.py``).
+
+    Args:
+        flat: From ``inlined``.
+        fixed: Scales of activations; products of others stay as they are.
+        per_sample: Tensors whose products stay as they are.
+        least_width: Inputs and outputs of the products that are in fp8.
+
+    Raises:
+        ExportError: Weights are not finite, or nothing can be in fp8.
+    """
+    return _rewritten(_Fp8Pairs(flat, FULL, frozenset(per_sample), least_width, fixed), flat, least_width)
+
+
+def without_relu(pairs: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy a graph of pairs with a Max in the place of each Relu, for ONNX Runtime.
+
+    Version 1.32 leaves a Relu out whose result is quantised to fp8, as if its bytes had no sign (optimisations of
+    level 2, run with ``Relu``, ``QuantizeLinear`` and a zero point of FLOAT8E4M3FN).
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(pairs)
+    for node in copy.graph.node:
+        if node.op_type == "Relu" and not node.domain:
+            node.op_type = "Max"
+            node.input.append(_NOTHING)
+    if any(_NOTHING in node.input for node in copy.graph.node):
+        copy.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0), _NOTHING))
+    return copy
+
+
+def _rewritten(rewriter: _Pairs, flat: onnx.ModelProto, least_width: int) -> onnx.ModelProto:
     require_flat(flat.graph.node)
-    rewriter = _Pairs(flat, largest, frozenset(per_sample), least_width, fixed)
     for node in flat.graph.node:
         rewriter.add(node)
     if not rewriter.products:
         raise ExportError(
-            f"got a graph with no product of at least {least_width} inputs and outputs whose input has a fixed scale, "
-            "expected some to compute in int8; use another precision"
+            f"got a graph with no product of at least {least_width} inputs and outputs whose input has a "
+            f"fixed scale, expected some to compute in {rewriter.columns_in}; use another precision"
         )
     made = rewriter.finish()
     onnx.checker.check_model(made)
@@ -54,6 +97,9 @@ def to_qdq(
 
 class _Pairs(Int8Rewriter):
     """Emits float products of what was quantised and dequantised; rows are picked as bytes, once for all learners."""
+
+    zero = np.asarray(0, np.int8)
+    """The byte of 0, whose type is that of the bytes."""
 
     def _add_int8(self, node: onnx.NodeProto, weight: Array, turned: bool) -> bool:
         """A product between pairs; whether its input has a fixed scale."""
@@ -77,16 +123,37 @@ class _Pairs(Int8Rewriter):
         self.products += 1
         return True
 
-    def _quantized(self, x: str, depth: int) -> RowBytes:
-        fixed = self._fixed.get(x)
+    def _quantized(self, x: str, depth: int, root: str = "") -> RowBytes:
+        fixed = self._fixed.get(root or x)
         if fixed is None:
             return RowBytes("", "", "", "")
         self.sources[x] = depth
         scale, zero = f"{x}_scale", f"{x}_zero"
-        self._made[scale], self._made[zero] = np.asarray(fixed.scale), np.asarray(0, np.int8)
+        self._made[scale], self._made[zero] = np.asarray(fixed.scale), self.zero
         self._emit("QuantizeLinear", [x, scale, zero], f"{x}_bytes")
         return RowBytes(f"{x}_bytes", scale, zero, "")
 
     def _picked_bytes(self, x: str, picked: onnx.NodeProto, depth: int) -> RowBytes:
         whole = self._bytes_of(picked.input[0], depth)
         return super()._picked_bytes(x, picked, depth) if whole.values else whole
+
+
+_E4M3 = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.FLOAT8E4M3FN)
+
+
+class _Fp8Pairs(_Pairs):
+    """The same in fp8, for which ONNX has no operators that pick rows: these are picked before they are quantised."""
+
+    columns_in = "fp8"
+    packs = False  # 8 bits of two kinds in one file would be two roundings to explain
+    zero = np.zeros((), _E4M3)
+
+    def _stored(self, weight: Array) -> Quantized:
+        columns = e4m3_columns(weight)
+        return Quantized(columns.values.astype(_E4M3), columns.scale)
+
+    def _picked_bytes(self, x: str, picked: onnx.NodeProto, depth: int) -> RowBytes:
+        root = picked.input[0]
+        while root in self._picked:
+            root = self._picked[root].input[0]
+        return self._quantized(x, depth, root)

@@ -24,6 +24,7 @@ import triton.language as tl
 
 from adaptrt.plugins_trt.kernels.activations import activate
 from adaptrt.plugins_trt.kernels.conditional_mlp_up import grouped_tile
+from adaptrt.plugins_trt.kernels.quantize import quantize
 
 
 @triton.jit
@@ -37,6 +38,8 @@ def conditional_glu_up(
     v1,
     v1_scale,
     c1,
+    x_scale,
+    hidden_scale,
     T,
     N,
     D,
@@ -60,11 +63,14 @@ def conditional_glu_up(
         v1: Of what is gated, ``[N, D, h]``, of the dtype of w1.
         v1_scale: As w1_scale.
         c1: Of what is gated, ``[N, h]``.
+        x_scale: float32 ``[]``, what a step of x is worth, where activations are int8, which w1 and v1 then are, too;
+            else None, and then no argument of the compiled kernel.
+        hidden_scale: float32 ``[N]``, likewise, of each learner's hidden layer.
         T: Tokens.
         N: Learners.
         D: Input width.
         h: Hidden width of one learner.
-        hidden: ``[T, N * h]``, written where a learner runs.
+        hidden: ``[T, N * h]``, int8 where activations are, written where a learner runs.
         BLOCK_T: Sorted places of a tile.
         BLOCK_H: Hidden units of a tile.
         BLOCK_D: Input widths of one step.
@@ -85,19 +91,38 @@ def conditional_glu_up(
     x_tile = x + token.to(tl.int64)[:, None] * D + d[None, :]
     weight_at = n.to(tl.int64) * D * h + d[:, None] * h + unit[None, :]
     w1_tile, v1_tile = w1 + weight_at, v1 + weight_at
-    gate = tl.zeros((BLOCK_T, BLOCK_H), tl.float32)
-    gated = tl.zeros((BLOCK_T, BLOCK_H), tl.float32)
-    for start in range(0, D, BLOCK_D):
-        left = D - start
-        inside = (d[:, None] < left) & (unit[None, :] < h)
-        rows_in = tl.load(x_tile, mask=d[None, :] < left, other=0.0)
-        weight = tl.load(w1_tile, mask=inside, other=0)
-        gate = tl.dot(rows_in, weight.to(rows_in.dtype), gate, input_precision="ieee")
-        weight = tl.load(v1_tile, mask=inside, other=0)
-        gated = tl.dot(rows_in, weight.to(rows_in.dtype), gated, input_precision="ieee")
-        x_tile += BLOCK_D
-        w1_tile += BLOCK_D * h
-        v1_tile += BLOCK_D * h
+    if x_scale is None:
+        gate = tl.zeros((BLOCK_T, BLOCK_H), tl.float32)
+        gated = tl.zeros((BLOCK_T, BLOCK_H), tl.float32)
+        for start in range(0, D, BLOCK_D):
+            left = D - start
+            inside = (d[:, None] < left) & (unit[None, :] < h)
+            rows_in = tl.load(x_tile, mask=d[None, :] < left, other=0.0)
+            weight = tl.load(w1_tile, mask=inside, other=0)
+            gate = tl.dot(rows_in, weight.to(rows_in.dtype), gate, input_precision="ieee")
+            weight = tl.load(v1_tile, mask=inside, other=0)
+            gated = tl.dot(rows_in, weight.to(rows_in.dtype), gated, input_precision="ieee")
+            x_tile += BLOCK_D
+            w1_tile += BLOCK_D * h
+            v1_tile += BLOCK_D * h
+    else:
+        step = tl.load(x_scale)
+        per_unit = 1.0 / step
+        gate_steps = tl.zeros((BLOCK_T, BLOCK_H), tl.int32)
+        gated_steps = tl.zeros((BLOCK_T, BLOCK_H), tl.int32)
+        for start in range(0, D, BLOCK_D):
+            left = D - start
+            inside = (d[:, None] < left) & (unit[None, :] < h)
+            rows_in = quantize(tl.load(x_tile, mask=d[None, :] < left, other=0.0), per_unit)
+            weight = tl.load(w1_tile, mask=inside, other=0)
+            gate_steps = tl.dot(rows_in, weight, gate_steps, out_dtype=tl.int32)
+            weight = tl.load(v1_tile, mask=inside, other=0)
+            gated_steps = tl.dot(rows_in, weight, gated_steps, out_dtype=tl.int32)
+            x_tile += BLOCK_D
+            w1_tile += BLOCK_D * h
+            v1_tile += BLOCK_D * h
+        gate = gate_steps.to(tl.float32) * step
+        gated = gated_steps.to(tl.float32) * step
     real = unit < h
     at = n * h + unit
     if w1_scale is not None:
@@ -106,5 +131,8 @@ def conditional_glu_up(
     gate += tl.load(b1 + at, mask=real, other=0.0).to(tl.float32)[None, :]
     gated += tl.load(c1 + at, mask=real, other=0.0).to(tl.float32)[None, :]
     hidden_tile = hidden + place.to(tl.int64)[:, None] * (N * h) + at[None, :]
-    result = (activate(gate, ACTIVATION) * gated).to(hidden.dtype.element_ty)
+    result = activate(gate, ACTIVATION) * gated
+    if hidden_scale is not None:
+        result = quantize(result, 1.0 / tl.load(hidden_scale + n))
+    result = result.to(hidden.dtype.element_ty)
     tl.store(hidden_tile, result, mask=(place < live)[:, None] & real[None, :])

@@ -26,6 +26,8 @@ Laid out so.
   however few are long. ``configurations.py`` has smaller tiles for such batches.
 - int8 weights: scales differ from learner to learner, so each learner's sum is scaled behind its own loop
   and added to the total.
+- int8 activations beside them: ``hidden`` is bytes already, half of the traffic, and each learner's products add up in
+  int32; behind its loop they are scaled by both scales.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ def conditional_mlp_down(
     w2,
     w2_scale,
     b2,
+    hidden_scale,
     T,
     N,
     h,
@@ -70,12 +73,14 @@ def conditional_mlp_down(
     """One CTA of ``ceil(T / BLOCK_T) * ceil(E / BLOCK_E)``.
 
     Args:
-        hidden: ``[T, N * h]``, see ``conditional_mlp_up``.
+        hidden: ``[T, N * h]``, see ``conditional_mlp_up``; int8 where activations are.
         order: int32 ``[T]``, see ``conditional_mlp_order``.
         running: int32 ``[N]``.
-        w2: ``[N, h, E]``, of the dtype of hidden or int8.
+        w2: ``[N, h, E]``, of the dtype of y or int8.
         w2_scale: float32 ``[N, E]`` where w2 is int8, else None, and then no argument of the compiled kernel.
         b2: ``[E]``.
+        hidden_scale: float32 ``[N]``, what a step of each learner's hidden layer is worth, where activations are int8,
+            which w2 then is, too; else None, and then no argument of the compiled kernel.
         T: Tokens.
         N: Learners.
         h: Hidden width of one learner.
@@ -106,19 +111,25 @@ def conditional_mlp_down(
             w2_tile += BLOCK_H * E
     else:
         for n in range(0, tl.max(learners, axis=0)):
-            products = tl.zeros((BLOCK_T, BLOCK_E), tl.float32)
+            products = tl.zeros((BLOCK_T, BLOCK_E), tl.float32 if hidden_scale is None else tl.int32)
             limit = tl.where(learners > n, h, 0)
             hidden_part, w2_part = hidden_tile, w2_tile
             for start in range(0, h, BLOCK_H):
                 unit = start + j
-                rows_in = tl.load(hidden_part, mask=unit[None, :] < limit[:, None], other=0.0)
+                rows_in = tl.load(hidden_part, mask=unit[None, :] < limit[:, None], other=0)
                 weight = tl.load(w2_part, mask=(unit[:, None] < h) & (e[None, :] < E), other=0)
-                products = tl.dot(rows_in, weight.to(rows_in.dtype), products, input_precision="ieee")
+                if hidden_scale is None:
+                    products = tl.dot(rows_in, weight.to(rows_in.dtype), products, input_precision="ieee")
+                else:
+                    products = tl.dot(rows_in, weight, products, out_dtype=tl.int32)
                 hidden_part += BLOCK_H
                 w2_part += BLOCK_H * E
             hidden_tile += h
             w2_tile += h * E
-            total += products * tl.load(w2_scale + n * E + e, mask=e < E, other=0.0)[None, :]
+            scale = tl.load(w2_scale + n * E + e, mask=e < E, other=0.0)
+            if hidden_scale is not None:
+                scale *= tl.load(hidden_scale + n)
+            total += products.to(tl.float32) * scale[None, :]
     total += tl.load(b2 + e, mask=e < E, other=0.0).to(tl.float32)[None, :]
     token = tl.load(order + place, mask=place < T, other=0)
     y_tile = y + token.to(tl.int64)[:, None] * E + e[None, :]

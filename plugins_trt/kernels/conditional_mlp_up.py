@@ -30,6 +30,10 @@ Laid out so.
 - Two CTAs fit one SM with the configurations for Hopper (see ``configurations.py``): one computes GELU
   while the other keeps the tensor cores busy. D is short, so a single CTA would idle there in each tile.
 - int8 weights: widened in registers, exact in every dtype, scaled once behind the sum.
+- int8 activations beside them, by fixed scales: x becomes bytes in registers on its way to the tensor cores, which add
+  products of bytes in int32, exactly and at up to twice the rate of 16 bits. Every CTA quantises its rows anew, D
+  numbers a row beside D BLOCK_H products; a launch of its own would write and read x once more. ``hidden`` is stored
+  as bytes by the scale of its learner, half of what 16 bits take.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ import triton
 import triton.language as tl
 
 from adaptrt.plugins_trt.kernels.activations import activate
+from adaptrt.plugins_trt.kernels.quantize import quantize
 
 
 @triton.jit
@@ -57,6 +62,8 @@ def conditional_mlp_up(
     w1,
     w1_scale,
     b1,
+    x_scale,
+    hidden_scale,
     T,
     N,
     D,
@@ -77,11 +84,14 @@ def conditional_mlp_up(
         w1: ``[N, D, h]``, of the dtype of x or int8.
         w1_scale: float32 ``[N, h]`` where w1 is int8, else None, and then no argument of the compiled kernel.
         b1: ``[N, h]``.
+        x_scale: float32 ``[]``, what a step of x is worth, where activations are int8, which w1 then is, too; else
+            None, and then no argument of the compiled kernel.
+        hidden_scale: float32 ``[N]``, likewise, of each learner's hidden layer.
         T: Tokens.
         N: Learners.
         D: Input width.
         h: Hidden width of one learner.
-        hidden: ``[T, N * h]``, written where a learner runs.
+        hidden: ``[T, N * h]``, int8 where activations are, written where a learner runs.
         BLOCK_T: Sorted places of a tile.
         BLOCK_H: Hidden units of a tile.
         BLOCK_D: Input widths of one step.
@@ -101,17 +111,33 @@ def conditional_mlp_up(
     d = tl.arange(0, BLOCK_D)
     x_tile = x + token.to(tl.int64)[:, None] * D + d[None, :]
     w1_tile = w1 + n.to(tl.int64) * D * h + d[:, None] * h + unit[None, :]
-    total = tl.zeros((BLOCK_T, BLOCK_H), tl.float32)
-    for start in range(0, D, BLOCK_D):
-        left = D - start
-        rows_in = tl.load(x_tile, mask=d[None, :] < left, other=0.0)
-        weight = tl.load(w1_tile, mask=(d[:, None] < left) & (unit[None, :] < h), other=0)
-        total = tl.dot(rows_in, weight.to(rows_in.dtype), total, input_precision="ieee")
-        x_tile += BLOCK_D
-        w1_tile += BLOCK_D * h
+    if x_scale is None:
+        total = tl.zeros((BLOCK_T, BLOCK_H), tl.float32)
+        for start in range(0, D, BLOCK_D):
+            left = D - start
+            rows_in = tl.load(x_tile, mask=d[None, :] < left, other=0.0)
+            weight = tl.load(w1_tile, mask=(d[:, None] < left) & (unit[None, :] < h), other=0)
+            total = tl.dot(rows_in, weight.to(rows_in.dtype), total, input_precision="ieee")
+            x_tile += BLOCK_D
+            w1_tile += BLOCK_D * h
+    else:
+        step = tl.load(x_scale)
+        per_unit = 1.0 / step
+        steps = tl.zeros((BLOCK_T, BLOCK_H), tl.int32)
+        for start in range(0, D, BLOCK_D):
+            left = D - start
+            rows_in = quantize(tl.load(x_tile, mask=d[None, :] < left, other=0.0), per_unit)
+            weight = tl.load(w1_tile, mask=(d[:, None] < left) & (unit[None, :] < h), other=0)
+            steps = tl.dot(rows_in, weight, steps, out_dtype=tl.int32)
+            x_tile += BLOCK_D
+            w1_tile += BLOCK_D * h
+        total = steps.to(tl.float32) * step
     if w1_scale is not None:
         total *= tl.load(w1_scale + n * h + unit, mask=unit < h, other=0.0)[None, :]
     total += tl.load(b1 + n * h + unit, mask=unit < h, other=0.0).to(tl.float32)[None, :]
     hidden_tile = hidden + place.to(tl.int64)[:, None] * (N * h) + (n * h + unit)[None, :]
-    result = activate(total, ACTIVATION).to(hidden.dtype.element_ty)
+    result = activate(total, ACTIVATION)
+    if hidden_scale is not None:
+        result = quantize(result, 1.0 / tl.load(hidden_scale + n))
+    result = result.to(hidden.dtype.element_ty)
     tl.store(hidden_tile, result, mask=(place < live)[:, None] & (unit < h)[None, :])

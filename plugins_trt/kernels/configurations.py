@@ -19,6 +19,8 @@ spills, shared memory; they have not been timed on every family, see README.md):
   batches 64 x 64 x 64. Orin has an eighth of an H100's SMs, so the larger tiles pay from fewer tokens on.
 - Blackwell, data centre and Thor: as Hopper, the sums in tensor memory. Blackwell, consumer: shared memory
   of 100 KB and mma.sync, hence as Ampere.
+- int8 weights and activations: one tile for all, not timed; products of bytes are deeper per instruction, hence steps
+  of 128.
 - float32 is computed exactly, without TF32, by FMA units: 64 x 64 x 16, bound by those whatever the tile.
 - The gated up-projection has two sums a tile, hence half the columns of the other's tiles, and as many registers.
 - Sizes that are no multiples of 16 cannot be copied asynchronously in 16-byte pieces; that is a way to be
@@ -101,6 +103,8 @@ class Configurations:
             one takes every size. Empty: the kernel has ``general`` alone.
         exact: For float32.
         widened: For int8 weights.
+        bytes_: For int8 weights and activations of aligned sizes.
+        bytes_any: For those of any size.
         candidates: What ``make gpu-check TUNE=1`` times on the device at hand, to correct the table by.
     """
 
@@ -108,21 +112,27 @@ class Configurations:
     families: Mapping[str, tuple[Configuration, ...]] = field(default_factory=lambda: MappingProxyType({}))
     exact: Configuration | None = None
     widened: Configuration | None = None
+    bytes_: Configuration | None = None
+    bytes_any: Configuration | None = None
     candidates: tuple[Configuration, ...] = ()
 
-    def of(self, arch: int, dtype: str, weights: str, *, aligned: bool) -> tuple[Configuration, ...]:
+    def of(self, arch: int, dtype: str, weights: str, activations: str, *, aligned: bool) -> tuple[Configuration, ...]:
         """Give those for one case, the most special first; the last one takes every size.
 
         Args:
             arch: Compute capability, 87 for 8.7.
             dtype: Of the op's numbers.
             weights: Of the op's weights: ``dtype`` or "int8".
+            activations: Of what products read: ``dtype``, or "int8" beside int8 weights.
             aligned: Whether the sizes that the record names are multiples of 16.
 
         Raises:
             KernelError: The architecture is unknown.
         """
         family = family_of(arch)
+        of_bytes = self.bytes_ if aligned else self.bytes_any
+        if activations == "int8" and of_bytes is not None:
+            return (of_bytes,)
         if dtype == "float32" and self.exact is not None:
             return (self.exact,)
         if not aligned or not self.families:
@@ -137,7 +147,9 @@ SELECT = Configurations(Configuration("tokens", {"BLOCK_T": 256, "BLOCK_D": 64},
 
 _EXACT = (64, 64, 16)  # float32
 _WIDENED = (64, 64, 64)  # int8 weights
+_BYTES = (64, 64, 128)  # int8 weights and activations: as many bytes a step as 64 numbers of 16 bits
 _UNALIGNED = (64, 64, 32)
+_UNALIGNED_BYTES = (64, 32, 32)  # twice the columns spill on sm_120
 
 _UP = {
     "hopper": (
@@ -180,6 +192,8 @@ UP = Configurations(
     families=_UP,
     exact=_up("exact", _EXACT, 8, 2),
     widened=_up("widened", _WIDENED, 8, 3),
+    bytes_=_up("bytes", _BYTES, 8, 3),
+    bytes_any=_up("unaligned-bytes", _UNALIGNED_BYTES, 8, 2),
     candidates=(
         _up("128x128x64w8s3", (128, 128, 64), 8, 3),
         _up("128x128x64w4s3", (128, 128, 64), 4, 3),
@@ -199,6 +213,8 @@ GATED_UP = Configurations(
     families={family: tuple(_half_as_wide(choice) for choice in choices) for family, choices in _UP.items()},
     exact=_up("exact", _EXACT, 8, 2),
     widened=_up("widened", _WIDENED, 8, 3),
+    bytes_=_up("bytes", _BYTES, 8, 3),
+    bytes_any=_up("unaligned-bytes", _UNALIGNED_BYTES, 8, 2),
     candidates=tuple(_half_as_wide(choice) for choice in UP.candidates),
 )
 DOWN = Configurations(
@@ -206,6 +222,8 @@ DOWN = Configurations(
     families=_DOWN,
     exact=_down("exact", _EXACT, 8, 2),
     widened=_down("widened", _WIDENED, 8, 3),
+    bytes_=_down("bytes", _BYTES, 8, 3),
+    bytes_any=_down("unaligned-bytes", _UNALIGNED_BYTES, 8, 2),
     candidates=(
         _down("128x128x64w8s3", (128, 128, 64), 8, 3),
         _down("128x128x64w4s3", (128, 128, 64), 4, 3),

@@ -27,7 +27,8 @@ class BackendSettings:
         threads: that one operator may use; None leaves it to the engine, which goes by the host's processors. A GPU
             has no use for it.
         providers: ONNX Runtime's execution providers in order of preference; None is the CPU.
-        precision: to compute in: ``"fp32"``, ``"fp16"``, ``"bf16"`` or ``"int8"``; None is the backend's usual one.
+        precision: to compute in: ``"fp32"``, ``"fp16"``, ``"bf16"``, ``"int8"`` or ``"fp8"``; None is the backend's
+            usual one.
         plugin_library: shared library with adaptrt's TensorRT plugins, for engines that need it. A bundle
             cannot name one: it would be code from whoever made the bundle.
     """

@@ -75,8 +75,8 @@ class EngineSet(msgspec.Struct, frozen=True):
         flip_rate: share of the decisions on the golden inputs that came out otherwise than in the bundle.
         largest_difference: between its outputs and the bundle's on the golden inputs.
         weight_bits: of int8 weights, 7 (right on every CPU) or 8; None for other precisions.
-        activations: how int8 activations get their scales: ``static``, most of them fixed, or ``token``, from each
-            token; None for other precisions.
+        activations: how activations of bytes get their scales: ``static``, most of them fixed, or ``token``, from each
+            token; None for other precisions than int8 and fp8.
         dense: what the dense model's graph became, which answers full budgets as ``Dense`` in ``bundle.json`` says;
             its source is that graph. None where the stages answer. A device may leave its file out.
         dense_activations: how the activations of ``dense`` get their scales, as ``activations``.

@@ -1,4 +1,4 @@
-"""The targets of ``adaptrt build``: one row each, read by the runtime, the export and the command line.
+"""The targets of ``adaptrt build`` and their precisions: a row each, read by runtime, export and command line.
 
 To add one add a row; ``builder`` says where the code is that builds for it, which only ``adaptrt build`` imports.
 """
@@ -10,6 +10,31 @@ from typing import NamedTuple
 from adaptrt.runtime.table import Table
 
 
+class PrecisionRecord(NamedTuple):
+    """What a target can compute in.
+
+    Attributes:
+        name: as ``--precision`` takes it.
+        quantized: whether large products are of bytes, by scales that were measured.
+        architectures_from: compute capability from which on GPUs compute in it; 0: all do.
+    """
+
+    name: str
+    quantized: bool = False
+    architectures_from: int = 0
+
+
+PRECISIONS = Table(
+    "precision",
+    (
+        PrecisionRecord("fp32"),
+        PrecisionRecord("fp16"),
+        PrecisionRecord("int8", quantized=True),
+        PrecisionRecord("fp8", quantized=True, architectures_from=89),
+    ),
+)
+
+
 class TargetRecord(NamedTuple):
     """What a bundle can be built for.
 
@@ -17,7 +42,7 @@ class TargetRecord(NamedTuple):
         name: as ``--target`` takes it and the folder in the bundle is called.
         backend: the runtime's backend that runs it, a name of ``BACKENDS``.
         builder: a ``TargetBuilder``, as ``module:class``; imported when something is built.
-        precisions: that it can be built in, the portable file's first.
+        precisions: of ``PRECISIONS``, that it can be built in, the portable file's first.
         plugins: where adaptrt's ops may come from.
         modules: of the builder's library, the first that is there is taken and the last is that of the extra.
         extra: of adaptrt that installs the library.
@@ -27,7 +52,7 @@ class TargetRecord(NamedTuple):
         made: what a build leaves in the bundle, where and with what, for help and documentation.
         needs: what building needs, for the documentation.
         examples: options of ``adaptrt build BUNDLE``.
-        pairs: whether int8 is told to its engine by QuantizeLinear and DequantizeLinear around products.
+        pairs: whether bytes are told to its engine by QuantizeLinear and DequantizeLinear around products.
     """
 
     name: str
@@ -71,7 +96,7 @@ TARGETS = Table(
             name="tensorrt",
             backend="tensorrt",
             builder=f"{_EXPORT}.nvidia_builder:TensorRTBuilder",
-            precisions=("fp32", "fp16", "int8"),
+            precisions=("fp32", "fp16", "int8", "fp8"),
             plugins=("none", "library", "python"),
             modules=("tensorrt",),
             extra="tensorrt",
@@ -90,7 +115,7 @@ TARGETS = Table(
             name="tensorrt-rtx",
             backend="tensorrt-rtx",
             builder=f"{_EXPORT}.nvidia_builder:TensorRTRTXBuilder",
-            precisions=("fp32", "fp16", "int8"),
+            precisions=("fp32", "fp16", "int8", "fp8"),
             plugins=("none",),
             modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
             extra="tensorrt-rtx",
@@ -99,7 +124,7 @@ TARGETS = Table(
             sized=True,
             made="engines, here, no GPU needed",
             needs="any x86-64 Linux machine, with `adaptrt[tensorrt-rtx]`",
-            examples=("--arch 89 --precision fp16", "--arch 86 --arch 89 --arch 120 --batch 1:8:64"),
+            examples=("--arch 89 --precision fp8", "--arch 86 --arch 89 --arch 120 --batch 1:8:64"),
             pairs=True,
         ),
         TargetRecord(

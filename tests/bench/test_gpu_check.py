@@ -43,6 +43,9 @@ def plan(cases: tuple[Sizes, ...] = TINY_CASES) -> gpu_check.Plan:
     return gpu_check.Plan(DEVICE, timer, cases, SHAPE, (20, 150), (1.0, 0.5, 0.1), rate_size=32)
 
 
+_BYTES = ("int8", "int8int8")  # weights, weights and activations
+
+
 @pytest.fixture(scope="module")
 def result() -> gpu_check.Result:
     return gpu_check.run(plan(), {"name": "made up"}, launch.choose_configuration, lambda _line: None)
@@ -50,11 +53,12 @@ def result() -> gpu_check.Result:
 
 def test_every_kernel_dtype_and_kind_of_weights_is_checked(result: gpu_check.Result) -> None:
     assert all(check.passed for check in result.checks)
-    kinds = {(check.kernel, check.dtype, check.weights) for check in result.checks}
+    assert {check.weights for check in result.checks if check.activations} == {"int8"}
+    kinds = {(check.kernel, check.dtype, check.weights + check.activations) for check in result.checks}
     dtypes = ("float32", "float16", "bfloat16")
     assert kinds == {
         ("ConditionalMLPOrder", "int32", "int32"),
-        *((op, dtype, "int8") for op in ("ConditionalMLP", "ConditionalGeGLU") for dtype in dtypes),
+        *((op, dtype, kind) for op in ("ConditionalMLP", "ConditionalGeGLU") for dtype in dtypes for kind in _BYTES),
         *((op.name, dtype, dtype) for op in gpu_reference.LEARNER_OPS for dtype in dtypes),
         *(("SelectTokens", dtype, dtype) for dtype in dtypes),
     }

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,11 @@ def test_errors(refused: Refused, bundle: Path, tmp_path: Path) -> None:
     assert "got an architecture for openvino" in refused("build", bundle, "--target", "openvino", "--arch", 87)
     assert "expected MIN:OPT:MAX" in refused("build", bundle, "--target", "openvino", "--batch", "some")
     assert "expected ascending numbers" in refused("build", bundle, "--target", "openvino", "--batch", "4:2:8")
+    for arguments in (("tensorrt", "--arch", 87), ("tensorrt-rtx", "--arch", 89, "--arch", 86)):
+        if arguments[0] == "tensorrt-rtx" and find_spec("tensorrt_rtx_bindings") is None:
+            continue  # another line then says that it is missing
+        line = refused("build", bundle, "--precision", "fp8", "--target", *arguments)
+        assert f"got architecture {arguments[-1]} for fp8, expected 89 or later" in line
     assert not (bundle / ENGINES).exists()
 
 

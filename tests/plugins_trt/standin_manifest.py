@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from adaptrt.plugins_trt.kernel_records import KERNEL_RECORDS, VALUES, WEIGHTS, Grid
+from adaptrt.plugins_trt.kernel_records import ACTIVATIONS, KERNEL_RECORDS, VALUES, WEIGHTS, Grid
 
 REALS = ("float16", "bfloat16", "float32")
 
@@ -23,10 +23,10 @@ _BLOCKS = {"BLOCK_T": 64, "BLOCK_H": 16, "BLOCK_E": 16, "BLOCK_D": 128}
 def kernel(op: str, arch: int, dtype: str, variant: str = "any", shared: int = 0) -> dict[str, Any]:
     """One kernel of the manifest, its files not yet named."""
     record = KERNEL_RECORDS[op]
-    own = {VALUES: dtype, WEIGHTS: dtype, None: None}
+    own = {VALUES: dtype, WEIGHTS: dtype, ACTIVATIONS: dtype, None: None}
     arguments = [
         {"name": argument.name, "kind": argument.kind, "dtype": own.get(argument.dtype, argument.dtype)}
-        for argument in record.arguments_of(quantised=False)
+        for argument in record.arguments_of()
     ]
     aligned = record.aligned if variant.startswith("aligned") else ()
     return {

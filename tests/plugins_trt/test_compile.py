@@ -45,11 +45,12 @@ def test_ops_that_differ_in_a_constant_compile_to_different_kernels(tmp_path: Pa
 
 def test_every_kernel_is_there_and_takes_what_the_manifest_says(compiled: Manifest) -> None:
     assert {kernel.op for kernel in compiled.kernels} == set(ONE_OF_EACH_FILE)
-    assert {kernel.weights for kernel in compiled.kernels} == {"float16", "int8", "int32"}
+    kinds = {(kernel.weights, kernel.activations) for kernel in compiled.kernels}
+    assert kinds == {("float16", "float16"), ("int8", "float16"), ("int8", "int8"), ("int32", "int32")}
     for kernel in compiled.kernels:
         ptx = compiled.read(kernel.ptx).decode()
         record = KERNEL_RECORDS[kernel.op]
-        names = [argument.name for argument in record.arguments_of(kernel.weights == "int8")]
+        names = [argument.name for argument in record.arguments_of(kernel.weights, kernel.activations)]
         assert [argument.name for argument in kernel.arguments] == names
         entry, parameters = entry_parameters(ptx)
         assert entry == kernel.entry == record.entry
@@ -68,6 +69,7 @@ def test_registers_suffice_and_multiplications_are_those_of_tensor_cores(compile
         assert kernel.registers * kernel.threads <= 65536
         if KERNEL_RECORDS[kernel.op].has_weights:
             assert "mma.sync" in text(compiled, kernel)
+            assert (".s32.s8.s8.s32" in text(compiled, kernel)) == (kernel.activations == "int8")
             assert kernel.requires == {} or "cp.async" in text(compiled, kernel)
 
 

@@ -10,8 +10,10 @@ pytest.importorskip("triton", reason="triton is not installed: install adaptrt[k
 
 import torch
 
-from adaptrt.bench.gpu.reference import LEARNER_OPS, TOLERANCES, Sizes, draw_mlp, mlp_reference
+from adaptrt.bench.gpu.reference import LEARNER_OPS, TOLERANCES, Sizes, draw_mlp, mlp_reference, tolerance_of
 from adaptrt.ops import CONDITIONAL_MLP, RECORDS, SELECT_TOKENS, Case, OpRecord
+from adaptrt.ops.int8 import even_steps
+from adaptrt.ops.record import Array
 from adaptrt.plugins_trt import launch
 from adaptrt.plugins_trt.kernel_records import (
     CONDITIONAL_MLP_DOWN,
@@ -30,8 +32,8 @@ TILES = {
     f"{op}-{choice.name}-{'x'.join(map(str, choice.blocks.values()))}": (op, choice)
     for op in ("ConditionalMLPUp", "ConditionalSwiGLUUp", "ConditionalMLPDown")
     for arch in ONE_OF_EACH_FAMILY
-    for dtype, weights, aligned in (("float16", "float16", True), ("float32", "float32", True), ("float16", "int8", 1))
-    for choice in KERNEL_RECORDS[op].configurations(arch, dtype, weights, aligned=bool(aligned))
+    for dtype, weights, activations in (("float16",) * 3, ("float32",) * 3, ("float16", "int8", "float16"))
+    for choice in KERNEL_RECORDS[op].configurations(arch, dtype, weights, activations, aligned=True)
 }
 
 
@@ -42,11 +44,18 @@ def ordered(k: torch.Tensor, learners: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def assert_right(
-    sizes: Sizes, dtype: str, weights: str, seed: int, choose: launch.Choose, op: OpRecord = CONDITIONAL_MLP
+    sizes: Sizes,
+    dtype: str,
+    weights: str,
+    seed: int,
+    choose: launch.Choose,
+    op: OpRecord = CONDITIONAL_MLP,
+    activations: str = "",
 ) -> None:
-    inputs = draw_mlp(sizes, dtype, weights, DEVICE, torch.Generator().manual_seed(seed), op)
+    inputs = draw_mlp(sizes, dtype, weights, DEVICE, torch.Generator().manual_seed(seed), op, activations)
     got = launch.compute(op, inputs.tensors, allocate=poisoned, choose=choose)["y"]
-    torch.testing.assert_close(got.double(), mlp_reference(inputs), rtol=TOLERANCES[dtype], atol=TOLERANCES[dtype])
+    tolerance = tolerance_of(dtype, activations)
+    torch.testing.assert_close(got.double(), mlp_reference(inputs), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("op", LEARNER_OPS, ids=lambda op: op.name)
@@ -104,8 +113,8 @@ def test_nothing_is_written_where_no_learner_runs_and_nothing_of_it_read(dtype: 
 def test_every_tile_of_the_table(tile: str) -> None:
     op, choice = TILES[tile]
 
-    def choose(record: launch.KernelRecord, sizes: dict[str, int], dtype: str, weights: str) -> Configuration:
-        return choice if record.op == op else launch.choose_configuration(record, sizes, dtype, weights)
+    def choose(record: launch.KernelRecord, sizes: dict[str, int], *dtypes: str) -> Configuration:
+        return choice if record.op == op else launch.choose_configuration(record, sizes, *dtypes)
 
     (whole,) = [name for name in OF_TILES if op in {part.name for part in RECORDS[name].parts}][:1]
     assert_right(Sizes(150, 3, 80, 48, 144), "float16", "float16", 1, choose, RECORDS[whole])
@@ -126,13 +135,92 @@ def test_int8_weights_mean_what_their_scales_say(op: str, dtype: str, seed: int,
     assert_right(few, dtype, "int8", seed, launch.choose_configuration, RECORDS[op])
 
 
+@pytest.mark.parametrize("op", OF_TILES)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@settings(max_examples=8, deadline=None)
+@given(seed=seeds, sizes=st.builds(Sizes, *[st.integers(low, 70) for low in (0, 1, 1, 1, 1)]))
+def test_int8_activations_are_steps_of_their_scales(op: str, dtype: str, seed: int, sizes: Sizes) -> None:
+    few = Sizes(sizes.T, sizes.N % 5 + 1, sizes.D, sizes.h, sizes.E, "beyond")
+    assert_right(few, dtype, "int8", seed, launch.choose_configuration, RECORDS[op], "int8")
+
+
+@pytest.mark.parametrize("op", OF_TILES)
+def test_the_tile_of_bytes_for_aligned_sizes(op: str) -> None:
+    taken: list[str] = []
+
+    def choose(record: launch.KernelRecord, sizes: dict[str, int], *dtypes: str) -> Configuration:
+        choice = launch.choose_configuration(record, sizes, *dtypes)
+        taken.append(choice.name)
+        return choice
+
+    assert_right(Sizes(150, 3, 144, 80, 96), "float16", "int8", 1, choose, RECORDS[op], "int8")
+    assert taken == ["tokens", "bytes", "bytes"]
+
+
+@pytest.mark.parametrize("name", ["ConditionalMLP", "ConditionalMLPRelu"])
+def test_int8_activations_are_those_of_the_ops_reference(name: str) -> None:
+    op, scale = RECORDS[name], np.float32(0.03)
+    inputs = draw_mlp(Sizes(40, 3, 32, 16, 16), "float32", "int8", "cpu", torch.Generator().manual_seed(2), op, "int8")
+    given = {**inputs.tensors, "x_scale": torch.tensor(scale), "hidden_scale": torch.full((3,), float(scale))}
+    on_device = {key: tensor.to(DEVICE) for key, tensor in given.items()}
+    got = launch.compute(op, on_device, allocate=poisoned)["y"].cpu().numpy()
+    wide = {field.name: (inputs.tensors | inputs.weights)[field.name].numpy() for field in op.inputs}
+    plain = {key: array.astype(np.float32) if key != "k" else array for key, array in wide.items()}
+
+    def product(rows: Array, weight: Array) -> Array:
+        return even_steps(rows, scale).astype(np.float64) * np.float64(scale) @ weight.astype(np.float64)
+
+    np.testing.assert_allclose(got, op.reference(**plain, product=product), rtol=0, atol=1e-2)
+    assert np.abs(got - op.reference(**plain)).max() > 2e-2
+
+
+def test_steps_round_to_even_and_end_at_a_byte() -> None:
+    """One learner whose weights give x itself, by x of all the steps there are and more."""
+    x = torch.tensor([[0.5, 1.5, 2.5, -0.5, -1.5, 126.5, 127.4, 300.0, -128.5, -1000.0, 0.49, 3.0]]).T.contiguous()
+    one = torch.ones(1, 1, 1, dtype=torch.int8)
+    given = {"x": x, "k": torch.ones(len(x), dtype=torch.int32), "w1": one, "b1": torch.zeros(1, 1), "w2": one}
+    given |= {"b2": torch.zeros(1), "w1_scale": torch.ones(1, 1), "w2_scale": torch.ones(1, 1)}
+    given |= {"x_scale": torch.tensor(1.0), "hidden_scale": torch.ones(1)}
+    on_device = {name: tensor.to(DEVICE) for name, tensor in given.items()}
+    y = launch.compute(RECORDS["ConditionalMLPRelu"], on_device, allocate=poisoned)["y"].cpu()[:, 0]
+    wanted = even_steps(x[:, 0].numpy(), np.float32(1))
+    assert wanted.tolist() == [0, 2, 2, 0, -2, 126, 127, 127, -128, -128, 0, 3]
+    assert y.tolist() == np.maximum(wanted, 0).tolist()
+
+
+@pytest.mark.parametrize("op", OF_TILES)
+def test_bytes_are_written_only_where_a_learner_runs(op: str) -> None:
+    sizes = Sizes(150, 4, 32, 16, 32)
+    record = RECORDS[op]
+    inputs = draw_mlp(sizes, "float16", "int8", DEVICE, torch.Generator().manual_seed(5), record, "int8").tensors
+    order, running = ordered(inputs["k"], sizes.N)
+    hidden = {}
+    for fill in (99, -99):
+        hidden[fill] = torch.full((sizes.T, sizes.N * sizes.h), fill, dtype=torch.int8, device=DEVICE)
+        up = KERNEL_RECORDS[record.parts[1].name]
+        tensors = {**inputs, "order": order, "running": running, "hidden": hidden[fill]}
+        names = [one.name for one in up.arguments_of("int8", "int8") if one.kind != "size"]
+        launch.launch(up, {name: tensors[name] for name in names})
+    written = (hidden[99] == hidden[-99]).cpu().reshape(sizes.T, sizes.N, sizes.h)
+    runs = torch.arange(sizes.T)[:, None] < running.cpu()[None]
+    assert torch.equal(written, runs[:, :, None].expand_as(written)) and not runs.all() and runs.any()
+
+
 @pytest.mark.parametrize(
     ("op", "scale"),
-    [("ConditionalMLP", "w2_scale"), ("ConditionalSwiGLU", "w1_scale"), ("ConditionalSwiGLU", "v1_scale")],
+    [
+        ("ConditionalMLP", "w2_scale"),
+        ("ConditionalMLP", "x_scale"),
+        ("ConditionalMLP", "hidden_scale"),
+        ("ConditionalSwiGLU", "w1_scale"),
+        ("ConditionalSwiGLU", "v1_scale"),
+        ("ConditionalSwiGLU", "x_scale"),
+    ],
 )
 def test_the_comparison_can_fail(op: str, scale: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    inputs = draw_mlp(Sizes(40, 4, 16, 16, 16), "float16", "int8", DEVICE, generator, RECORDS[op])
+    activations = "int8" if scale in ("x_scale", "hidden_scale") else ""
+    inputs = draw_mlp(Sizes(40, 4, 16, 16, 16), "float16", "int8", DEVICE, generator, RECORDS[op], activations)
     wrong = {**inputs.tensors, scale: inputs.tensors[scale] * 1.5}
     got = launch.compute(RECORDS[op], wrong, allocate=poisoned)["y"].double()
     with pytest.raises(AssertionError):

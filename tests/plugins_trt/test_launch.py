@@ -56,6 +56,22 @@ def test_scales_come_with_int8_weights_only() -> None:
         launch.conditional_mlp(**{**good, "w1": tensors()["w1"]})
 
 
+def test_scales_of_activations_come_with_those_of_weights_and_together() -> None:
+    good = draw_mlp(SIZES, "float16", "int8", DEVICE, torch.Generator().manual_seed(0), activations="int8").tensors
+    assert launch.conditional_mlp(**good).dtype == torch.float16
+    for left_out in ("x_scale", "hidden_scale"):
+        with pytest.raises(KernelError, match=f"got tensors .*, expected .*{left_out}"):
+            launch.conditional_mlp(**{name: tensor for name, tensor in good.items() if name != left_out})
+    with pytest.raises(KernelError, match="got tensors .*, expected .*w1_scale"):
+        launch.conditional_mlp(**{**tensors(), "x_scale": good["x_scale"], "hidden_scale": good["hidden_scale"]})
+    with pytest.raises(KernelError, match="axis N of hidden_scale is 2, expected 3"):
+        launch.conditional_mlp(**{**good, "hidden_scale": good["hidden_scale"][1:]})
+    with pytest.raises(KernelError, match=r"x_scale has shape \[1\], expected \[\]"):
+        launch.conditional_mlp(**{**good, "x_scale": good["x_scale"][None]})
+    with pytest.raises(KernelError, match="x_scale has dtype float16, expected float32"):
+        launch.conditional_mlp(**{**good, "x_scale": good["x_scale"].half()})
+
+
 def test_a_missing_tensor_is_named() -> None:
     k = tensors()["k"]
     with pytest.raises(KernelError, match="got tensors k, expected k, order, running"):
@@ -79,7 +95,7 @@ def test_an_op_without_kernels_is_refused() -> None:
         launch.compute(RECORDS["ConditionalLinear"], {})
     with pytest.raises(KernelError, match="ConditionalSwiGLU: got no v1, c1, expected all of the op's inputs"):
         launch.compute(RECORDS["ConditionalSwiGLU"], tensors())
-    with pytest.raises(KernelError, match="ConditionalMLP: got v1, expected some of b1, b2, k, w1, w1_scale, w2"):
+    with pytest.raises(KernelError, match="ConditionalMLP: got v1, expected some of b1, b2, hidden_scale, k, w1, w1_"):
         launch.compute(RECORDS["ConditionalMLP"], {**tensors(), "v1": tensors()["w1"]})
 
 

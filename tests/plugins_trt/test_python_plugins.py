@@ -29,6 +29,8 @@ NAMES = {"float16": "HALF", "bfloat16": "BF16", "float32": "FLOAT", "int32": "IN
 PER = {"BLOCK_T": 64, "BLOCK_H": 128, "BLOCK_E": 32, "BLOCK_D": 16}
 ATTRIBUTES = {"ConditionalMLPOrder": {"learners": 4}, "SelectTokens": {"limits": "none"}}
 
+FOLLOWING = {"values", "weights", "activations"}  # dtypes that are the variant's
+
 
 def make_kernel(op, dtype, variant, requires, *, scale=1, **changes):
     """A kernel of the manifest's form, its grid as its record says, with tiles of its own."""
@@ -38,10 +40,11 @@ def make_kernel(op, dtype, variant, requires, *, scale=1, **changes):
         tuple(Factor(f.size, f.per if isinstance(f.per, int) else scale * PER[f.per]) for f in factors)
         for factors in record.grid
     )
-    arguments = tuple(KernelArgument(a.name, a.kind, a.dtype) for a in record.arguments_of(quantised=False))
+    arguments = tuple(KernelArgument(a.name, a.kind, a.dtype) for a in record.arguments_of())
     fields = {
         "op": op, "version": 1, "variant": variant, "arch": ARCH, "dtype": dtype, "weights": dtype,
-        "entry": record.entry, "ptx": None, "cubin": None, "threads": 128 * scale, "shared_bytes": 1024 * scale,
+        "activations": dtype, "entry": record.entry, "ptx": None, "cubin": None, "threads": 128 * scale,
+        "shared_bytes": 1024 * scale,
         "registers": 1, "spill_bytes": 0, "requires": requires, "at_least": {"T": 512} if scale == 2 else {},
         "arguments": arguments, "grid": grid,
     }  # fmt: skip
@@ -85,10 +88,10 @@ def package(request, monkeypatch):
 def tensors(op, dtype, *, dynamic=("T", "B")):
     """The op's inputs; sizes of weights are known when the engine is built, those of activations are not."""
     found = []
-    for argument in KERNEL_RECORDS[op].arguments_of(quantised=False):
+    for argument in KERNEL_RECORDS[op].arguments_of():
         if argument.kind == "input":
             axes = tuple((axis, axis not in dynamic) for axis in argument.axes)
-            found.append(Tensor(NAMES[dtype if argument.dtype in {"values", "weights"} else argument.dtype], axes))
+            found.append(Tensor(NAMES[dtype if argument.dtype in FOLLOWING else argument.dtype], axes))
     return found
 
 
@@ -113,8 +116,8 @@ def test_shapes_types_and_launch(package, manifest, op, dtype):
         known = expected_sizes(op, sizes)
         outputs = [argument for argument in record.arguments if argument.kind == "output"]
         assert built.shapes == [[sizes[axis] for axis in argument.axes] for argument in outputs]
-        types = [NAMES[dtype if a.dtype in {"values", "weights"} else a.dtype]
-                 for a in record.arguments_of(quantised=False) if a.kind != "size"]  # fmt: skip
+        types = [NAMES[dtype if a.dtype in FOLLOWING else a.dtype]
+                 for a in record.arguments_of() if a.kind != "size"]  # fmt: skip
         assert built.dtypes == types[len(types) - len(outputs) :]
         assert built.types == [types]
         suitable = [

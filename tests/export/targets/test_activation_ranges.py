@@ -8,6 +8,8 @@ import pytest
 from onnx import helper
 
 from adaptrt.export.targets.activation_ranges import ActivationRange, Probe
+from adaptrt.export.targets.int8_scales import e4m3_scales, even_scales
+from adaptrt.ops.fp8 import e4m3_scale, round_e4m3
 from adaptrt.ops.record import Array
 
 
@@ -64,3 +66,24 @@ def test_noise_is_what_bytes_lose() -> None:
     scale = np.abs(x).max(1, keepdims=True) / 127
     lost = ((np.rint(x / scale) * scale - x) ** 2).mean() / (x**2).mean()
     assert 0.9 * found.token_noise < lost < 1.1 * found.token_noise
+
+
+def test_noise_of_fp8_is_what_its_bytes_lose() -> None:
+    generator = np.random.default_rng(0)
+    # In powers of e. Of the largest numbers, which count most, mantissas go from 1 to 1.75 only: hence a fifth more.
+    for spread, near in ((3.0, (0.8, 1.3)), (30.0, (0.8, 1.3))):
+        x = (np.exp(generator.uniform(-spread, 0, (400, 50))) * generator.choice([-1, 1], (400, 50))).astype(np.float32)
+        found = ActivationRange(float(x.min()), float(x.max()), float((x**2).mean()), 0.0, 400)
+        scale = e4m3_scale(found.reach)
+        lost = float(((round_e4m3(x / scale) * scale - x) ** 2).mean() / (x**2).mean())
+        assert near[0] * found.e4m3_noise < lost < near[1] * found.e4m3_noise
+
+
+def test_fp8_takes_outliers_that_int8_does_not_and_not_the_worst() -> None:
+    generator = np.random.default_rng(0)
+    for outlier, takes in ((10.0, (True, True)), (1e3, (False, True)), (1e7, (False, False))):
+        x = generator.standard_normal((400, 50)).astype(np.float32)
+        square = float((x**2).mean())  # of what matters: the outlier is in one row that is not looked at
+        found = ActivationRange(-outlier, outlier, square, 0.0, 400)
+        assert (bool(even_scales({"x": found})), bool(e4m3_scales({"x": found}))) == takes
+    assert not e4m3_scales({"x": ActivationRange(0.0, 0.0, 0.0, 0.0, 0)})

@@ -151,7 +151,7 @@ def test_nodes_are_what_the_python_plugins_take(record: OpRecord) -> None:
         assert node.op_type in OPS and node.domain == DOMAIN and node.name == f"y_{node.op_type}"
         plugin = KERNEL_RECORDS[node.op_type]
         for kind, names in ((INPUT, node.input), (OUTPUT, node.output)):
-            arguments = [one.name for one in plugin.arguments_of(quantised=False) if one.kind == kind]
+            arguments = [one.name for one in plugin.arguments_of() if one.kind == kind]
             assert list(names) == [place.get(name, name) for name in arguments]
         assert list(own_attributes(node)) == [attribute.name for attribute in plugin.part.attributes]
     sizes = record.cases[0].axes

@@ -180,8 +180,8 @@ def test_engines_of_another_export(folder, tiny):
 def test_no_such_target(tiny):
     with pytest.raises(BundleError, match="got target 'onnx', expected one of openvino"):
         engine_folder(tiny, "onnx", "fp32")
-    with pytest.raises(BundleError, match="got precision 'fp8'"):
-        engine_folder(tiny, "tensorrt", "fp8")
+    with pytest.raises(BundleError, match="got precision 'fp4'"):
+        engine_folder(tiny, "tensorrt", "fp4")
 
 
 def test_what_to_type():
