@@ -20,9 +20,10 @@ from adaptrt.export.parity.reference import GOLDEN_FILE, read_golden
 from adaptrt.export.targets import activation_ranges
 from adaptrt.export.targets.activation_ranges import Probe
 from adaptrt.export.targets.inline import inlined
-from adaptrt.export.targets.int8 import byte_products, byte_tensors, per_sample_tensors, to_int8
+from adaptrt.export.targets.int8 import byte_products, byte_tensors, to_int8
 from adaptrt.export.targets.int8_scales import STATIC, TOKEN, FixedScales, fixed_scales, keeps_enough
 from adaptrt.export.targets.source import read_dense
+from adaptrt.export.targets.tensor_types import per_sample_tensors
 from adaptrt.runtime.bundle.schema import Bundle
 
 Array = npt.NDArray[Any]

@@ -21,11 +21,12 @@ from adaptrt.export.calibration.evaluations import Progress
 from adaptrt.export.targets.activation_ranges import ActivationRange, measure_ranges
 from adaptrt.export.targets.device_knobs import knobs_on_device
 from adaptrt.export.targets.inline import inlined
-from adaptrt.export.targets.int8 import byte_products, byte_tensors, per_sample_tensors, to_int8
+from adaptrt.export.targets.int8 import byte_products, byte_tensors, to_int8
 from adaptrt.export.targets.outlier_channels import evened
 from adaptrt.export.targets.prepare import Prepared
 from adaptrt.export.targets.qdq import to_fp8_qdq, to_qdq, without_relu
 from adaptrt.export.targets.quality import QualityReport, compare_quality
+from adaptrt.export.targets.tensor_types import per_sample_tensors
 from adaptrt.ops.fp8 import e4m3_scale
 from adaptrt.ops.int8 import LEAST_SCALE, ByteScale, byte_scale
 from adaptrt.ops.record import Array

@@ -77,7 +77,7 @@ def without_relu(pairs: onnx.ModelProto) -> onnx.ModelProto:
             node.op_type = "Max"
             node.input.append(_NOTHING)
     if any(_NOTHING in node.input for node in copy.graph.node):
-        copy.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0), _NOTHING))
+        copy.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(0, np.float32), _NOTHING))
     return copy
 
 

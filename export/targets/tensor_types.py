@@ -58,3 +58,15 @@ def require_flat(nodes: Iterable[onnx.NodeProto]) -> None:
             raise ExportError(
                 f"got a {node.op_type} node, expected a graph without control flow; export the model again"
             )
+
+
+def per_sample_tensors(stage: onnx.ModelProto) -> set[str]:
+    """Names of the tensors ``[batch, width]`` of a stage's graph: what heads read, one row for each sample."""
+    batch = next((_dims(value)[0] for value in stage.graph.input if len(_dims(value)) > 1), None)
+    values = (*stage.graph.input, *stage.graph.value_info)
+    named = {value.name: _dims(value) for value in values}
+    return {name for name, dims in named.items() if isinstance(batch, str) and len(dims) == 2 and dims[0] == batch}
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]

@@ -19,8 +19,9 @@ from onnx import helper, numpy_helper
 from adaptrt.export.graph.trace import trace_dense
 from adaptrt.export.targets.build import build_target
 from adaptrt.export.targets.inline import inlined
-from adaptrt.export.targets.int8 import per_sample_tensors, to_int8
+from adaptrt.export.targets.int8 import to_int8
 from adaptrt.export.targets.target_builder import BuildSettings
+from adaptrt.export.targets.tensor_types import per_sample_tensors
 from adaptrt.models import ACMConfig, Network
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.ops.int8 import REDUCED

@@ -18,9 +18,10 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.targets import activation_ranges, int8_scales
 from adaptrt.export.targets.build import build_target
 from adaptrt.export.targets.inline import inlined
-from adaptrt.export.targets.int8 import byte_tensors, per_sample_tensors, to_int8
+from adaptrt.export.targets.int8 import byte_tensors, to_int8
 from adaptrt.export.targets.source import read_stages
 from adaptrt.export.targets.target_builder import BuildSettings
+from adaptrt.export.targets.tensor_types import per_sample_tensors
 from adaptrt.ops import RECORDS, OpRecord
 from adaptrt.ops.int8 import FULL, REDUCED, byte_scale, fixed_product, int8_product
 from adaptrt.ops.record import Array
