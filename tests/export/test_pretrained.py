@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -22,7 +23,8 @@ from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
 from adaptrt.models.folder import LoadedModel, load_folder
 from adaptrt.runtime import Budget, load
-from tests.models.adapters.pretrained.tiny_models import length_of, saved
+from adaptrt.runtime.backends import Backend, BackendSettings, StageProgram
+from tests.models.adapters.pretrained.tiny_models import FAMILIES, length_of, saved
 from tests.prepared_engines import prepare, require_openvino
 
 TOLERANCE = 1e-4
@@ -34,23 +36,19 @@ def first(families: Iterable[str], *usual: str) -> list[Any]:
     return [name if name in usual else pytest.param(name, marks=pytest.mark.exhaustive) for name in families]
 
 
-DENSE = {
+USUAL = ("bert", "mpnet", "modernbert", "vit", "dinov3", "whisper", "wav2vec2")
+TASKS = {
     "bert": "BertForSequenceClassification",
     "roberta": "RobertaForTokenClassification",
     "distilbert": "DistilBertForQuestionAnswering",
-    "mpnet": None,
     "albert": "AlbertForSequenceClassification",
     "modernbert": "ModernBertForSequenceClassification",
-    "eurobert": None,
     "vit": "ViTForImageClassification",
     "beit": "BeitForImageClassification",
     "dinov2": "Dinov2ForImageClassification",
-    "dinov3": None,
-    "clip_vision": None,
-    "clip_text": None,
-    "whisper": None,
     "wav2vec2": "Wav2Vec2ForCTC",
 }
+"""Classes with a head; the other families are encoders alone."""
 
 
 def samples(network: Network, count: int) -> dict[str, np.ndarray]:
@@ -74,26 +72,42 @@ def close(given: np.ndarray, wanted: np.ndarray, inputs: dict[str, np.ndarray], 
     assert np.abs(given - wanted)[real].max() <= TOLERANCE * np.abs(wanted[real]).max()
 
 
-@pytest.mark.slow("traces fifteen families")
-@pytest.mark.parametrize("family", first(DENSE, "bert", "mpnet", "modernbert", "vit", "dinov3", "whisper", "wav2vec2"))
-def test_a_dense_graph_answers_as_transformers_does(family: str, tmp_path: Path) -> None:
-    import onnxruntime
+def opened(graph: onnx.ModelProto, outputs: tuple[str, ...], folder: Path) -> list[Backend]:
+    """The graph in ONNX Runtime and in OpenVINO."""
+    from adaptrt.runtime.backends.onnxruntime import OnnxRuntimeBackend
+    from adaptrt.runtime.backends.openvino import OpenVinoBackend
 
-    folder, model = saved(tmp_path, family, DENSE[family])
+    file = folder / "graph.onnx"
+    file.write_bytes(graph.SerializeToString())
+    program = StageProgram(file.read_bytes(), file, folder, outputs)
+    return [
+        OnnxRuntimeBackend(program, BackendSettings(threads=1)),
+        OpenVinoBackend(program, BackendSettings(threads=1)),
+    ]
+
+
+@pytest.mark.slow("traces a network of every family")
+@pytest.mark.parametrize(
+    "family", first(FAMILIES, "bert", "mpnet", "modernbert", "vit", "dinov3", "whisper", "wav2vec2")
+)
+def test_a_dense_graph_answers_as_transformers_does(family: str, tmp_path: Path) -> None:
+    require_openvino()
+    folder, model = saved(tmp_path, family, TASKS.get(family))
     network = load_pretrained(folder, length=length_of(family)).model
     assert isinstance(network, Network)
     graph = trace_dense(network)
     ops = {node.op_type for node in graph.graph.node}
     assert not ops & {"If", "Loop", "NonZero", "ScatterND", "Resize", "GatherND"}
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    backends = opened(graph, tuple(network.task.outputs), tmp_path)
     for count, length in ((1, None), (3, None), (2, 9), (1, 1)):
         inputs = samples(network, count)
         if network.config.modality == "text":
             inputs = {name: array[:, :length] for name, array in inputs.items()}
-        given = session.run(list(network.task.outputs), inputs)
         wanted = by_transformers(model, network, inputs)
-        for name, array in zip(network.task.outputs, given, strict=True):
-            close(array, wanted[name], inputs, network.task.per_token)
+        for backend in backends:
+            given = backend.run(inputs)
+            for name, array in wanted.items():
+                close(given[name], array, inputs, network.task.per_token)
     full = samples(network, 1)
     full |= {name: np.ones_like(array) for name, array in full.items() if name == "attention_mask"}
     check_dense_macs(graph, full, network.dense_macs())
