@@ -96,7 +96,7 @@ cpp: ## Build the C++ runtime's library and examples, install it with its header
 	cmake --build build/cpp
 	cmake --install build/cpp --prefix build/cpp/prefix
 
-cpp-test: $(BIN)/.installed ## Test the C++ runtime: the conformance kit against Python, bad bundles, sanitizers, aarch64; nothing is left out
+cpp-test: $(BIN)/.installed ## Test the C++ runtime: the conformance kit against Python, bad bundles, aarch64; nothing is left out
 	@$(call FOUND,cmake c++ aarch64-linux-gnu-g++ readelf) || { $(call APT_INSTALL,$(CPP_TEST_PACKAGES)); }
 	ADAPTRT_CPP_REQUIRED=1 $(BIN)/python -m pytest tests/cpp -rs
 
