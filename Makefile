@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control families study early-exit kernels gpu-check minilm clean
+.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control families study early-exit kernels gpu-check minilm cpp cpp-test cpp-fuzz bench-cpp clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -81,6 +81,38 @@ plugins: ## Build the TensorRT plugin library from build/kernels (TENSORRT_ROOT 
 	cmake -S plugins_trt/csrc -B build/plugins $(if $(TENSORRT_ROOT),-DTENSORRT_ROOT="$(TENSORRT_ROOT)") $(CMAKE_FLAGS)
 	cmake --build build/plugins
 	@echo "built build/plugins/libadaptrt_trt.so"
+
+# The C++ runtime's headers are enough to use it; what builds its programs and cross-compiles them comes with apt where there is one.
+CPP_PACKAGES := g++ cmake nlohmann-json3-dev
+CPP_TEST_PACKAGES := $(CPP_PACKAGES) g++-aarch64-linux-gnu binutils
+FOUND = ( for tool in $(1); do command -v $$tool >/dev/null || exit 1; done; test -e /usr/include/nlohmann/json.hpp )
+APT_INSTALL = command -v apt-get >/dev/null || { echo "got no apt-get, expected $(1); install these" >&2; exit 2; }; \
+	$(if $(filter 0,$(shell id -u)),,sudo) apt-get install --yes --no-install-recommends $(1) || \
+	{ $(if $(filter 0,$(shell id -u)),,sudo) apt-get update && $(if $(filter 0,$(shell id -u)),,sudo) apt-get install --yes --no-install-recommends $(1); }
+
+cpp: ## Build the C++ runtime's library and examples, install it with its headers into build/cpp/prefix
+	@$(call FOUND,cmake c++) || { $(call APT_INSTALL,$(CPP_PACKAGES)); }
+	cmake -S runtime/cpp -B build/cpp $(CMAKE_FLAGS)
+	cmake --build build/cpp
+	cmake --install build/cpp --prefix build/cpp/prefix
+
+cpp-test: $(BIN)/.installed ## Test the C++ runtime: the conformance kit against Python, bad bundles, aarch64; nothing is left out
+	@$(call FOUND,cmake c++ aarch64-linux-gnu-g++ readelf) || { $(call APT_INSTALL,$(CPP_TEST_PACKAGES)); }
+	ADAPTRT_CPP_REQUIRED=1 $(BIN)/python -m pytest tests/cpp -rs
+
+# Of mutated bundle.json files, with the sanitizers.
+FUZZED ?= 1000000
+
+cpp-fuzz: ## Read FUZZED (default a million) mutated bundle.json files in the C++ runtime, with the sanitizers
+	cmake -S runtime/cpp -B build/cpp-fuzz -DADAPTRT_TESTS=ON -DADAPTRT_SANITIZE=ON
+	cmake --build build/cpp-fuzz --target adaptrt_fuzz
+	build/cpp-fuzz/adaptrt_fuzz $(FUZZED) $(or $(SEED),1) tests/runtime/fixtures/*/bundle.json tests/conformance/kit/bundles/*/bundle.json
+
+bench-cpp: $(BIN)/.installed ## Measure what a call of the C++ runtime takes over ONNX Runtime's own, with one stage and with three
+	cmake -S runtime/cpp -B build/cpp -DADAPTRT_TESTS=ON $(CMAKE_FLAGS)
+	cmake --build build/cpp --target adaptrt_overhead
+	@library=$$($(BIN)/python -c 'import onnxruntime, pathlib; print(next(pathlib.Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*")))'); \
+	for bundle in tests/runtime/fixtures/tiny tests/runtime/fixtures/exits; do build/cpp/adaptrt_overhead "$$library" $$bundle 20000 || exit; done
 
 # What rounds, under other instruction sets; what meets the system, as a user whom it does not know.
 ROUNDING := tests/models tests/ops tests/export/parity/test_families.py \

@@ -17,6 +17,7 @@ import pytest
 TESTS = Path(__file__).parent
 SLOW_FOLDERS = {
     "bench": "exports networks and times them",
+    "cpp": "compiles the C++ runtime",
     "docs": "exports a network and starts interpreters",
     "export/graph": "traces networks of many kinds",
     "export/own_networks": "traces the users' networks",
@@ -36,6 +37,7 @@ LONGEST_FIRST = (
     "export/",
     "test_missing_packages.py",
     "plugins_trt/",
+    "cpp/",
     "docs/",
     "bench/",
     "ops/",
