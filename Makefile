@@ -53,7 +53,7 @@ train: $(BIN)/.installed $(if $(filter fashion,$(MODEL)),$(FASHION_MNIST)) ## Tr
 # Of the tests, each with one thread for torch and the like. Files stay together: what they share is made once.
 # Files start in the order of tests/conftest.py, the longest first.
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=tests/cpp
 
 test: $(BIN)/.installed ## Run the tests, the runtime's once more under Python 3.10 where that is found
 	$(PYTEST) -m "not exhaustive"
