@@ -23,7 +23,7 @@ def test_a_backend_runs(cli, refused, bundle, pixels):
         for verb in ("run", "verify", "bench", "profile"):
             text = help_of(cli, verb)
             assert "rtx, dummy, or auto: the fastest that is there. [default: onnxruntime]" in text, text
-            assert "--precision fp32|int8|bf16|fp16|fp4" in text
+            assert "--precision fp32|int8|bf16|fp16|fp8|fp4" in text
         ran = json.loads(cli("run", bundle, pixels, "--backend", "dummy", "--json").stdout)
         assert ran["backend"] == {"name": "dummy", "reason": "it was asked for", "precision": "fp32"}
         assert [("dummy", bundle)] == LOADED and len(ran["results"]) == 5

@@ -116,5 +116,5 @@ def test_an_export_may_replace_a_bundle_with_its_engines(cli: Cli, bundle: Path)
 def test_help_shows_examples(cli: Cli) -> None:
     shown = cli("build", "--help")
     assert shown.exit_code == 0
-    assert "adaptrt build build/digits --target tensorrt-rtx --arch 89 --precision fp16" in shown.stdout
+    assert "adaptrt build build/digits --target tensorrt-rtx --arch 89 --precision fp8" in shown.stdout
     assert "max-quality-drop" in shown.stdout and "0.01" in shown.stdout

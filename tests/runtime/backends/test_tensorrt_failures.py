@@ -155,5 +155,5 @@ class TestPluginLibrary:
 
 
 def test_wrong_settings(engines):
-    refused(engines, "precision='bf16', expected 'fp16', 'fp32' or 'int8'", precision="bf16")
+    refused(engines, "precision='bf16', expected 'fp16', 'fp32', 'int8' or 'fp8'", precision="bf16")
     refused(engines, "they are ONNX Runtime's", providers=["CUDAExecutionProvider"])
