@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from adaptrt.bench.errors import BenchError
+from adaptrt.bench.reports.result_json import read_json
 from adaptrt.bench.timing.interleave import Spread
 from adaptrt.runtime.bundle.bundle_file import KnobValue
 
@@ -104,7 +102,4 @@ def read_result(path: Path) -> Result:
     Raises:
         BenchError: There is no such file, or it holds something else.
     """
-    try:
-        return msgspec.convert(msgspec.json.decode(path.read_bytes()), Result, strict=False)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise BenchError(f"cannot read {path} ({error}), expected a result of this benchmark; measure again") from error
+    return read_json(path, Result, "a result of this benchmark; measure again")

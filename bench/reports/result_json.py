@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -14,6 +14,8 @@ from adaptrt.export.staging import write_file
 from adaptrt.runtime.bundle.schema import THRESHOLDS_KNOB
 
 _DIGITS = 6  # significant; no clock here is better
+
+T = TypeVar("T")
 
 
 def encode_result(result: object) -> bytes:
@@ -38,6 +40,23 @@ def write_json(result: object, path: Path) -> None:
         ExportError: The file cannot be written; an old one is untouched.
     """
     write_file(path, encode_result(result))
+
+
+def read_json(path: Path, kind: type[T], wanted: str) -> T:
+    """Read a result back.
+
+    Args:
+        path: That ``write_json`` wrote.
+        kind: The result's dataclass.
+        wanted: What was expected there and what to do, for the message.
+
+    Raises:
+        BenchError: There is no such file, or it holds something else.
+    """
+    try:
+        return msgspec.convert(msgspec.json.decode(path.read_bytes()), kind, strict=False)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise BenchError(f"cannot read {path} ({error}), expected {wanted}") from error
 
 
 def _knob(value: Any) -> Any:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
-from adaptrt.bench.errors import BenchError
+from adaptrt.bench.reports.result_json import read_json
 from adaptrt.bench.timing.interleave import Spread
 
 CLEARLY = 0.0005
@@ -88,10 +87,7 @@ def read_comparison(path: Path) -> RivalComparison:
     Raises:
         BenchError: There is no such file, or it holds something else.
     """
-    try:
-        return msgspec.convert(msgspec.json.decode(path.read_bytes()), RivalComparison, strict=False)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise BenchError(f"cannot read {path} ({error}), expected a comparison with rivals; measure again") from error
+    return read_json(path, RivalComparison, "a comparison with rivals; measure again")
 
 
 def verdict(entries: Sequence[Entry], batch: int) -> str:

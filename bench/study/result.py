@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from adaptrt.bench.errors import BenchError
+from adaptrt.bench.reports.result_json import read_json
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,4 @@ def read_result(path: Path) -> StudyResult:
     Raises:
         BenchError: There is no such file, or it holds something else.
     """
-    try:
-        return msgspec.convert(msgspec.json.decode(path.read_bytes()), StudyResult, strict=False)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise BenchError(f"cannot read {path} ({error}), expected a result of the study; run it again") from error
+    return read_json(path, StudyResult, "a result of the study; run it again")
