@@ -7,7 +7,6 @@ each. What a step holds does not depend on how many there are.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import numpy as np
 from rich.table import Table
 
 from adaptrt.bench.errors import BenchError
+from adaptrt.bench.random_checkpoints import write_checkpoint, write_vit
 from adaptrt.bench.reports.console import json_option, run_command, show, show_progress
 from adaptrt.bench.timing.machine import describe_machine, describe_source
 
@@ -73,16 +73,8 @@ class Result:
     source: dict[str, Any]
 
 
-def _write_checkpoint(model_class: str, folder: Path) -> None:
-    """A checkpoint of a class of transformers, at its usual size."""
-    from adaptrt.models.adapters.pretrained.splice import build_model
-
-    model: Any = build_model(model_class, {})
-    model.save_pretrained(folder)
-
-
 def _write_bert(folder: Path) -> None:
-    _write_checkpoint("BertForSequenceClassification", folder)
+    write_checkpoint("BertForSequenceClassification", folder)
 
 
 def _draw_texts(folder: Path, samples: int) -> Path:
@@ -91,14 +83,6 @@ def _draw_texts(folder: Path, samples: int) -> Path:
     file = folder / "texts.npz"
     np.savez(file, input_ids=words, attention_mask=np.ones_like(words), token_type_ids=np.zeros_like(words))
     return file
-
-
-def _write_vit(folder: Path) -> None:
-    _write_checkpoint("ViTForImageClassification", folder)
-    half, size = [0.5, 0.5, 0.5], {"height": 224, "width": 224}
-    steps = {"do_resize": True, "size": size, "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255}
-    about = {"image_processor_type": "ViTImageProcessor", **steps, "do_normalize": True}
-    (folder / "preprocessor_config.json").write_text(json.dumps({**about, "image_mean": half, "image_std": half}))
 
 
 def _draw_pictures(folder: Path, samples: int) -> Path:
@@ -112,7 +96,7 @@ def _draw_pictures(folder: Path, samples: int) -> Path:
     return pictures
 
 
-SHAPES = {"bert-base": Shape(_write_bert, _draw_texts, 6.0), "vit-b": Shape(_write_vit, _draw_pictures, 8.0)}
+SHAPES = {"bert-base": Shape(_write_bert, _draw_texts, 6.0), "vit-b": Shape(write_vit, _draw_pictures, 8.0)}
 
 
 def adapt_shape(name: str, folder: Path, samples: int) -> Row:

@@ -23,7 +23,7 @@ from adaptrt.export.graph.trace import trace_dense
 from adaptrt.export.parity.reference import GOLDEN_FILE, encode_golden, run_reference
 from adaptrt.export.pretrained.adapt_folder import FIELDS, chosen_families
 from adaptrt.export.pretrained.random_decisions import with_random_decisions
-from adaptrt.export.pretrained.work_search import Setting, WorkSearch
+from adaptrt.export.pretrained.work_search import EXITS_FROM, Setting, WorkSearch
 from adaptrt.export.staging import write_file
 from adaptrt.export.targets.build import build_target
 from adaptrt.export.targets.int8_scales import STATIC
@@ -83,6 +83,8 @@ def make_candidates(
     *,
     families: tuple[str, ...] | None = None,
     shares: Sequence[float] = SHARES,
+    apart: bool = True,
+    exits_from: float = EXITS_FROM,
     progress: Progress = lambda _what, _share: None,
 ) -> list[Candidate]:
     """Adapt, trace and write a network with every family, and with all of them; the first bundle has a dense graph.
@@ -95,6 +97,8 @@ def make_candidates(
         folder: Where to write.
         families: Their names; None: all that the network can have.
         shares: Of the dense work.
+        apart: With every family by itself, too, not with all of them only.
+        exits_from: The share below which exits save, too, beside other families.
         progress: Told what is being done.
 
     Raises:
@@ -112,7 +116,8 @@ def make_candidates(
     together = [tuple(chosen)] if len(chosen) > 1 else []
     candidates: list[Candidate] = []
     blocks = BlockGraphs()  # families leave most blocks alike
-    for fields in alone + together:
+    wanted = alone + together if apart else (together or alone)
+    for fields in wanted:
         names = tuple(_NAMES[field] for field in fields)
 
         def tell(what: str, share: float, title: str = "+".join(names)) -> None:
@@ -125,14 +130,14 @@ def make_candidates(
         tell("drawing decisions", 0.0)
         arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
         # Nothing is timed yet: all processors may help.
-        search = WorkSearch(open_bundle(place, bundle, threads=granted_processors().threads), arrays, names)
+        search = WorkSearch(open_bundle(place, bundle, threads=granted_processors().threads), arrays, names, exits_from)
         settings = []
         for number, share in enumerate(shares):
             settings.append(search.find(share))
             tell("drawing decisions", (number + 1) / len(shares))
         by_dense = network.made_from_dense or (network.dense_gives_everything and len(bundle.stages) > 1)
         candidate = Candidate(names, place, bundle, tuple(settings), by_dense)
-        if fields == (alone + together)[-1]:
+        if fields == wanted[-1]:
             tell("building in int8", 0.0)
             candidate = _with_int8(candidate, network, arrays)
         candidates.append(candidate)

@@ -20,7 +20,8 @@ from adaptrt.runtime.bundle.schema import CONFIDENCE_OUTPUT, MACS_OUTPUT, PRICE_
 TOLERANCE = 0.05
 """A budget is met if the work is no further from it, in shares of the dense work."""
 
-_WITHOUT_EXITS = 0.35  # share of the work down to which bundles with other families do without early exits
+EXITS_FROM = 0.35
+"""Share of the work down to which calibrated bundles with other families do without early exits."""
 _CLOSE = 0.01  # where searches end
 _CLOSE_ENOUGH = 0.02  # where all samples are not run once more
 _NARROW = 0.06  # between work measured so near by a price is interpolated
@@ -59,8 +60,7 @@ class WorkSearch:
     """Finds knobs at which a bundle's inputs take a wanted share of the dense work.
 
     Families with a price divide the saving evenly: of n of them each is to bring the work down to the n-th root. Beside
-    them exits save nothing down to a third of the work, and below it as much as all others together: so the
-    calibration of finished bundles used them, as answers of early heads are worth less.
+    them exits save nothing down to a share of the work, and below it as much as all others together.
 
     Prices are found on a few of the inputs. All of them then say the share, and where they leave.
 
@@ -68,10 +68,18 @@ class WorkSearch:
         model: The bundle.
         inputs: By name, ``[B, ...]``, all as long as each other.
         families: The bundle's, by their names for users.
+        exits_from: The share below which exits save, too, beside others. The usual one is where the calibration of
+            finished bundles began to use them, as answers of early heads are worth less.
     """
 
-    def __init__(self, model: AdaptiveModel, inputs: Mapping[str, Array], families: Sequence[str]) -> None:
-        self._model, self._inputs = model, inputs
+    def __init__(
+        self,
+        model: AdaptiveModel,
+        inputs: Mapping[str, Array],
+        families: Sequence[str],
+        exits_from: float = EXITS_FROM,
+    ) -> None:
+        self._model, self._inputs, self._exits_from = model, inputs, exits_from
         self._few = {name: array[:_FEW] for name, array in inputs.items()}
         self._exits = "exits" in families
         knobs = {knob.name: knob for knob in model.bundle.knobs}
@@ -95,7 +103,7 @@ class WorkSearch:
         if wanted >= 1.0:
             return best
         # Below it exits save as much more as the priced families do.
-        priced = wanted if not self._exits or wanted >= _WITHOUT_EXITS else (wanted * _WITHOUT_EXITS) ** 0.5
+        priced = wanted if not self._exits or wanted >= self._exits_from else (wanted * self._exits_from) ** 0.5
         tried: list[Knobs] = []
         for _ in range(_FULL_TRIES):
             knobs = self._priced(priced)
