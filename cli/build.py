@@ -187,14 +187,14 @@ def build(
         output.show(command)
 
 
-def _python_plugins(kernels: Path) -> Callable[[int], None]:
+def _python_plugins(kernels: Path) -> Callable[[int, Sequence[str]], None]:
     """What registers adaptrt's ahead-of-time plugins with TensorRT."""
 
-    def register(architecture: int) -> None:
+    def register(architecture: int, ops: Sequence[str]) -> None:
         from adaptrt.plugins_trt.manifest import read_manifest
         from adaptrt.plugins_trt.python_plugins import register_plugins
 
-        register_plugins(read_manifest(kernels), architecture)
+        register_plugins(read_manifest(kernels), architecture, ops)
 
     return register
 

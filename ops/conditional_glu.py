@@ -23,10 +23,12 @@ from adaptrt.ops.learner_parts import (
     W2,
     K,
     Product,
+    Stored,
     X,
     Y,
     exact_product,
     learner_parts,
+    stored_exactly,
     sum_of_learners,
 )
 from adaptrt.ops.learner_prefix import learner_prefix_body, linear_text
@@ -56,6 +58,7 @@ def reference(
     w2: Array,
     b2: Array,
     product: Product = exact_product,
+    stored: Stored = stored_exactly,
 ) -> Array:
     """Compute ``y_t = b2 + sum over n < k_t of (act(x_t @ w1_n + b1_n) * (x_t @ v1_n + c1_n)) @ w2_n`` in float64.
 
@@ -70,6 +73,7 @@ def reference(
         w2: ``[N, h, E]``.
         b2: ``[E]``.
         product: How rows and weights are multiplied.
+        stored: How hidden layers are kept between the products.
 
     Returns:
         ``y[T, E]`` in the dtype of ``x``.
@@ -86,7 +90,7 @@ def reference(
         gated: Array = activation.reference(linear(rows, w1[n], b1[n])) * linear(rows, v1[n], c1[n])
         return gated
 
-    return sum_of_learners(x, k, w2, b2, hidden, product)
+    return sum_of_learners(x, k, w2, b2, hidden, product, stored)
 
 
 def body(activation: Activation, learners: int) -> onnx.FunctionProto:

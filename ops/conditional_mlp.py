@@ -21,10 +21,12 @@ from adaptrt.ops.learner_parts import (
     W2,
     K,
     Product,
+    Stored,
     X,
     Y,
     exact_product,
     learner_parts,
+    stored_exactly,
     sum_of_learners,
 )
 from adaptrt.ops.learner_prefix import learner_prefix_body, linear_text
@@ -46,6 +48,7 @@ def reference(
     w2: Array,
     b2: Array,
     product: Product = exact_product,
+    stored: Stored = stored_exactly,
 ) -> Array:
     """Compute ``y_t = b2 + sum over n < k_t of act(x_t @ w1_n + b1_n) @ w2_n`` in float64.
 
@@ -58,6 +61,7 @@ def reference(
         w2: ``[N, h, E]``.
         b2: ``[E]``.
         product: How rows and weights are multiplied.
+        stored: How hidden layers are kept between the products.
 
     Returns:
         ``y[T, E]`` in the dtype of ``x``.
@@ -70,7 +74,7 @@ def reference(
     def hidden(rows: Array, n: int) -> Array:
         return activation.reference(product(rows, w1[n]) + b1[n].astype(np.float64))
 
-    return sum_of_learners(x, k, w2, b2, hidden, product)
+    return sum_of_learners(x, k, w2, b2, hidden, product, stored)
 
 
 def body(activation: Activation, learners: int) -> onnx.FunctionProto:

@@ -84,10 +84,19 @@ Product = Callable[[Array, Array], Array]
 """Gives rows ``[T, D]`` times weights ``[D, E]``, in float64."""
 
 
+Stored = Callable[[Array, int], Array]
+"""Gives learner n's hidden layer ``[rows, h]`` as it is between both products, in float64."""
+
+
 def exact_product(rows: Array, weight: Array) -> Array:
     """In float64."""
     product: Array = rows.astype(np.float64) @ weight.astype(np.float64)
     return product
+
+
+def stored_exactly(hidden: Array, n: int) -> Array:  # noqa: ARG001 - of every learner alike
+    """In float64."""
+    return hidden
 
 
 def sum_of_learners(
@@ -97,6 +106,7 @@ def sum_of_learners(
     b2: Array,
     hidden: Callable[[Array, int], Array],
     product: Product = exact_product,
+    stored: Stored = stored_exactly,
 ) -> Array:
     """Compute ``y_t = b2 + sum over n < k_t of hidden(x_t, n) @ w2_n`` in float64.
 
@@ -107,6 +117,7 @@ def sum_of_learners(
         b2: ``[E]``.
         hidden: Gives learner n's hidden layer, ``[rows, h]``, for rows of x in float64.
         product: How rows and weights are multiplied; see ``ops/int8.py`` for another way.
+        stored: How hidden layers are kept between the products; see ``ops/int8_forms.py`` for other ways.
 
     Returns:
         ``y[T, E]`` in the dtype of ``x``.
@@ -115,5 +126,5 @@ def sum_of_learners(
     for n in range(len(w2)):
         rows = k > n
         if rows.any():
-            y[rows] += product(hidden(x[rows].astype(np.float64), n), w2[n])
+            y[rows] += product(stored(hidden(x[rows].astype(np.float64), n), n), w2[n])
     return y.astype(x.dtype)

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from adaptrt.ops import RECORDS, Field, OpRecord, Part, PartAttribute
+from adaptrt.ops.int8_forms import scale_field
 from adaptrt.plugins_trt.errors import KernelError
 from adaptrt.plugins_trt.kernels import configurations
 from adaptrt.plugins_trt.kernels.configurations import Configuration, Configurations
@@ -131,10 +132,10 @@ class KernelRecord:
     def _read(self, field: Field) -> list[Argument]:
         if field.name not in self.part.weights:
             return [Argument(field.name, INPUT, self._kind(field), field.axes)]
-        scaled = (*field.axes[:-2], field.axes[-1])
+        scale = scale_field(field)
         return [
             Argument(field.name, INPUT, WEIGHTS, field.axes),
-            Argument(f"{field.name}_scale", INPUT, "float32", scaled, WEIGHTS),
+            Argument(scale.name, INPUT, _dtype(scale), scale.axes, WEIGHTS),
         ]
 
     @property

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from adaptrt.ops import RECORDS, Field, OpRecord, PartAttribute
+from adaptrt.ops.int8_forms import int8_records
 from adaptrt.plugins_trt.kernel_records import kernel_records
+from adaptrt.plugins_trt.part_plugins import part_plugins
 
 TABLE_FILE = Path(__file__).resolve().parent / "csrc" / "ops.json"
 REAL = "real"
@@ -22,7 +24,7 @@ REAL = "real"
 
 
 def op_table(records: Mapping[str, OpRecord]) -> list[dict[str, Any]]:
-    """Describe every plugin: whole ops, then the parts that are nodes of their own.
+    """Describe every plugin: whole ops, then the parts that are nodes of their own; of both the int8 forms, too.
 
     Args:
         records: Ops by name; those without parts have no plugin.
@@ -30,16 +32,23 @@ def op_table(records: Mapping[str, OpRecord]) -> list[dict[str, Any]]:
     Returns:
         One object a plugin: ``name``, ``version``; ``inputs``, ``outputs`` and ``scratch`` (between its kernels), each
         a list of tensors with ``name``, ``dtype`` and ``axes`` (an axis "N*h" is a product of sizes); ``attributes``;
-        and ``kernels``, in order.
+        and ``kernels``, in order, as manifests name them. Of several variants of a kernel a plugin takes one whose
+        arguments have the types of its tensors: so int8 forms name the same kernels.
 
     Raises:
         KernelError: Two ops have different parts of one name, or a part's kernel has no layout.
     """
-    parts = kernel_records(records)
-    whole = [_whole(record) for record in records.values() if record.parts and record.name not in parts]
+    kernels = kernel_records(records)
+    parts = part_plugins(kernels)
+    own = {name: record for name, record in records.items() if record.parts and record.name not in kernels}
+    forms = int8_records(own.values())
+    whole = [
+        _whole(record, [parts[part.name].kernel.op for part in record.parts])
+        for record in (*own.values(), *forms.values())
+    ]
     each = [
-        _plugin(name, kernel.version, kernel.part.inputs, kernel.part.outputs, (), kernel.part.attributes, (name,))
-        for name, kernel in parts.items()
+        _plugin(name, one.part.version, one.part.inputs, one.part.outputs, (), one.part.attributes, (one.kernel.op,))
+        for name, one in parts.items()
     ]
     return [*whole, *each]
 
@@ -58,13 +67,12 @@ def table_text(records: Mapping[str, OpRecord]) -> str:
     return "[\n" + ",\n".join(plugins) + "\n]\n"
 
 
-def _whole(record: OpRecord) -> dict[str, Any]:
+def _whole(record: OpRecord, kernels: Sequence[str]) -> dict[str, Any]:
     """An op of several parts, whose attributes are its own; what lies between is in the workspace."""
     last = record.parts[-1]
     scratch = [field for part in record.parts[:-1] for field in part.outputs]
-    names = tuple(part.name for part in record.parts)
     version = max(part.version for part in record.parts)
-    return _plugin(record.name, version, record.inputs, last.outputs, scratch, (), names)
+    return _plugin(record.name, version, record.inputs, last.outputs, scratch, (), kernels)
 
 
 def _plugin(

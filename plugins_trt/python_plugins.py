@@ -4,7 +4,8 @@ TensorRT 10.9 and later take a plugin as Python functions (``tensorrt.plugin``):
 types it takes, and for the engine to be built one kernel's name, its PTX, its grid as expressions of the
 inputs' sizes, and extra int32 arguments, likewise. They are called while the engine is built; running it
 needs neither them nor Python. There is one kernel to a plugin and no workspace, hence an op of learners, such
-as ConditionalMLP, comes as its three parts, which the preparation of the graph puts in its place.
+as ConditionalMLP, comes as its three parts, which the preparation of the graph puts in its place. An int8 form of
+a part is a plugin of its own.
 
 The arguments that TensorRT passes are those of the kernels: inputs, sizes, outputs. Everything else comes
 from the kernels' records and the manifest; every kernel that suits the sizes is a tactic, and TensorRT times
@@ -30,20 +31,12 @@ from numpy.typing import NDArray
 
 from adaptrt.ops import PartAttribute
 from adaptrt.plugins_trt.errors import KernelError
-from adaptrt.plugins_trt.kernel_records import (
-    ACTIVATIONS,
-    INPUT,
-    KERNEL_RECORDS,
-    OUTPUT,
-    SIZE,
-    VALUES,
-    WEIGHTS,
-    Argument,
-)
+from adaptrt.plugins_trt.kernel_records import ACTIVATIONS, INPUT, OUTPUT, SIZE, VALUES, WEIGHTS, Argument
 from adaptrt.plugins_trt.manifest import Kernel, Manifest
+from adaptrt.plugins_trt.part_plugins import PART_PLUGINS, PartPlugin
 
 NAMESPACE = "adaptrt"
-OPS = tuple(KERNEL_RECORDS)
+OPS = tuple(PART_PLUGINS)
 _DTYPES = {
     "FLOAT": "float32",
     "HALF": "float16",
@@ -71,16 +64,16 @@ def register_plugins(manifest: Manifest, arch: int, ops: Sequence[str] = OPS) ->
         ops: which; some of ``OPS``.
 
     Raises:
-        KernelError: an op is unknown or newer than this file, there are no kernels of one for ``arch``, TensorRT is
-            missing or older than 10.9, or plugins of other kernels were registered in this process before.
+        KernelError: an op is unknown or newer than this file, there are no kernels of one for ``arch`` and its form,
+            TensorRT is missing or older than 10.9, or plugins of other kernels were registered in this process before.
     """
     for op in ops:
         if op not in OPS:
             raise KernelError(f"got op {op!r}, expected some of {', '.join(OPS)}; name these")
-        kernels = [kernel for kernel in manifest.kernels if (kernel.op, kernel.arch) == (op, arch)]
+        kernels = _kernels(PART_PLUGINS[op], manifest, arch)
         if not kernels:
             raise KernelError(f'got no kernel of {op} for {arch} in {manifest.folder}; make kernels ARCH="{arch}"')
-        known = KERNEL_RECORDS[op].version
+        known = PART_PLUGINS[op].part.version
         newer = next((kernel for kernel in kernels if kernel.version > known), None)
         if newer is not None:
             raise KernelError(f"got version {newer.version} of {op}, expected {known}; update adaptrt")
@@ -97,17 +90,26 @@ def register_plugins(manifest: Manifest, arch: int, ops: Sequence[str] = OPS) ->
             _Plugin(op, manifest, arch, trt, plugin).register()
 
 
+def _kernels(plugin: PartPlugin, manifest: Manifest, arch: int) -> list[Kernel]:
+    """The kernels that compute a plugin, in all dtypes of its numbers."""
+    return [
+        kernel
+        for kernel in manifest.kernels
+        if (kernel.op, kernel.arch) == (plugin.kernel.op, arch)
+        and (kernel.dtype, kernel.weights, kernel.activations) == plugin.dtypes(kernel.dtype)
+    ]
+
+
 class _Plugin:
     """The functions that ``tensorrt.plugin`` wants of one op."""
 
     def __init__(self, op: str, manifest: Manifest, arch: int, trt: ModuleType, plugin: ModuleType) -> None:
         self._op, self._manifest, self._arch = op, manifest, arch
         self._trt, self._plugin = trt, plugin
-        self._record = KERNEL_RECORDS[op]
-        arguments = self._record.arguments_of()
-        self._inputs = [argument for argument in arguments if argument.kind == INPUT]
-        self._outputs = [argument for argument in arguments if argument.kind == OUTPUT]
-        self._attributes = self._record.part.attributes
+        self._part = PART_PLUGINS[op]
+        self._inputs = [argument for argument in self._part.arguments if argument.kind == INPUT]
+        self._outputs = [argument for argument in self._part.arguments if argument.kind == OUTPUT]
+        self._attributes = self._part.part.attributes
 
     def register(self) -> None:
         name, desc = f"{NAMESPACE}::{self._op}", self._plugin.TensorDesc
@@ -129,18 +131,15 @@ class _Plugin:
         outputs = []
         for output in self._outputs:
             shape = tuple(_product([sizes[name] for name in axis.split("*")]) for axis in output.axes)
-            dtype = values if output.dtype in {VALUES, ACTIVATIONS} else self._trt.DataType.INT32
-            outputs.append(self._plugin.from_shape_expr(shape, dtype))
+            outputs.append(self._plugin.from_shape_expr(shape, self._type(output, values)))
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def tune(self, *given: Any) -> list[Any]:
         """The one combination of types that the network's own types allow, and a tactic for each kernel."""
         inputs = given[: len(self._inputs)]
         values = self._values(inputs)
-        types = []
-        for argument in (*self._inputs, *self._outputs):
-            name = values.name if argument.dtype in {VALUES, WEIGHTS, ACTIVATIONS} else _type_name(argument)
-            types.append(_TUNED.get(name, name))
+        names = [self._type(argument, values).name for argument in (*self._inputs, *self._outputs)]
+        types = [_TUNED.get(name, name) for name in names]
         tactics = [number + 1 for number in range(len(self._suitable(inputs)))]  # 0 stands for none
         return [self._plugin.AutoTuneCombination(", ".join(types), "LINEAR", tactics)]
 
@@ -163,7 +162,7 @@ class _Plugin:
         )
         params.block_x = kernel.threads
         params.shared_mem = kernel.shared_bytes
-        names = [argument.name for argument in self._record.arguments if argument.kind == SIZE]
+        names = [argument.name for argument in self._part.arguments if argument.kind == SIZE]
         extras = self._plugin.SymIntExprs(len(names))
         for number, name in enumerate(names):
             extras[number] = self._plugin.SymInt32(sizes[name])
@@ -175,6 +174,12 @@ class _Plugin:
             if argument.dtype == VALUES:
                 return desc.dtype
         return self._trt.DataType.INT32
+
+    def _type(self, argument: Argument, values: Any) -> Any:
+        """TensorRT's data type of a tensor where the op's numbers are of ``values``."""
+        kinds = dict(zip((VALUES, WEIGHTS, ACTIVATIONS), self._part.dtypes(_DTYPES.get(values.name, "")), strict=True))
+        dtype = kinds.get(str(argument.dtype), argument.dtype)
+        return next((self._trt.DataType[name] for name, known in _DTYPES.items() if known == dtype), values)
 
     def _suitable(self, inputs: Sequence[Any]) -> list[Kernel]:
         """The kernels that are right for these inputs; of a size that varies nobody knows what it is a multiple of.
@@ -188,10 +193,8 @@ class _Plugin:
             fixed |= {axis: size for axis, size in zip(argument.axes, desc.shape, strict=True) if size >= 0}
         suitable = [
             kernel
-            for kernel in self._manifest.kernels
-            if (kernel.op, kernel.arch) == (self._op, self._arch)
-            and kernel.dtype == kernel.weights
-            and kernel.dtype in {dtype, "int32"}
+            for kernel in _kernels(self._part, self._manifest, self._arch)
+            if kernel.dtype in {dtype, "int32"}
             and all(name in fixed and fixed[name] % of == 0 for name, of in kernel.requires.items())
         ]
         if not suitable:
@@ -242,10 +245,6 @@ def _number(attribute: PartAttribute, value: Any) -> int:
     if value not in attribute.words:
         raise KernelError(f"got {attribute.name} {value!r}, expected {' or '.join(attribute.words)}; export again")
     return attribute.words[value]
-
-
-def _type_name(argument: Argument) -> str:
-    return next(name for name, dtype in _DTYPES.items() if dtype == argument.dtype)
 
 
 def _signed(function: Callable[..., Any], parameters: Sequence[tuple[str, Any]], returns: Any) -> Callable[..., Any]:

@@ -18,7 +18,14 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.saved_graph import save_graph
 from adaptrt.export.staging import staged_folder, write_file
 from adaptrt.export.targets.int8_dense import Int8Dense, prepare_dense
-from adaptrt.export.targets.int8_scales import ACTIVATIONS, TOKEN, QuantizedStages, prepare_int8, prepare_pairs
+from adaptrt.export.targets.int8_scales import (
+    ACTIVATIONS,
+    TOKEN,
+    QuantizedStages,
+    prepare_for_plugins,
+    prepare_int8,
+    prepare_pairs,
+)
 from adaptrt.export.targets.prepare import Prepared, prepare
 from adaptrt.export.targets.profiles import InputRange, stage_profiles
 from adaptrt.export.targets.quality import QualityReport, compare_quality, require_quality
@@ -44,6 +51,8 @@ from adaptrt.runtime.bundle.target_table import PRECISIONS, TARGETS, TargetRecor
 from adaptrt.runtime.table import either, imported
 
 DENSE_FILE = "dense.onnx"
+PLUGIN_PRECISIONS = ("fp32", "fp16", "int8")
+"""What adaptrt's kernels compute in."""
 _METADATA = "adaptrt.build"
 _VERSION = re.compile(r"\d+(\.\d+){1,3}", re.ASCII)
 """Of TensorRT, as its package tells it."""
@@ -112,7 +121,10 @@ def build_target(
     notes: list[str] = []
     if PRECISIONS[settings.precision].quantized:
         drop, bits = settings.max_quality_drop, settings.weight_bits
-        if record.pairs:
+        if settings.plugins != "none":
+            plugins = settings.plugins, settings.engine_version
+            quantized = prepare_for_plugins(bundle_folder, bundle, stages, *plugins, tell)
+        elif record.pairs:
             quantized = prepare_pairs(bundle_folder, bundle, stages, record, settings.precision, bits, tell)
         else:
             quantized = prepare_int8(bundle_folder, bundle, stages, bits, settings.activations, drop, tell)
@@ -204,13 +216,15 @@ def _check(settings: BuildSettings, record: TargetRecord) -> None:
         )
     if settings.activations not in ACTIVATIONS:
         raise ExportError(f"got activations {settings.activations!r}, expected {either(ACTIVATIONS)}; name one")
-    if PRECISIONS[settings.precision].quantized and (
-        settings.plugins != "none" or (record.pairs and settings.activations == TOKEN)
-    ):
+    if record.pairs and PRECISIONS[settings.precision].quantized and settings.activations == TOKEN:
         raise ExportError(
-            f"got plugins {settings.plugins!r} and activations {settings.activations!r} for {record.name} in "
-            f"{settings.precision}, expected none and static: its engine fuses pairs of standard operators with fixed "
-            "scales; leave them out"
+            f"got activations {settings.activations!r} for {record.name} in {settings.precision}, expected static: "
+            "its engine takes fixed scales alone; leave --activations out"
+        )
+    if settings.plugins != "none" and settings.precision not in PLUGIN_PRECISIONS:
+        raise ExportError(
+            f"got plugins {settings.plugins!r} for {record.name} in {settings.precision}, expected "
+            f"{either(PLUGIN_PRECISIONS)} with plugins: no kernel computes in {settings.precision}; leave --plugins out"
         )
     if settings.engine_version and not record.gpu:
         raise ExportError(f"got an engine version for {record.name}, expected none; leave --engine-version out")

@@ -22,13 +22,16 @@ from adaptrt.export.targets.activation_ranges import ActivationRange, measure_ra
 from adaptrt.export.targets.device_knobs import knobs_on_device
 from adaptrt.export.targets.inline import inlined
 from adaptrt.export.targets.int8 import byte_products, byte_tensors, to_int8
+from adaptrt.export.targets.int8_learners import Int8Learners, exposed, learner_tensors, with_int8_learners
 from adaptrt.export.targets.outlier_channels import evened
-from adaptrt.export.targets.prepare import Prepared
+from adaptrt.export.targets.prepare import PLUGIN_OPS, Prepared, for_plugins
 from adaptrt.export.targets.qdq import to_fp8_qdq, to_qdq, without_relu
 from adaptrt.export.targets.quality import QualityReport, compare_quality
+from adaptrt.export.targets.strip import left_to_plugins
 from adaptrt.export.targets.tensor_types import per_sample_tensors
 from adaptrt.ops.fp8 import e4m3_scale
-from adaptrt.ops.int8 import LEAST_SCALE, ByteScale, byte_scale
+from adaptrt.ops.int8 import FULL, LEAST_SCALE, ByteScale, byte_scale
+from adaptrt.ops.int8_forms import W8A8, W8A16
 from adaptrt.ops.record import Array
 from adaptrt.runtime.backends.int8_products import WIDE_BITS
 from adaptrt.runtime.bundle.schema import Bundle
@@ -163,6 +166,61 @@ def prepare_pairs(
     bits = WIDE_BITS if target.gpu else weight_bits
     graphs = [to_qdq(flat, even_scales(ranges), 2 ** (bits - 1) - 1, own) for flat, ranges, own in measured]
     return QuantizedStages([Prepared(graph, graph) for graph in graphs], STATIC, bits)
+
+
+def prepare_for_plugins(
+    folder: Path,
+    bundle: Bundle,
+    stages: Sequence[onnx.ModelProto],
+    plugins: str,
+    engine_version: str,
+    tell: Progress,
+) -> QuantizedStages:
+    """Prepare every stage in int8 with ops left to plugins: learners in int8 forms, other large products in pairs.
+
+    Args:
+        folder: Of the bundle.
+        bundle: As read from there.
+        stages: From ``read_stages``.
+        plugins: ``library`` or ``python``.
+        engine_version: See ``prepare``.
+        tell: Told what is being done.
+
+    Raises:
+        ExportError: A graph cannot be in int8, or there are too few golden inputs.
+        ParityError: A graph does not run.
+    """
+    knobs = {knob.name for knob in bundle.knobs}
+    graphs = [left_to_plugins(knobs_on_device(stage, knobs), PLUGIN_OPS[plugins], bodies=True) for stage in stages]
+    samples = [per_sample_tensors(stage) for stage in stages]
+    tell("measuring activations on the golden inputs", 0.0)
+    flats = [exposed(graph) for graph in graphs]
+    tensors = [byte_tensors(flat, own) for flat, own in zip(flats, samples, strict=True)]
+    for graph, names in zip(graphs, tensors, strict=True):
+        for own in learner_tensors(graph).values():
+            names |= own.widths
+    measured = zip(graphs, measure_ranges(folder, bundle, flats, tensors), samples, strict=True)
+    prepared, learners = [], []
+    for graph, ranges, own_samples in measured:
+        scales = even_scales(ranges)
+        learners.append(with_int8_learners(graph, ranges, scales))
+        in_int8 = learners[-1].number(None) < len(learners[-1].forms)
+        pairs = to_qdq(learners[-1].model, scales, FULL, own_samples, beside=in_int8)
+        prepared.append(Prepared(for_plugins(pairs, plugins, engine_version), inlined(pairs)))
+    return QuantizedStages(prepared, STATIC, WIDE_BITS, note=_forms_note(learners))
+
+
+def _forms_note(learners: Sequence[Int8Learners]) -> str:
+    """In what forms learners are; "" where there are none."""
+    numbers = {form: sum(each.number(form) for each in learners) for form in (W8A8, W8A16, None)}
+    if not any(numbers.values()):
+        return ""
+    note = f"{numbers[W8A8]} of {sum(numbers.values())} layers of learners have int8 activations (W8A8)"
+    if numbers[W8A16]:
+        note += (
+            f", {numbers[W8A16]} int8 weights alone (W8A16), as a fixed scale would keep too little of their numbers"
+        )
+    return note + (f", {numbers[None]} none, as float16 does not hold their numbers" if numbers[None] else "")
 
 
 def even_scales(ranges: Mapping[str, ActivationRange]) -> dict[str, ByteScale]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import onnx
 
 from adaptrt.export.calibration.evaluations import Progress
 from adaptrt.export.errors import ExportError
@@ -16,6 +17,7 @@ from adaptrt.export.targets.device import device_architecture
 from adaptrt.export.targets.engine_builder import EngineApi, build_engine, find_engine_api
 from adaptrt.export.targets.target_builder import BuildSettings, Ranges, RegisterPlugins, TargetBuilder
 from adaptrt.export.targets.trtexec import trtexec_command, trtexec_script
+from adaptrt.ops import DOMAIN
 from adaptrt.runtime.bundle.engine_files import EngineFile, EngineStage
 from adaptrt.runtime.bundle.target_table import PRECISIONS, TargetRecord
 
@@ -67,7 +69,7 @@ class TensorRTBuilder(TargetBuilder):
             write_file(staged / TRTEXEC_SCRIPT, trtexec_script(commands).encode())
             return stages
         if settings.plugins == "python" and register_plugins is not None:
-            register_plugins(settings.architectures[0])
+            register_plugins(settings.architectures[0], _plugins_of([staged / stage.prepared.file for stage in stages]))
         built = []
         for number, (stage, shapes) in enumerate(zip(stages, ranges, strict=True)):
             tell(f"building stage {number + 1} of {len(stages)}", 0.0)
@@ -110,6 +112,12 @@ class TensorRTBuilder(TargetBuilder):
     def _named(self, settings: BuildSettings) -> tuple[int, ...]:  # noqa: ARG002 - TensorRT-RTX's names them
         """Architectures that the library is told; none for the GPU that is there."""
         return ()
+
+
+def _plugins_of(graphs: Sequence[Path]) -> list[str]:
+    """Names of the plugins that graphs ask for."""
+    nodes = [node for file in graphs for node in onnx.load(str(file), load_external_data=False).graph.node]
+    return sorted({node.op_type for node in nodes if node.domain == DOMAIN})
 
 
 def _computable(settings: BuildSettings) -> BuildSettings:

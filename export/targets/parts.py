@@ -18,16 +18,17 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.graph.bodies import PLUGIN_ATTRIBUTES
 from adaptrt.export.targets.strip import left_to_plugins
 from adaptrt.export.targets.tensor_types import element_types
-from adaptrt.ops import DOMAIN, RECORDS, Field, PartAttribute
+from adaptrt.ops import DOMAIN, INT8_RECORDS, RECORDS, Field, PartAttribute
 
 OPS_IN_PARTS = tuple(
     record.name for record in RECORDS.values() if record.parts and record.parts[-1].outputs == record.outputs
 )
 """Ops whose parts give just what the op gives. SelectTokens is none: its kernel gives as many tokens as it gets."""
+_RECORDS = {**{name: RECORDS[name] for name in OPS_IN_PARTS}, **INT8_RECORDS}
 
 
 def with_parts(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Copy a graph with each op of ``OPS_IN_PARTS`` as the nodes of its parts, all other ops inlined.
+    """Copy a graph with each op of ``OPS_IN_PARTS``, int8 forms too, as the nodes of its parts, all others inlined.
 
     ConditionalMLP becomes ``Order(k[T]; learners) -> order[T], running[N]``: the tokens by k, descending and stable,
     and how many have k > n. ``Up(x, order, running, w1, b1) -> hidden[T, N * h]``.
@@ -36,12 +37,12 @@ def with_parts(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ExportError: An attribute of a part is a size that no weight of the node gives.
     """
-    typed = left_to_plugins(model, OPS_IN_PARTS, bodies=False)
+    typed = left_to_plugins(model, _RECORDS, bodies=False)
     types = element_types(typed)
     weights = {weight.name: tuple(weight.dims) for weight in typed.graph.initializer}
     nodes = []
     for node in typed.graph.node:
-        if node.domain != DOMAIN or node.op_type not in OPS_IN_PARTS:
+        if node.domain != DOMAIN or node.op_type not in _RECORDS:
             nodes.append(node)
             continue
         parts, between = _parts(node, types, weights)
@@ -59,11 +60,11 @@ def _parts(
     """Give a node's parts, and the tensors between them.
 
     Args:
-        node: Of an op in ``OPS_IN_PARTS``.
+        node: Of an op that comes in parts.
         types: Element types by tensor name.
         weights: Shapes of initializers.
     """
-    record, first = RECORDS[node.op_type], node.output[0]
+    record, first = _RECORDS[node.op_type], node.output[0]
     names = _by_field(record.inputs, node.input)
     sizes: dict[str, int] = {}
     for field in record.inputs:
@@ -100,7 +101,7 @@ def _attribute(node: onnx.NodeProto, attribute: PartAttribute, sizes: Mapping[st
         ExportError: The size is not known.
     """
     given = {
-        **RECORDS[node.op_type].attributes,
+        **_RECORDS[node.op_type].attributes,
         **{one.name: helper.get_attribute_value(one) for one in node.attribute},
     }
     if attribute.name in given:

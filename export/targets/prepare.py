@@ -11,14 +11,16 @@ from adaptrt.export.errors import ExportError
 from adaptrt.export.targets.device_knobs import knobs_on_device
 from adaptrt.export.targets.half import to_half
 from adaptrt.export.targets.inline import inlined
-from adaptrt.export.targets.parts import with_parts
+from adaptrt.export.targets.parts import OPS_IN_PARTS, with_parts
 from adaptrt.export.targets.rounding import rounded
 from adaptrt.export.targets.strip import BODIES_IGNORED_FROM, left_to_plugins
-from adaptrt.ops import RECORDS
+from adaptrt.ops import INT8_RECORDS, RECORDS
 from adaptrt.runtime.bundle.target_table import TARGETS
 
 LIBRARY_OPS = tuple(record.name for record in RECORDS.values() if record.parts)
-"""Ops that the plugin library computes."""
+"""Ops that the plugin library computes, and of those that have some the int8 forms."""
+PLUGIN_OPS = {"library": LIBRARY_OPS, "python": OPS_IN_PARTS}
+"""Ops that stay nodes for each kind of plugins."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def prepare(
     engine_version: str,
     knobs: Collection[str],
 ) -> list[Prepared]:
-    """Prepare every stage; in int8 ``prepare_int8`` does.
+    """Prepare every stage; in int8 and fp8 ``prepare_int8`` and ``prepare_pairs`` do.
 
     Args:
         stages: From ``read_stages``.
@@ -62,12 +64,24 @@ def prepare(
             graph = knobs_on_device(graph, knobs)
         flat = inlined(graph)
         runnable = flat if precision == "fp32" else rounded(flat)
-        if plugins == "library":
-            flat = left_to_plugins(graph, LIBRARY_OPS, bodies=_prefers_plugins(engine_version))
-        elif plugins == "python":
-            flat = with_parts(graph)
-        prepared.append(Prepared(flat, runnable))
+        prepared.append(Prepared(flat if plugins == "none" else for_plugins(graph, plugins, engine_version), runnable))
     return prepared
+
+
+def for_plugins(graph: onnx.ModelProto, plugins: str, engine_version: str) -> onnx.ModelProto:
+    """Copy a graph with those ops as nodes that plugins of a kind compute, all others inlined.
+
+    Args:
+        graph: With ops as nodes, and their bodies.
+        plugins: A name of ``PLUGIN_OPS``.
+        engine_version: See ``prepare``.
+
+    Raises:
+        ExportError: The graph cannot be prepared so.
+    """
+    if plugins == "python":
+        return with_parts(graph)
+    return left_to_plugins(graph, (*LIBRARY_OPS, *INT8_RECORDS), bodies=_prefers_plugins(engine_version))
 
 
 def _prefers_plugins(version: str) -> bool:

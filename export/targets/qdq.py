@@ -28,20 +28,24 @@ def to_qdq(
     largest: int = FULL,
     per_sample: Collection[str] = (),
     least_width: int = LEAST_WIDTH,
+    *,
+    beside: bool = False,
 ) -> onnx.ModelProto:
-    """Copy a graph without bodies with its large products between pairs of int8.
+    """Copy a graph with its large products between pairs of int8; nodes with bodies stay as they are.
 
     Args:
-        flat: From ``inlined``.
+        flat: From ``inlined``, or with nodes that are left to plugins, and their bodies.
         fixed: Scales of activations, even about 0; products of others stay as they are.
         largest: Magnitude of weights, ``FULL`` or ``REDUCED`` of ``ops/int8.py``.
         per_sample: Tensors whose products stay as they are.
         least_width: Inputs and outputs of the products that are in int8.
+        beside: Whether something of the graph is in int8 already, so that there need not be a pair.
 
     Raises:
         ExportError: Weights are not finite, or nothing can be in int8.
     """
-    return _rewritten(_Pairs(flat, largest, frozenset(per_sample), least_width, fixed), flat, least_width)
+    rewriter = _Pairs(flat, largest, frozenset(per_sample), least_width, fixed)
+    return _rewritten(rewriter, flat, least_width, beside=beside)
 
 
 def to_fp8_qdq(
@@ -81,11 +85,11 @@ def without_relu(pairs: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _rewritten(rewriter: _Pairs, flat: onnx.ModelProto, least_width: int) -> onnx.ModelProto:
+def _rewritten(rewriter: _Pairs, flat: onnx.ModelProto, least_width: int, *, beside: bool = False) -> onnx.ModelProto:
     require_flat(flat.graph.node)
     for node in flat.graph.node:
         rewriter.add(node)
-    if not rewriter.products:
+    if not rewriter.products and not beside:
         raise ExportError(
             f"got a graph with no product of at least {least_width} inputs and outputs whose input has a "
             f"fixed scale, expected some to compute in {rewriter.columns_in}; use another precision"

@@ -18,8 +18,8 @@ MAX_QUALITY_DROP = 0.01
 
 Ranges = Sequence[Mapping[str, InputRange]]
 """For each stage the sizes of its inputs with dynamic axes."""
-RegisterPlugins = Callable[[int], None]
-"""Registers Python plugins for a compute capability."""
+RegisterPlugins = Callable[[int, Sequence[str]], None]
+"""Registers the Python plugins of these names for a compute capability."""
 
 
 @dataclass(frozen=True)

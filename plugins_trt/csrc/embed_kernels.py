@@ -32,6 +32,7 @@ TYPES = {
     "int32": "kInt32",
     "int64": "kInt64",
     "bool": "kBool",
+    "int8": "kInt8",
 }
 KINDS = {"input": "kInput", "size": "kSize", "output": "kOutput"}
 TENSOR_TYPES = {
@@ -40,7 +41,9 @@ TENSOR_TYPES = {
     "int32": "kInt32",
     "int64": "kInt64",
     "bool": "kBool",
+    "int8": "kInt8",
 }
+REALS = ("float32", "float16", "bfloat16")
 OPS_FILE = Path(__file__).resolve().parent / "ops.json"
 MOST_ARGUMENTS = 24
 ALIGNMENT = 64
@@ -99,15 +102,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     for number, kernel in enumerate(kernels):
         _check_kernel(kernel, f"{path}, kernel {number}")
     known = versions()
-    manifest["kernels"] = [kernel for kernel in kernels if kernel["op"] in known and _weights_as_inputs(kernel)]
+    manifest["kernels"] = [kernel for kernel in kernels if kernel["op"] in known and _is_called(kernel)]
     if not manifest["kernels"]:
         raise EmbedError(f"{path} has kernels of none of {', '.join(known)}; make kernels again")
     return manifest
 
 
-def _weights_as_inputs(kernel: dict[str, Any]) -> bool:
-    """Whether a kernel's weights have its inputs' dtype; the ops have no input for the scales of others."""
-    return kernel.get("weights", kernel.get("dtype")) == kernel.get("dtype")
+def _is_called(kernel: dict[str, Any]) -> bool:
+    """Whether a plugin of one kernel has just the tensors that the kernel takes, in these dtypes."""
+    given = {one["name"]: one["dtype"] for one in kernel["arguments"] if one["kind"] != "size"}
+    reals = set(given.values()) & set(REALS)
+    for op in read_ops():
+        tensors = {tensor["name"]: tensor["dtype"] for tensor in (*op["inputs"], *op["outputs"])}
+        if op["kernels"] != [kernel["op"]] or tensors.keys() != given.keys():
+            continue
+        numbers = {given[name] for name, dtype in tensors.items() if dtype == "real"}
+        fixed = all(given[name] == dtype for name, dtype in tensors.items() if dtype != "real")
+        if fixed and len(numbers) < 2 and numbers <= reals:
+            return True
+    return False
 
 
 def _line(error: object) -> str:
@@ -148,8 +161,7 @@ def _check_kernel(kernel: Any, where: str) -> None:
         if argument.get("kind") not in KINDS:
             kinds = ", ".join(KINDS)
             raise EmbedError(f"{where}: {argument['name']} has kind {argument.get('kind')!r}, expected one of {kinds}")
-        # int8 weights are in manifests, but no plugin asks for them.
-        if argument["kind"] != "size" and argument.get("dtype") not in (*TYPES, "int8"):
+        if argument["kind"] != "size" and argument.get("dtype") not in TYPES:
             dtypes = ", ".join(TYPES)
             raise EmbedError(
                 f"{where}: {argument['name']} has dtype {argument.get('dtype')!r}, expected one of {dtypes}"

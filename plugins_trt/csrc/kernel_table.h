@@ -6,7 +6,7 @@
 
 namespace adaptrt {
 
-enum class ElementType : uint8_t { kFloat32, kFloat16, kBFloat16, kInt32, kInt64, kBool };
+enum class ElementType : uint8_t { kFloat32, kFloat16, kBFloat16, kInt32, kInt64, kBool, kInt8 };
 
 enum class ArgumentKind : uint8_t { kInput, kSize, kOutput };
 

@@ -236,6 +236,7 @@ ElementType elementType(TypeRule rule, ElementType real) {
     case TypeRule::kInt32: return ElementType::kInt32;
     case TypeRule::kInt64: return ElementType::kInt64;
     case TypeRule::kBool: return ElementType::kBool;
+    case TypeRule::kInt8: return ElementType::kInt8;
     case TypeRule::kReal: break;
   }
   return real;
@@ -254,6 +255,7 @@ constexpr TypeRow kTypes[] = {
     {ElementType::kFloat32, DataType::kFLOAT, 4, "float32"},  {ElementType::kFloat16, DataType::kHALF, 2, "float16"},
     {ElementType::kBFloat16, DataType::kBF16, 2, "bfloat16"}, {ElementType::kInt32, DataType::kINT32, 4, "int32"},
     {ElementType::kInt64, DataType::kINT64, 8, "int64"},      {ElementType::kBool, DataType::kBOOL, 1, "bool"},
+    {ElementType::kInt8, DataType::kINT8, 1, "int8"},
 };
 
 TypeRow const& row(ElementType type) { return kTypes[static_cast<size_t>(type)]; }

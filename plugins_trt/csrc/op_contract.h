@@ -16,8 +16,9 @@ namespace adaptrt {
 constexpr char const* kNamespace = "adaptrt";
 constexpr char const* kVersion = "1";
 
-// kReal is float32, float16 or bfloat16, the same one for all real tensors of a node.
-enum class TypeRule { kReal, kFloat32, kInt32, kInt64, kBool };
+// kReal is float32, float16 or bfloat16, the same one for all real tensors of a node. An op's int8 forms are contracts
+// of their own, whose weights, scales and perhaps scratch have fixed types.
+enum class TypeRule { kReal, kFloat32, kInt32, kInt64, kBool, kInt8 };
 
 // An axis is a product of named sizes: {"T"} or {"N", "h"}.
 using AxisRule = std::vector<char const*>;

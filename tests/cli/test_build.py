@@ -93,6 +93,11 @@ def test_errors(refused: Refused, bundle: Path, tmp_path: Path) -> None:
             continue  # another line then says that it is missing
         line = refused("build", bundle, "--precision", "fp8", "--target", *arguments)
         assert f"got architecture {arguments[-1]} for fp8, expected 89 or later" in line
+    pairs = ("build", bundle, "--target", "tensorrt", "--precision")
+    line = refused(*pairs, "fp8", "--arch", 89, "--plugins", "python")
+    assert "got plugins 'python' for tensorrt in fp8, expected fp32, fp16 or int8 with plugins" in line
+    line = refused(*pairs, "int8", "--plugins", "python", "--activations", "token")
+    assert "got activations 'token' for tensorrt in int8, expected static" in line
     assert not (bundle / ENGINES).exists()
 
 

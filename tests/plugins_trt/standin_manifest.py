@@ -20,13 +20,15 @@ REALS = ("float16", "bfloat16", "float32")
 _BLOCKS = {"BLOCK_T": 64, "BLOCK_H": 16, "BLOCK_E": 16, "BLOCK_D": 128}
 
 
-def kernel(op: str, arch: int, dtype: str, variant: str = "any", shared: int = 0) -> dict[str, Any]:
-    """One kernel of the manifest, its files not yet named."""
+def kernel(
+    op: str, arch: int, dtype: str, variant: str = "any", shared: int = 0, weights: str = "", activations: str = ""
+) -> dict[str, Any]:
+    """One kernel of the manifest, its files not yet named; weights and activations are of ``dtype`` unless given."""
     record = KERNEL_RECORDS[op]
-    own = {VALUES: dtype, WEIGHTS: dtype, ACTIVATIONS: dtype, None: None}
+    own = {VALUES: dtype, WEIGHTS: weights or dtype, ACTIVATIONS: activations or dtype, None: None}
     arguments = [
         {"name": argument.name, "kind": argument.kind, "dtype": own.get(argument.dtype, argument.dtype)}
-        for argument in record.arguments_of()
+        for argument in record.arguments_of(weights, activations)
     ]
     aligned = record.aligned if variant.startswith("aligned") else ()
     return {
@@ -35,7 +37,8 @@ def kernel(op: str, arch: int, dtype: str, variant: str = "any", shared: int = 0
         "variant": variant,
         "arch": arch,
         "dtype": dtype,
-        "weights": dtype,
+        "weights": weights or dtype,
+        "activations": activations or dtype,
         "entry": record.entry,
         "threads": 64 if variant == "any" else 128,
         "shared_bytes": shared,
@@ -55,7 +58,10 @@ def _spread(grid: Grid) -> Grid:
 
 
 def all_kernels() -> list[dict[str, Any]]:
-    """sm_75: float16, any size. sm_87: everything but what a comment says. sm_90: float16, aligned sizes, sm_90a."""
+    """sm_75: float16, any size. sm_87: all but what a comment says. sm_90: float16, aligned sizes, sm_90a.
+
+    int8 weights are those of sm_87 alone.
+    """
     kernels = [
         kernel(op, arch, "int32")
         for op, record in KERNEL_RECORDS.items()
@@ -71,9 +77,16 @@ def all_kernels() -> list[dict[str, Any]]:
             if dtype != "bfloat16":
                 kernels.append(kernel(op, 87, dtype))
         kernels.append(kernel(op, 90, "float16", "aligned16", shared=200000))
-    # Weights of another type: nothing the plugins know of asks for it.
+    for op in (op for op, record in KERNEL_RECORDS.items() if record.has_weights):
+        for dtype in ("float16", "bfloat16"):
+            for activations in ("", "int8"):
+                kernels += [
+                    kernel(op, 87, dtype, variant, weights="int8", activations=activations)
+                    for variant in ("aligned16", "any")
+                ]
+    # Weights of another type without their scales: nothing the plugins know of asks for it.
     quantised = kernel("ConditionalMLPUp", 87, "float16", "aligned16")
-    quantised["weights"] = "int8"
+    quantised["weights"] = "int8, no scales"
     quantised["arguments"][3]["dtype"] = "int8"
     return [quantised, *kernels]
 
@@ -127,11 +140,20 @@ def signatures(folder: Path, manifest: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def chosen(manifest: dict[str, Any], op: str, arch: int, dtype: str, sizes: dict[str, int]) -> dict[str, Any]:
+def chosen(
+    manifest: dict[str, Any],
+    op: str,
+    arch: int,
+    dtype: str,
+    sizes: dict[str, int],
+    weights: str = "",
+    activations: str = "",
+) -> dict[str, Any]:
     """The first kernel of an architecture that suits, by the manifest's own rule."""
+    wanted = {("int32",) * 3, (dtype, weights or dtype, activations or dtype)}
     for record in manifest["kernels"]:
-        if (record["op"], record["arch"], record["weights"]) == (op, arch, record["dtype"]) and (
-            record["dtype"] in (dtype, "int32")
+        if (record["op"], record["arch"]) == (op, arch) and (
+            (record["dtype"], record["weights"], record["activations"]) in wanted
             and all(sizes[name] % number == 0 for name, number in record["requires"].items())
             and all(sizes[name] >= number for name, number in record["at_least"].items())
         ):

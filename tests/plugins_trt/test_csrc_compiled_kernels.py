@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from adaptrt.ops import RECORDS
+from adaptrt.ops import FORMS, INT8_RECORDS, RECORDS, OpRecord
 from tests.plugins_trt.conftest import built_or_skip
 from tests.plugins_trt.plugin_host import Build, Scenario
 from tests.plugins_trt.standin_manifest import chosen, grid_of, signatures
 from tests.plugins_trt.test_csrc import SIZES, agree, mlp_expected, mlp_inputs, mlp_scenario
+from tests.plugins_trt.test_csrc_int8 import drawn as int8_drawn
+from tests.plugins_trt.test_csrc_int8 import scenario as int8_scenario
 
 ARCH = 87
 OPS = ("ConditionalMLP", "ConditionalSwiGLU")  # one of each up-projection
+INT8 = [INT8_RECORDS[f"{op}{form.name}"] for op in OPS for form in FORMS]
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,24 @@ def test_compiled_kernels_are_launched_as_their_manifest_says(
         assert launch["block"] == [record["threads"], 1, 1] and launch["shared"] == record["shared_bytes"]
 
 
+@pytest.mark.parametrize("record", INT8, ids=lambda record: record.name)
+@pytest.mark.parametrize("sizes", [SIZES, SIZES | {"D": 20, "h": 12, "E": 7}], ids=["aligned", "odd"])
+def test_compiled_kernels_of_int8_forms(
+    compiled: BuildWithKernels, kernels: Path, tmp_path: Path, sizes: dict[str, int], record: OpRecord
+) -> None:
+    inputs = int8_drawn(record, "float16", sizes)
+    played = compiled.play(int8_scenario(record, inputs), tmp_path, "--arch", ARCH)
+    assert played.status == 0 and not played.report["log"]
+    agree(played.results[0][0], record.expected(inputs)[0].astype("float32"), "float16")
+    manifest = json.loads((kernels / "manifest.json").read_text())
+    activations = "int8" if record.name.endswith("W8A8") else ""
+    assert len(played.launches) == 6
+    for launch in played.launches:
+        wanted = chosen(manifest, launch["op"], ARCH, "float16", launch["sizes"], "int8", activations)
+        assert launch["image"] == str(kernels / wanted["cubin"]["file"])
+        assert launch["grid"] == grid_of(wanted, launch["sizes"]) and launch["shared"] == wanted["shared_bytes"]
+
+
 def test_later_devices_take_the_ptx(compiled: BuildWithKernels, tmp_path: Path) -> None:
     inputs = mlp_inputs(SIZES, "float16")
     played = compiled.play(mlp_scenario([inputs]), tmp_path, "--arch", 110)
@@ -118,3 +139,8 @@ def test_on_this_machines_gpu(csrc: Build, tmp_path: Path) -> None:
     assert played.status == 0 and played.report["independent"] and not played.report["log"]
     for run, row in zip(runs, played.results, strict=True):
         agree(row[0], mlp_expected(run), "float16")
+    for record in INT8:
+        inputs = int8_drawn(record, "float16")
+        played = build.play(int8_scenario(record, inputs), tmp_path / record.name, cuda=Path("libcuda.so.1"))
+        assert played.status == 0 and not played.report["log"]
+        agree(played.results[0][0], record.expected(inputs)[0].astype("float32"), "float16")

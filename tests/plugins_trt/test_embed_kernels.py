@@ -73,13 +73,37 @@ def test_embedding_again_changes_nothing(kernels: Path, tmp_path: Path) -> None:
 
 
 def test_kernels_that_no_plugin_asks_for_are_left_out(tmp_path: Path) -> None:
-    quantised = kernel("ConditionalMLPUp", 87, "float16") | {"weights": "int8"}
+    quantised = kernel("ConditionalMLPUp", 87, "float16", weights="int8")
+    # int8 weights without their scales.
+    quantised["arguments"] = [one for one in quantised["arguments"] if one["name"] != "w1_scale"]
     unknown = kernel("SelectTokens", 87, "float16") | {"op": "SegmentReduce"}
     write_kernels(tmp_path / "kernels", [quantised, unknown, kernel("SelectTokens", 87, "float16")])
     done = embed(tmp_path / "kernels", tmp_path)
     assert "embedded 1 kernels of SelectTokens" in done.stdout
     write_kernels(tmp_path / "kernels", [quantised, unknown])
     assert "has kernels of none of ConditionalMLPOrder" in refusal(tmp_path / "kernels", tmp_path / "nothing")
+
+
+def test_int8_variants_are_embedded(tmp_path: Path) -> None:
+    kinds = [("", ""), ("int8", ""), ("int8", "int8")]
+    write_kernels(
+        tmp_path / "kernels", [kernel("ConditionalMLPDown", 87, "float16", "any", 0, *kind) for kind in kinds]
+    )
+    assert "embedded 3 kernels of ConditionalMLPDown" in embed(tmp_path / "kernels", tmp_path).stdout
+    source = (tmp_path / "kernels.cpp").read_text()
+    assert '{"w2", ArgumentKind::kInput, ElementType::kInt8}' in source
+    assert '{"hidden", ArgumentKind::kInput, ElementType::kInt8}' in source
+    assert 'OpContract{"ConditionalMLPDownW8A8", 1, {TensorRule{"hidden", TypeRule::kInt8,' in source
+
+
+@pytest.mark.parametrize("name", ["w2", "w2_scale", "hidden_scale"])
+def test_int8_variants_whose_tensors_are_of_other_types_are_left_out(tmp_path: Path, name: str) -> None:
+    odd = kernel("ConditionalMLPDown", 87, "float16", "any", 0, "int8", "int8")
+    for argument in odd["arguments"]:
+        if argument["name"] == name:
+            argument["dtype"] = "int32"
+    write_kernels(tmp_path / "kernels", [odd, kernel("SelectTokens", 87, "float16")])
+    assert "embedded 1 kernels of SelectTokens" in embed(tmp_path / "kernels", tmp_path).stdout
 
 
 def first(name: str, value: object) -> Change:

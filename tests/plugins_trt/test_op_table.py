@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptrt.ops import RECORDS, Field, OpRecord
+from adaptrt.ops import FORMS, INT8_RECORDS, RECORDS, Field, OpRecord
 from adaptrt.ops.activations import RELU, Activation
 from adaptrt.ops.conditional_glu import conditional_glu
 from adaptrt.ops.conditional_mlp import conditional_mlp
 from adaptrt.plugins_trt.errors import KernelError
 from adaptrt.plugins_trt.kernel_records import KERNEL_RECORDS, kernel_records
 from adaptrt.plugins_trt.op_table import TABLE_FILE, op_table, table_text
+from adaptrt.plugins_trt.part_plugins import PART_PLUGINS
 from tests.ops import test_learner_ops
 from tests.ops.implementations import assert_close, run_body_in_onnxruntime
 from tests.plugins_trt import test_csrc
@@ -49,11 +50,26 @@ def test_the_comparison_of_the_file_can_fail() -> None:
 def test_plugins_are_ops_with_kernels_and_their_parts() -> None:
     names = [plugin["name"] for plugin in op_table(RECORDS)]
     assert len(names) == len(set(names))
-    assert set(names) == {record.name for record in RECORDS.values() if record.parts} | set(KERNEL_RECORDS)
+    ops = {record.name for record in RECORDS.values() if record.parts}
+    assert set(names) == ops | set(INT8_RECORDS) | set(KERNEL_RECORDS) | set(PART_PLUGINS)
+    assert len(INT8_RECORDS) == len(FORMS) * len([op for op in ops if op != "SelectTokens"])
     (gated,) = [plugin for plugin in op_table(RECORDS) if plugin["name"] == "ConditionalSwiGLU"]
     assert gated["kernels"] == ["ConditionalMLPOrder", "ConditionalSwiGLUUp", "ConditionalMLPDown"]
     assert [tensor["name"] for tensor in gated["inputs"]] == ["x", "k", "w1", "b1", "v1", "c1", "w2", "b2"]
     assert [tensor["name"] for tensor in gated["scratch"]] == ["order", "running", "hidden"]
+
+
+@pytest.mark.parametrize("name", [name for name, plugin in PART_PLUGINS.items() if plugin.form])
+def test_forms_take_what_their_kernels_take(name: str) -> None:
+    """Two descriptions, of the node and of the launch, that have to name the same tensors in the same order."""
+    plugin = PART_PLUGINS[name]
+    (described,) = [entry for entry in op_table(RECORDS) if entry["name"] == name]
+    tensors = [(tensor["name"], tensor["axes"]) for tensor in (*described["inputs"], *described["outputs"])]
+    assert tensors == [(one.name, list(one.axes)) for one in plugin.arguments if one.kind != "size"]
+    dtypes = {tensor["name"]: tensor["dtype"] for tensor in (*described["inputs"], *described["outputs"])}
+    kinds = dict(zip(("values", "weights", "activations"), plugin.dtypes("real"), strict=True))
+    assert dtypes == {one.name: kinds.get(str(one.dtype), one.dtype) for one in plugin.arguments if one.kind != "size"}
+    assert described["kernels"] == [plugin.kernel.op]
 
 
 @pytest.mark.parametrize("make", [conditional_mlp, conditional_glu])
@@ -74,10 +90,8 @@ def test_a_new_row_of_activations_is_an_op_everywhere(make: object) -> None:
     assert up.constants == {"ACTIVATION": "relu"}
     assert up.entry == ("conditional_glu_up" if "v1" in inputs else "conditional_mlp_up")
     new = [plugin["name"] for plugin in op_table(records)]
-    assert [name for name in new if name not in {plugin["name"] for plugin in op_table(RECORDS)}] == [
-        dummy.name,
-        f"{dummy.name}Up",
-    ]
+    added = [name for name in new if name not in {plugin["name"] for plugin in op_table(RECORDS)}]
+    assert added == [f"{dummy.name}{part}{form}" for part in ("", "Up") for form in ("", "W8A16", "W8A8")]
     assert f'"name": "{dummy.name}"' in table_text(records)
 
 

@@ -18,18 +18,24 @@ from adaptrt.plugins_trt import python_plugins
 from adaptrt.plugins_trt.errors import KernelError
 from adaptrt.plugins_trt.kernel_records import KERNEL_RECORDS
 from adaptrt.plugins_trt.manifest import Factor, ImageFile, Kernel, KernelArgument, Manifest
+from adaptrt.plugins_trt.part_plugins import PART_PLUGINS
 from adaptrt.plugins_trt.python_plugins import OPS, register_plugins
 from tests.plugins_trt.plugin_stand_in import NvidiaPackage, StandInPackage, Tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")  # in NVIDIA's sources
 
 ARCH = 87
-PARTS = ("ConditionalMLPOrder", "ConditionalMLPDown")
+PARTS = ("ConditionalMLPOrder", "ConditionalMLPDown", "ConditionalMLPDownW8A16", "ConditionalMLPDownW8A8")
 NAMES = {"float16": "HALF", "bfloat16": "BF16", "float32": "FLOAT", "int32": "INT32", "bool": "BOOL", "int64": "INT64"}
+NAMES["int8"] = "INT8"
 PER = {"BLOCK_T": 64, "BLOCK_H": 128, "BLOCK_E": 32, "BLOCK_D": 16}
 ATTRIBUTES = {"ConditionalMLPOrder": {"learners": 4}, "SelectTokens": {"limits": "none"}}
 
-FOLLOWING = {"values", "weights", "activations"}  # dtypes that are the variant's
+
+def type_of(op, argument, dtype):
+    """TensorRT's name of the type of a plugin's tensor where its numbers are of a dtype."""
+    kinds = dict(zip(("values", "weights", "activations"), PART_PLUGINS[op].dtypes(dtype), strict=True))
+    return NAMES[kinds.get(argument.dtype, argument.dtype)]
 
 
 def make_kernel(op, dtype, variant, requires, *, scale=1, **changes):
@@ -54,16 +60,20 @@ def make_kernel(op, dtype, variant, requires, *, scale=1, **changes):
 @pytest.fixture
 def manifest(tmp_path):
     kernels = []
-    for op, record in KERNEL_RECORDS.items():
-        for dtype in ("float16", "bfloat16", "float32") if record.has_values else ("int32",):
+    for name, plugin in PART_PLUGINS.items():
+        op, record = plugin.kernel.op, plugin.kernel
+        halves = ("float16", "bfloat16")
+        for dtype in (*halves, *(() if plugin.form else ("float32",))) if record.has_values else ("int32",):
+            _, weights, activations = plugin.dtypes(dtype)
             aligned = dict.fromkeys(record.aligned, 16)
             variants = [("large", aligned, 2), ("small", aligned, 1), ("any", {}, 3)] if aligned else [("any", {}, 1)]
             for variant, requires, scale in variants:
-                text = f"// {op} {dtype} {variant}".encode()
-                file = f"{op}.{dtype}.{variant}.ptx"
+                text = f"// {name} {dtype} {variant}".encode()
+                file = f"{name}.{dtype}.{variant}.ptx"
                 (tmp_path / file).write_bytes(text)
                 image = ImageFile(file, hashlib.sha256(text).hexdigest())
-                kernels.append(make_kernel(op, dtype, variant, requires, scale=scale, ptx=image, cubin=image))
+                kinds = {"weights": weights, "activations": activations}
+                kernels.append(make_kernel(op, dtype, variant, requires, scale=scale, ptx=image, cubin=image, **kinds))
     return Manifest(tmp_path, "3.9.0", "a" * 64, tuple(kernels))
 
 
@@ -88,10 +98,10 @@ def package(request, monkeypatch):
 def tensors(op, dtype, *, dynamic=("T", "B")):
     """The op's inputs; sizes of weights are known when the engine is built, those of activations are not."""
     found = []
-    for argument in KERNEL_RECORDS[op].arguments_of():
+    for argument in PART_PLUGINS[op].arguments:
         if argument.kind == "input":
             axes = tuple((axis, axis not in dynamic) for axis in argument.axes)
-            found.append(Tensor(NAMES[dtype if argument.dtype in FOLLOWING else argument.dtype], axes))
+            found.append(Tensor(type_of(op, argument, dtype), axes))
     return found
 
 
@@ -107,22 +117,25 @@ def expected_sizes(op, sizes):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_shapes_types_and_launch(package, manifest, op, dtype):
     register_plugins(manifest, ARCH)
-    record = KERNEL_RECORDS[op]
+    plugin = PART_PLUGINS[op]
+    if plugin.form and dtype == "float32":
+        pytest.skip("int8 kernels are compiled with numbers in half precision")
     generator = np.random.default_rng(zlib.crc32(f"{op} {dtype}".encode()))
     for _ in range(20):
         drawn = {axis: int(generator.integers(1, 3000)) for axis in "TBE"}
         sizes = all_sizes(**drawn, N=4, D=int(generator.integers(1, 100)), h=16 * int(generator.integers(1, 20)))
         built = package.build(op, ATTRIBUTES.get(op, {}), tensors(op, dtype), sizes)
         known = expected_sizes(op, sizes)
-        outputs = [argument for argument in record.arguments if argument.kind == "output"]
+        outputs = [argument for argument in plugin.arguments if argument.kind == "output"]
         assert built.shapes == [[sizes[axis] for axis in argument.axes] for argument in outputs]
-        types = [NAMES[dtype if a.dtype in FOLLOWING else a.dtype]
-                 for a in record.arguments_of() if a.kind != "size"]  # fmt: skip
+        types = [type_of(op, argument, dtype) for argument in plugin.arguments if argument.kind != "size"]
         assert built.dtypes == types[len(types) - len(outputs) :]
         assert built.types == [types]
         suitable = [
             k for k in manifest.kernels
-            if k.op == op and k.dtype in {dtype, "int32"} and all(sizes[n] % of == 0 for n, of in k.requires.items())
+            if k.op == plugin.kernel.op and k.dtype in {dtype, "int32"}
+            and (k.dtype, k.weights, k.activations) == plugin.dtypes(k.dtype)
+            and all(sizes[n] % of == 0 for n, of in k.requires.items())
         ]  # fmt: skip
         assert built.tactics == [*range(1, len(suitable) + 1)]
         for tactic, kernel in enumerate(suitable, 1):
@@ -130,9 +143,9 @@ def test_shapes_types_and_launch(package, manifest, op, dtype):
             assert built.grid == kernel.extents(known)
             assert built.block == (kernel.threads, 1, 1)
             assert built.shared == kernel.shared_bytes
-            assert built.entry == record.entry
+            assert built.entry == plugin.kernel.entry
             assert built.ptx == f"// {op} {kernel.dtype} {kernel.variant}"
-            assert built.extras == [known[a.name] for a in record.arguments if a.kind == "size"]
+            assert built.extras == [known[a.name] for a in plugin.arguments if a.kind == "size"]
 
 
 def test_the_comparison_of_grids_can_fail(package, manifest):
@@ -237,6 +250,23 @@ def test_an_op_newer_than_the_plugin(manifest):
         register_plugins(Manifest(manifest.folder, "3.9.0", "e" * 64, (newer,)), ARCH, ["ConditionalMLPUp"])
 
 
+@pytest.mark.usefixtures("package")
+def test_forms_without_kernels_are_refused_when_they_are_asked_for(manifest):
+    real = tuple(kernel for kernel in manifest.kernels if kernel.weights == kernel.dtype)
+    without = Manifest(manifest.folder, "3.9.0", "f" * 64, real)
+    register_plugins(without, ARCH, ["ConditionalMLPUp"])
+    with pytest.raises(KernelError, match="got no kernel of ConditionalMLPUpW8A8 for 87 in .*; make kernels"):
+        register_plugins(without, ARCH, ["ConditionalMLPUpW8A8"])
+
+
+def test_weights_of_another_form_are_no_kernel_of_the_plugin(package, manifest):
+    """The same op and sizes: what its name says decides, not which kernels there are."""
+    register_plugins(manifest, ARCH)
+    sizes = all_sizes(T=7, B=1, E=48, N=2, D=32, h=32)
+    for op in ("ConditionalMLPUp", "ConditionalMLPUpW8A16", "ConditionalMLPUpW8A8"):
+        assert package.build(op, {}, tensors(op, "float16"), sizes).ptx == f"// {op} float16 large"
+
+
 def test_an_altered_kernel(package, manifest):
     register_plugins(manifest, ARCH)
     for kernel in manifest.kernels:
@@ -264,11 +294,11 @@ def test_an_older_tensorrt(manifest, monkeypatch):
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """Kernels as ``make kernels`` makes them, of two parts in one dtype."""
+    """Kernels as ``make kernels`` makes them, of two parts in one dtype and its int8 forms."""
     pytest.importorskip("triton", reason="Triton is not installed, so no kernel can be compiled")
     from adaptrt.plugins_trt.compile import compile_kernels
 
-    return compile_kernels(tmp_path_factory.mktemp("kernels"), [ARCH], ["float16"], PARTS)
+    return compile_kernels(tmp_path_factory.mktemp("kernels"), [ARCH], ["float16"], PARTS[:2])
 
 
 @pytest.mark.parametrize("op", PARTS)

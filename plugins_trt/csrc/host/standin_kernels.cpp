@@ -66,7 +66,7 @@ uint16_t toBFloat(float value) {
   return static_cast<uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
 }
 
-// A tensor of reals behind a pointer.
+// A tensor of reals, or of int8, behind a pointer.
 class Reals {
  public:
   explicit Reals(Argument const& argument) : at_(argument.pointer), dtype_(argument.dtype) {}
@@ -74,6 +74,9 @@ class Reals {
   double operator[](int64_t index) const {
     if (dtype_ == "float32") {
       return static_cast<float const*>(at_)[index];
+    }
+    if (dtype_ == "int8") {
+      return static_cast<int8_t const*>(at_)[index];
     }
     uint16_t const bits = static_cast<uint16_t const*>(at_)[index];
     return dtype_ == "float16" ? fromHalf(bits) : fromBits(static_cast<uint32_t>(bits) << 16);
@@ -83,6 +86,8 @@ class Reals {
     auto const single = static_cast<float>(value);
     if (dtype_ == "float32") {
       static_cast<float*>(at_)[index] = single;
+    } else if (dtype_ == "int8") {
+      static_cast<int8_t*>(at_)[index] = static_cast<int8_t>(single);
     } else {
       static_cast<uint16_t*>(at_)[index] = dtype_ == "float16" ? toHalf(single) : toBFloat(single);
     }
@@ -105,6 +110,11 @@ struct Given {
   Arguments const& all;
   int64_t size(char const* name) const { return all.at(name).value; }
   Reals reals(char const* name) const { return Reals(all.at(name)); }
+  // One of a tensor's scales; 1 where the kernel takes none.
+  double scale(std::string const& name, int64_t index) const {
+    auto const found = all.find(name);
+    return found == all.end() ? 1.0 : Reals(found->second)[index];
+  }
   template <typename T>
   T* as(char const* name) const {
     return static_cast<T*>(all.at(name).pointer);
@@ -143,17 +153,23 @@ double activate(std::string const& name, double z) {
   }
 }
 
+// The nearest whole number of steps that a byte holds, of two the even one.
+double steps(double value, double scale) { return std::clamp(std::nearbyint(value / scale), -128.0, 127.0); }
+
 // One learner's first layer for one token: the sum over d of x[token, d] * weight[n, d, j], and bias[n, j].
 double linear(Given const& given, char const* weight, char const* bias, int64_t token, int64_t n, int64_t j) {
   int64_t const D = given.size("D");
   int64_t const h = given.size("h");
   Reals const x = given.reals("x");
   Reals const w = given.reals(weight);
-  double z = given.reals(bias)[n * h + j];
+  bool const isFixed = given.all.count("x_scale") != 0;
+  double const step = given.scale("x_scale", 0);
+  double sum = 0;
   for (int64_t d = 0; d < D; ++d) {
-    z += x[token * D + d] * w[(n * D + d) * h + j];
+    double const one = x[token * D + d];
+    sum += (isFixed ? steps(one, step) : one) * w[(n * D + d) * h + j];
   }
-  return z;
+  return given.reals(bias)[n * h + j] + sum * step * given.scale(std::string(weight) + "_scale", n * h + j);
 }
 
 // hidden of both up-projections; factor is what an activation is multiplied by.
@@ -166,11 +182,14 @@ void fillHidden(Given const& given, Factor const& factor) {
   Reals hidden = given.reals("hidden");
   auto const* const order = given.as<int32_t const>("order");
   auto const* const running = given.as<int32_t const>("running");
+  bool const isFixed = given.all.count("hidden_scale") != 0;
   for (int64_t n = 0; n < N; ++n) {
+    double const step = given.scale("hidden_scale", n);
     for (int64_t p = 0; p < std::min<int64_t>(running[n], T); ++p) {
       for (int64_t j = 0; j < h; ++j) {
         double const active = activate(activation, linear(given, "w1", "b1", order[p], n, j));
-        hidden.set(p * N * h + n * h + j, active * factor(order[p], n, j));
+        double const result = active * factor(order[p], n, j);
+        hidden.set(p * N * h + n * h + j, isFixed ? steps(result, step) : result);
       }
     }
   }
@@ -199,9 +218,11 @@ void computeDown(Given const& given) {
     for (int64_t e = 0; e < E; ++e) {
       double sum = b2[e];
       for (int64_t n = 0; n < N && p < running[n]; ++n) {
+        double part = 0;
         for (int64_t j = 0; j < h; ++j) {
-          sum += hidden[p * N * h + n * h + j] * w2[(n * h + j) * E + e];
+          part += hidden[p * N * h + n * h + j] * w2[(n * h + j) * E + e];
         }
+        sum += part * given.scale("hidden_scale", n) * given.scale("w2_scale", n * E + e);
       }
       y.set(order[p] * E + e, sum);
     }

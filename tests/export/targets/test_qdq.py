@@ -219,6 +219,6 @@ def test_settings_that_do_not_go_together(copied: Bundles) -> None:
         build_target(folder, BuildSettings("tensorrt", "fp8", architectures=(89,), activations="token"))
     with pytest.raises(ExportError, match="activations 'token' for openvino in int8"):
         build_target(folder, BuildSettings("openvino", "int8", activations="token"))
-    settings = BuildSettings("tensorrt", "int8", architectures=(87,), plugins="python")
-    with pytest.raises(ExportError, match="plugins 'python' .* in int8, expected none"):
+    settings = BuildSettings("tensorrt", "fp8", architectures=(89,), plugins="python")
+    with pytest.raises(ExportError, match="plugins 'python' .* in fp8, expected fp32, fp16 or int8 with plugins"):
         build_target(folder, settings)
