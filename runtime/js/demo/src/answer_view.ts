@@ -18,6 +18,8 @@ export class AnswerView {
     private readonly bundle: Bundle,
     private readonly table: HTMLTableElement,
     private readonly verdict: HTMLElement,
+    /** What stands beside the answer: `dense model`, or `whole model` where the bundle has no graph of it. */
+    private readonly other: string,
   ) {}
 
   /** Another input: nothing is known of it. */
@@ -59,7 +61,7 @@ export class AnswerView {
       "class",
       labels.map((label) => [adaptive[label]!.name, adaptive[label]!, dense?.[label] ?? null, label === best.label]),
     );
-    this.say(wanted === null ? null : wanted.label === best.label, `The dense model says ${wanted?.name ?? ""}`);
+    this.say(wanted === null ? null : wanted.label === best.label, `The ${this.other} says ${wanted?.name ?? ""}`);
   }
 
   private drawTokens(adaptive: readonly Likely[], dense: readonly Likely[] | null): void {
@@ -72,14 +74,14 @@ export class AnswerView {
       true,
     );
     const all = same === real.length;
-    this.say(dense === null ? null : all, `${same} of ${real.length} tokens as the dense model says`);
+    this.say(dense === null ? null : all, `${same} of ${real.length} tokens as the ${this.other} says`);
   }
 
   private drawNumbers(adaptive: Outputs, dense: Outputs | null): void {
     const shapes = Object.entries(adaptive).map(([name, { shape }]) => `${name} ${shape.join(" × ")}`);
     this.table.replaceChildren();
     const near = dense === null ? NaN : cosine(adaptive, dense);
-    const compared = Number.isNaN(near) ? "" : `Cosine to the dense model: ${near.toFixed(3)}`;
+    const compared = Number.isNaN(near) ? "" : `Cosine to the ${this.other}: ${near.toFixed(3)}`;
     this.verdict.textContent = compared || `Numbers: ${shapes.join(", ")}`;
     this.verdict.title = shapes.join(", ");
     this.verdict.className = "verdict";
@@ -88,7 +90,7 @@ export class AnswerView {
 
   private say(same: boolean | null, otherwise: string): void {
     this.verdict.className = same === null ? "verdict" : same ? "verdict same" : "verdict differs";
-    this.verdict.textContent = same === null ? "" : same ? "Same answer as the dense model" : otherwise;
+    this.verdict.textContent = same === null ? "" : same ? `Same answer as the ${this.other}` : otherwise;
   }
 
   private fill(
@@ -97,7 +99,7 @@ export class AnswerView {
     named = false,
   ): void {
     const [head, body] = [document.createElement("thead"), document.createElement("tbody")];
-    head.append(row("th", [heading, "adaptive", "dense"].map(textNode)));
+    head.append(row("th", [heading, "adaptive", this.other].map(textNode)));
     for (const [name, adaptive, dense, best] of rows) {
       const cells = [textNode(name), bar(adaptive, "adaptive", named), bar(dense, "dense", named)];
       const line = row("td", cells);

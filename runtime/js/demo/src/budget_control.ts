@@ -134,7 +134,8 @@ export class BudgetControl {
 
   /** What calibration lets expect. */
   private expectation(): string {
-    if (this.unit === "time") return "95% of the calls are to stay under it. A controller chooses the work of each call.";
+    if (this.unit === "time")
+      return "95% of the calls are to stay under it. A controller chooses the work of each call.";
     const { macsFraction, quality } = this.model.operatingPoint();
     const { quality_metric: metric, dense } = this.model.bundle;
     const work = `${(100 * macsFraction).toFixed(0)}% of the work on average`;

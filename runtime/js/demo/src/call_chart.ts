@@ -48,19 +48,50 @@ export class CallChart {
     const budget = Math.max(...this.calls.map(({ budgetMs }) => budgetMs ?? 0), 0);
     const mostMs = roundUp(1.15 * Math.max(high, this.denseMs ?? 0, budget));
     const mostWork = roundUp(Math.max(1, ...this.calls.map(({ work }) => work)));
-    const x = (place: number): number => LEFT + ((width - LEFT - RIGHT) * (place + CALLS - this.calls.length)) / (CALLS - 1);
+    const x = (place: number): number =>
+      LEFT + ((width - LEFT - RIGHT) * (place + CALLS - this.calls.length)) / (CALLS - 1);
     const panel = (top: number, most: number) => (value: number) => top + PANEL * (1 - Math.min(value / most, 1));
     const [time, work] = [panel(TOP, mostMs), panel(TOP + PANEL + GAP, mostWork)];
     const line = (values: readonly (number | null)[], y: (value: number) => number): string =>
       path(values.map((value, place) => (value === null ? null : ([x(place), y(value)] as const))));
     this.root.replaceChildren(
       ...axis("latency, ms", TOP, mostMs, (value) => `${value}`, width),
-      ...axis("work, % of the dense model", TOP + PANEL + GAP, mostWork, (value) => `${Math.round(100 * value)}`, width),
+      ...axis(
+        "work, % of the dense model",
+        TOP + PANEL + GAP,
+        mostWork,
+        (value) => `${Math.round(100 * value)}`,
+        width,
+      ),
       ...(this.denseMs === null ? [] : this.denseLine(width, time(this.denseMs))),
-      shape("path", { class: "budget-line", d: line(this.calls.map(({ budgetMs }) => budgetMs), time) }),
-      shape("path", { class: "budget-line", d: line(this.calls.map(({ budgetShare }) => budgetShare), work) }),
-      shape("path", { class: "call-line", d: line(this.calls.map(({ latencyMs }) => latencyMs), time) }),
-      shape("path", { class: "call-line", d: line(this.calls.map((call) => call.work), work) }),
+      shape("path", {
+        class: "budget-line",
+        d: line(
+          this.calls.map(({ budgetMs }) => budgetMs),
+          time,
+        ),
+      }),
+      shape("path", {
+        class: "budget-line",
+        d: line(
+          this.calls.map(({ budgetShare }) => budgetShare),
+          work,
+        ),
+      }),
+      shape("path", {
+        class: "call-line",
+        d: line(
+          this.calls.map(({ latencyMs }) => latencyMs),
+          time,
+        ),
+      }),
+      shape("path", {
+        class: "call-line",
+        d: line(
+          this.calls.map((call) => call.work),
+          work,
+        ),
+      }),
       ...this.latest(x, time, work),
     );
     this.root.dataset["calls"] = String(this.calls.length);

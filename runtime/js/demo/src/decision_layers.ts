@@ -35,7 +35,7 @@ function layersOfSet(prefix: string, { learners, kept }: TokenDecisions, most: n
   const gates = rows(learners.shape, learners.data as Int32Array).map((values, number): Layer => {
     const there = values.filter((one) => one >= 0);
     const mean = there.reduce((sum, one) => sum + one, 0) / there.length;
-    const detail = there.length > 0 ? `${mean.toFixed(2)} of ${most} learners` : "not reached";
+    const detail = there.length > 0 ? `${mean.toFixed(2)} of ${most} learner${most === 1 ? "" : "s"}` : "not reached";
     return { kind: "learners", title: `${prefix}gate ${number + 1}`, detail, values, most, reached: there.length > 0 };
   });
   const selections = rows(kept.shape, kept.data as Uint8Array).map((values, number): Layer => {

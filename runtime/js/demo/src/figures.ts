@@ -63,7 +63,7 @@ export class Figures {
       const all = gates.flatMap(({ values }) => values.filter((one) => one >= 0));
       const mean = all.reduce((sum, one) => sum + one, 0) / Math.max(all.length, 1);
       const most = Math.max(...gates.map((gate) => gate.most), 1);
-      this.set("learners", "learners", mean.toFixed(2), `of ${most}, for a token at a gate`, mean);
+      this.set("learners", "learners", mean.toFixed(2), `of ${most} at a gate, on average`, mean);
     }
     const last = layers.filter(({ kind, reached }) => kind === "kept" && reached).at(-1);
     if (last !== undefined) {

@@ -178,4 +178,3 @@ async function greyPicture(): Promise<Blob> {
   context.fillRect(0, 0, 64, 64);
   return new Promise((resolve) => canvas.toBlob((blob) => resolve(blob!)));
 }
-

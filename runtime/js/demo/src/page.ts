@@ -75,8 +75,9 @@ async function start(
   document.title = `${bundle.name} – adaptrt`;
   element("name", HTMLElement).textContent = bundle.name;
   element("engine", HTMLElement).textContent = `${model.engine}, one thread, in this browser`;
-  const figures = new Figures(element("figures", HTMLElement), bundle, dense === null ? "everything" : "dense model");
-  const answers = new AnswerView(bundle, element("answers", HTMLTableElement), element("verdict", HTMLElement));
+  const other = dense === null ? "whole model" : "dense model";
+  const figures = new Figures(element("figures", HTMLElement), bundle, other);
+  const answers = new AnswerView(bundle, element("answers", HTMLTableElement), element("verdict", HTMLElement), other);
   const chart = new CallChart(element("chart", SVGSVGElement));
   const picture = new PictureView(element("picture", HTMLCanvasElement));
   const tokens = new TokenView(element("tokens", HTMLElement));
@@ -143,7 +144,8 @@ async function start(
       answers.clear(text.tokens);
       tokens.show(text.tokens);
       const count = text.tokens.filter((token) => token !== null).length;
-      element("caption", HTMLElement).textContent = `${count} tokens${text.cut ? ", the text was too long and is cut" : ""}`;
+      element("caption", HTMLElement).textContent =
+        `${count} tokens${text.cut ? ", the text was too long and is cut" : ""}`;
       void use(text.inputs);
     },
     onError: showError,
@@ -183,7 +185,7 @@ function showScale(layer: Layer | null): void {
   if (layer === null) return;
   element("scale-low", HTMLElement).textContent = layer.kind === "kept" ? "" : "0";
   element("scale-high", HTMLElement).textContent =
-    layer.kind === "kept" ? "" : layer.kind === "work" ? "100% of the learners" : `${layer.most} learners`;
+    layer.kind === "kept" ? "" : layer.kind === "work" ? "100% of the learners" : `${layer.most} learner${layer.most === 1 ? "" : "s"}`;
   visible("scale-ramp", layer.kind !== "kept");
 }
 
@@ -221,4 +223,3 @@ try {
   status.textContent = "";
   showError(error);
 }
-

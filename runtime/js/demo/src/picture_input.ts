@@ -44,11 +44,7 @@ export function pictureInput(picture: Rgba, spec: TensorSpec): PictureInput {
     );
   }
   const right = whole.width === width && whole.height === height;
-  const pixels = centred(
-    right ? whole : resized(whole, width, height, recipe.resample),
-    recipe.width,
-    recipe.height,
-  );
+  const pixels = centred(right ? whole : resized(whole, width, height, recipe.resample), recipe.width, recipe.height);
   return { tensor: normalised(pixels, recipe, spec.dtype as Dtype), shown: coloured(pixels) };
 }
 

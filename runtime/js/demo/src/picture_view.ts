@@ -10,7 +10,7 @@ const LARGE = 640;
 const SMALL = 120;
 /** Pictures of fewer pixels are drawn with their pixels visible. */
 const SMOOTH_FROM = 96;
-const TINT = 0.62;
+const TINT = 0.55;
 const DIMMED = 0.8;
 
 /** Draws it large, and small on the buttons that choose a layer. */
@@ -63,7 +63,7 @@ export class PictureView {
       return;
     }
     const [width, height] = [canvas.width / grid.columns, canvas.height / grid.rows];
-    const gap = edge === LARGE ? 1 : 0.5;
+    const gap = edge === LARGE ? 1.5 : 0;
     for (let patch = 0; patch < grid.rows * grid.columns; patch++) {
       const fill = fillOf(layer, layer.values[grid.first + patch]!);
       if (fill === null) continue;

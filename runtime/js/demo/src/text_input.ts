@@ -40,7 +40,10 @@ export class TextEncoder {
     const named = new Map(bundle.inputs.map((spec) => [spec.name, spec]));
     this.specs = new Map(Object.entries(this.recipe.inputs).map(([role, name]) => [role, named.get(name)!]));
     try {
-      this.tokenizer = new Tokenizer(JSON.parse(new TextDecoder().decode(content)) as object, {});
+      const file = JSON.parse(new TextDecoder().decode(content)) as { model?: { unk_token?: unknown } };
+      // Of models that list words it does not look there itself.
+      const unknown = file.model?.unk_token;
+      this.tokenizer = new Tokenizer(file, typeof unknown === "string" ? { unk_token: unknown } : {});
     } catch (error) {
       throw new BundleError(
         `the bundle's tokenizer cannot be used here (${oneLine(error)}), expected a tokenizer.json that ` +
@@ -84,6 +87,7 @@ export class TextEncoder {
     try {
       const options = { add_special_tokens: special, return_token_type_ids: true } as const;
       const { ids, token_type_ids } = this.tokenizer.encode(text, options);
+      if (ids.some((id) => (id as number | undefined) === undefined)) throw new Error("it has no number for a part");
       return { ids, types: token_type_ids ?? ids.map(() => 0) };
     } catch (error) {
       throw new InputError(`the tokenizer refuses the text (${oneLine(error)}); mend it`);
