@@ -4,6 +4,7 @@ import type { Bundle } from "../../src/bundle/schema.js";
 import { classes, cosine, type Likely, type Outputs, tokenClasses } from "./answers.js";
 
 const MOST_CLASSES = 5;
+const SURELY_LISTED = 3;
 const MOST_TOKENS = 64;
 
 /** Fills a table and the sentence above it. */
@@ -51,12 +52,13 @@ export class AnswerView {
   private drawClasses(adaptive: readonly Likely[], dense: readonly Likely[] | null): void {
     const best = order(adaptive)[0]!;
     const wanted = dense === null ? null : order(dense)[0]!;
-    const likely = [...order(adaptive).slice(0, MOST_CLASSES), ...(dense === null ? [] : order(dense).slice(0, 2))];
-    if (!likely.slice(0, 1).every(({ label }) => this.listed.includes(label)) || this.listed.length === 0) {
-      this.listed = likely.map(({ label }) => label);
+    const likely = order(adaptive).map(({ label }) => label);
+    // The rows stay where they are for as long as they list what is likeliest.
+    if (!likely.slice(0, SURELY_LISTED).every((label) => this.listed.includes(label))) {
+      this.listed = likely.slice(0, MOST_CLASSES);
     }
-    if (wanted !== null && !this.listed.includes(wanted.label)) this.listed.push(wanted.label);
-    const labels = [...new Set(this.listed)].slice(0, MOST_CLASSES + 1);
+    if (wanted !== null && !this.listed.includes(wanted.label)) this.listed = [...this.listed, wanted.label];
+    const labels = this.listed.slice(0, MOST_CLASSES + 1);
     this.fill(
       "class",
       labels.map((label) => [adaptive[label]!.name, adaptive[label]!, dense?.[label] ?? null, label === best.label]),

@@ -61,7 +61,7 @@ export class BudgetControl {
     }
     const least = model.operatingPoint(Budget.fraction(0, { hard: this.hard })).macsFraction;
     const most = Math.max(model.operatingPoint(Budget.full()).macsFraction, least);
-    const [min, max] = [Math.floor(100 * least), Math.ceil(100 * most)];
+    const [min, max] = [Math.ceil(100 * least), Math.ceil(100 * most)];
     this.ranges.set("share", { min, max, step: 1, value: Math.round(min + (max - min) / 3) });
     this.show();
   }

@@ -1,6 +1,6 @@
 /** The latest calls: what each took, and which share of the work it did. */
 
-const CALLS = 120;
+const CALLS = 80;
 const SVG = "http://www.w3.org/2000/svg";
 const LEFT = 44;
 const RIGHT = 8;
@@ -98,9 +98,7 @@ export class CallChart {
   }
 
   private denseLine(width: number, y: number): SVGElement[] {
-    const label = shape("text", { class: "dense-label", x: width - RIGHT, y: y - 4, "text-anchor": "end" });
-    label.textContent = "dense";
-    return [shape("line", { class: "dense-line", x1: LEFT, x2: width - RIGHT, y1: y, y2: y }), label];
+    return [shape("line", { class: "dense-line", x1: LEFT, x2: width - RIGHT, y1: y, y2: y })];
   }
 
   private latest(

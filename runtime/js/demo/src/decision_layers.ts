@@ -35,12 +35,12 @@ function layersOfSet(prefix: string, { learners, kept }: TokenDecisions, most: n
   const gates = rows(learners.shape, learners.data as Int32Array).map((values, number): Layer => {
     const there = values.filter((one) => one >= 0);
     const mean = there.reduce((sum, one) => sum + one, 0) / there.length;
-    const detail = there.length > 0 ? `${mean.toFixed(2)} of ${most} learner${most === 1 ? "" : "s"}` : "not reached";
+    const detail = there.length > 0 ? `${mean.toFixed(2)} of ${most}` : "not reached";
     return { kind: "learners", title: `${prefix}gate ${number + 1}`, detail, values, most, reached: there.length > 0 };
   });
   const selections = rows(kept.shape, kept.data as Uint8Array).map((values, number): Layer => {
     const count = values.filter((one) => one === 1).length;
-    const detail = count > 0 ? `${count} of ${values.length} tokens` : "not reached";
+    const detail = count > 0 ? `${count} of ${values.length}` : "not reached";
     return { kind: "kept", title: `${prefix}selection ${number + 1}`, detail, values, most: 1, reached: count > 0 };
   });
   return gates.length > 1 ? [workLayer(prefix, gates, most), ...selections, ...gates] : [...selections, ...gates];
@@ -53,7 +53,7 @@ function workLayer(prefix: string, gates: readonly Layer[], most: number): Layer
     return run / (gates.length * most);
   });
   const mean = values.reduce((sum, one) => sum + one, 0) / Math.max(values.length, 1);
-  const detail = `${(100 * mean).toFixed(0)}% of the learners`;
+  const detail = `${(100 * mean).toFixed(0)}%`;
   return { kind: "work", title: `${prefix}all ${gates.length} gates`, detail, values, most: 1, reached: true };
 }
 

@@ -14,8 +14,8 @@ const LONGEST_LABEL = 48;
 
 /** What the page does with an input. */
 export interface InputListener {
-  onPicture(picture: ReadPicture, name: string): void;
-  onText(text: TextInputs): void;
+  onPicture(picture: ReadPicture, name: string): Promise<void>;
+  onText(text: TextInputs): Promise<void>;
   onError(error: unknown): void;
 }
 
@@ -145,7 +145,7 @@ export class InputPanel {
     const number = ++this.latest;
     try {
       const picture = await this.worker.call("picture", file);
-      if (number === this.latest) this.listener.onPicture(picture, name);
+      if (number === this.latest) await this.listener.onPicture(picture, name);
     } catch (error) {
       if (number === this.latest) this.listener.onError(error);
     }
@@ -155,7 +155,7 @@ export class InputPanel {
     const number = ++this.latest;
     try {
       const inputs = await this.worker.call("text", text);
-      if (number === this.latest) this.listener.onText(inputs);
+      if (number === this.latest) await this.listener.onText(inputs);
     } catch (error) {
       if (number === this.latest) this.listener.onError(error);
     }

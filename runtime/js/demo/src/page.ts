@@ -1,6 +1,6 @@
 /** The page: loads the bundle, and shows what it answers under the budget of the slider. */
 
-import { BackendError, oneLine } from "../../src/errors.js";
+import { BackendError, InputError, oneLine } from "../../src/errors.js";
 import type { LoadProgress } from "../../src/loading.js";
 import type { Tensors } from "../../src/inputs.js";
 import { WorkerModel } from "../../src/worker/worker_model.js";
@@ -124,8 +124,10 @@ async function start(
     loop.use(given);
     sayLater();
   };
-  const measure = async (seconds: number, onProgress: (share: number) => void): ReturnType<WorkerModel["profile"]> =>
-    model.profile(inputs!, { seconds, onProgress });
+  const measure = async (seconds: number, onProgress: (share: number) => void): ReturnType<WorkerModel["profile"]> => {
+    if (inputs === null) throw new InputError("got no input yet, expected one to measure with; choose a sample");
+    return model.profile(inputs, { seconds, onProgress });
+  };
   const changed = (): void => {
     figures.restart();
     loop.change();
@@ -133,20 +135,21 @@ async function start(
   };
   const budget = new BudgetControl(model, budgetElements(), measure, changed, showError);
   const panel = new InputPanel(kind, samples, inputWorker, {
-    onPicture(read, name) {
+    async onPicture(read, name) {
       answers.clear();
       picture.show(read.shown);
-      element("caption", HTMLElement).textContent =
-        `${name}: ${read.width} × ${read.height} pixels, the model sees ${read.shown.width} × ${read.shown.height}`;
-      void use(read.inputs);
+      const { shown, width, height } = read;
+      const seen = shown.width === width && shown.height === height ? "" : `, seen as ${shown.width} × ${shown.height}`;
+      element("caption", HTMLElement).textContent = `${name}: ${width} × ${height} pixels${seen}`;
+      await use(read.inputs);
     },
-    onText(text) {
+    async onText(text) {
       answers.clear(text.tokens);
       tokens.show(text.tokens);
       const count = text.tokens.filter((token) => token !== null).length;
       element("caption", HTMLElement).textContent =
         `${count} tokens${text.cut ? ", the text was too long and is cut" : ""}`;
-      void use(text.inputs);
+      await use(text.inputs);
     },
     onError: showError,
   });
@@ -181,12 +184,15 @@ async function warmUp(
 }
 
 function showScale(layer: Layer | null): void {
-  visible("layer-scale", layer !== null && layer.reached);
+  const drawn = layer !== null && layer.reached;
+  const drops = drawn && layer.values.some((value) => (layer.kind === "kept" ? value === 0 : value < 0));
+  visible("layer-scale", drawn);
+  visible("scale-ramp", drawn && layer.kind !== "kept");
+  visible("scale-dropped", drops);
   if (layer === null) return;
-  element("scale-low", HTMLElement).textContent = layer.kind === "kept" ? "" : "0";
-  element("scale-high", HTMLElement).textContent =
-    layer.kind === "kept" ? "" : layer.kind === "work" ? "100% of the learners" : `${layer.most} learner${layer.most === 1 ? "" : "s"}`;
-  visible("scale-ramp", layer.kind !== "kept");
+  element("scale-low", HTMLElement).textContent = "0";
+  const learners = `${layer.most} learner${layer.most === 1 ? "" : "s"}`;
+  element("scale-high", HTMLElement).textContent = layer.kind === "work" ? "all learners" : learners;
 }
 
 function budgetElements(): ConstructorParameters<typeof BudgetControl>[1] {
