@@ -66,7 +66,8 @@ def test_samples_are_the_golden_inputs_of_all_classes(cli: Any, tmp_path: Path) 
         nearest = np.abs(golden.inputs["pixels"] - made).max(axis=(1, 2, 3))
         assert nearest.min() <= 0.5 / 255 + 1e-6
         labels.append(int(golden.stages[-1].outputs["logits"][nearest.argmin()].argmax()))
-    assert labels[:3] == [0, 1, 2]
+    logits = golden.stages[-1].outputs["logits"]
+    assert set(labels) == set(logits.argmax(axis=1).tolist())
 
 
 def test_pictures_of_ones_own(cli: Any, tmp_path: Path) -> None:

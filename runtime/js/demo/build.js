@@ -13,6 +13,7 @@ import { build } from "esbuild";
 
 const DEMO = dirname(fileURLToPath(import.meta.url));
 const DIST = join(DEMO, "dist");
+const SCRIPTS = ["page", "model_worker", "dense_worker", "input_worker"];
 const WASM = "ort-wasm-simd-threaded.wasm";
 /** What of other people's work is in the folder. */
 const PACKAGES = ["onnxruntime-web", "@huggingface/tokenizers"];
@@ -22,7 +23,8 @@ await rm(folder, { recursive: true, force: true });
 await mkdir(join(folder, "onnxruntime"), { recursive: true });
 await build({
   absWorkingDir: DEMO,
-  entryPoints: ["page", "model_worker", "dense_worker", "input_worker"].map((name) => `src/${name}.ts`),
+  entryPoints: [...SCRIPTS.map((name) => `src/${name}.ts`), "demo.css"],
+  entryNames: "[name]",
   outdir: folder,
   chunkNames: "chunks/[name]-[hash]",
   bundle: true,
@@ -33,7 +35,7 @@ await build({
   legalComments: "inline",
   logLevel: "warning",
 });
-for (const name of ["index.html", "demo.css", "icon.svg"]) await cp(join(DEMO, name), join(folder, name));
+for (const name of ["index.html", "icon.svg"]) await cp(join(DEMO, name), join(folder, name));
 const web = dirname(createRequire(import.meta.url).resolve("onnxruntime-web"));
 await cp(join(web, WASM), join(folder, "onnxruntime", WASM));
 await writeFile(join(folder, "LICENSES.txt"), await licences());
