@@ -39,10 +39,11 @@ python -m http.server --directory build/demo 8000
 @click.option("--page", type=PATH, help="Folder of the built page; default: this checkout's, which `make js` builds.")
 @json_option
 def demo(bundle: Path, output: Path, samples: tuple[str, ...], page: Path | None, as_json: bool) -> None:
-    """Write a folder with a page that runs BUNDLE in a browser, under a budget that a slider sets.
+    """Write a page that runs BUNDLE in a browser.
 
-    The folder has all that the page needs, works without a network, and is served by any static server. The bundle
-    takes a picture or a text. The page itself is built by npm, with `make js` in a checkout of the repository.
+    A slider sets the budget. The folder has all that the page needs, works without a network, and is served by any
+    static server. The bundle takes a picture or a text. The page itself is built by npm: `make js` in a checkout of
+    the repository.
     """
     from adaptrt.export.demo.folder import write_demo
 

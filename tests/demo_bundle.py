@@ -1,8 +1,9 @@
-"""A small bundle that takes texts, with decisions and a dense model, for tests of the demo page.
+"""Small bundles for tests of the demo page.
 
     python -m tests.demo_bundle FOLDER
 
-Its class names and one of its words are what an attacker would write.
+writes ``text``, which takes texts, with decisions and a dense model, and whose class names and one of whose words are
+what an attacker would write; and ``staged``, pictures with gates, selections of tokens and an exit.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from adaptrt.runtime.bundle.bundle_file import (
 )
 from tests.runtime.make_staged_fixtures import f32, make_model, write
 from tests.runtime.preprocessing.word_tokenizer import WORDS, tokenizer_json
+from tests.staged_bundle import write_staged
 
 ATTACK = "<img/src=x/onerror=document.title='taken'>"
 CLASSES = ["<b>one</b>", "two", ATTACK]
@@ -114,4 +116,5 @@ def make_text_bundle(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    make_text_bundle(Path(sys.argv[1]))
+    make_text_bundle(Path(sys.argv[1]) / "text")
+    write_staged(Path(sys.argv[1]) / "staged")

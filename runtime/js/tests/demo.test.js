@@ -18,6 +18,8 @@ const SAME = 1e-4;
 const COLOURED =
   "iVBORw0KGgoAAAANSUhEUgAAAAMAAAACCAIAAAASFvFNAAAAHElEQVR4nGP4z8DAcEKDS+QXw68PcgwMDA0N/wFBtAcPDn4txAAAAABJRU5ErkJggg==";
 
+const BUNDLES = () => join(scratch, "bundles");
+
 let scratch;
 let browser;
 let server;
@@ -92,6 +94,7 @@ async function compare(page, bundle, input) {
     const key = name ?? String(label ?? number);
     assert.ok(Math.abs(shown[key] - probability) < SAME, `${key}: ${shown[key]}, Python ${probability}`);
   }
+  return report;
 }
 
 before(async () => {
@@ -100,10 +103,13 @@ before(async () => {
     throw new Error("got no build/digits, expected it exported; run make js-test, or make export");
   });
   adaptrt("demo", DIGITS, "--output", join(scratch, "digits"));
-  printed("tests.demo_bundle", join(scratch, "text_bundle"));
-  adaptrt("demo", join(scratch, "text_bundle"), "--output", join(scratch, "text"), "--sample", "w5 w6 w7");
+  printed("tests.demo_bundle", BUNDLES());
+  adaptrt("demo", join(BUNDLES(), "text"), "--output", join(scratch, "text"), "--sample", "w5 w6 w7");
+  const picture = join(scratch, "coloured.png");
+  await writeFile(picture, Buffer.from(COLOURED, "base64"));
+  adaptrt("demo", join(BUNDLES(), "staged"), "--output", join(scratch, "staged"), "--sample", picture);
   browser = await launch();
-  const names = ["digits", "text", "damaged", "empty"];
+  const names = ["digits", "text", "staged", "damaged", "empty"];
   server = await serveFolders(Object.fromEntries(names.map((name) => [`/${name}`, join(scratch, name)])));
 });
 
@@ -158,8 +164,6 @@ describe("pictures", () => {
   });
 
   test("a picture that is dropped is answered as by Python, and its name is text", async () => {
-    const file = join(scratch, "coloured.png");
-    await writeFile(file, Buffer.from(COLOURED, "base64"));
     const name = "<img src=x onerror=alert(1)>.png";
     const transfer = await page.evaluateHandle(
       ([base64, name]) => {
@@ -173,7 +177,7 @@ describe("pictures", () => {
     await afterOneCall(page, () => page.dispatchEvent("#drop", "drop", { dataTransfer: transfer }));
     assert.match(await page.locator("#caption").textContent(), /^<img src=x onerror=alert\(1\)>\.png: 3 × 2 pixels/u);
     assert.equal(await page.locator("#caption img").count(), 0);
-    await compare(page, DIGITS, file);
+    await compare(page, DIGITS, join(scratch, "coloured.png"));
   });
 
   test("what is no picture is said in one line, until there is another", async () => {
@@ -207,7 +211,7 @@ describe("texts", () => {
   after(() => close(page));
 
   test("what is typed is answered as by Python", async () => {
-    await compare(page, join(scratch, "text_bundle"), "w5 w6 w7");
+    await compare(page, join(BUNDLES(), "text"), "w5 w6 w7");
     await afterOneCall(page, () => page.locator("#text").fill("w9 w10 unknown w12"));
     assert.deepEqual(await page.locator("#tokens .token").allTextContents(), [
       "[CLS]",
@@ -217,7 +221,7 @@ describe("texts", () => {
       "w12",
       "[SEP]",
     ]);
-    await compare(page, join(scratch, "text_bundle"), "w9 w10 unknown w12");
+    await compare(page, join(BUNDLES(), "text"), "w9 w10 unknown w12");
     await afterOneCall(page, () => page.locator("#text").fill("w5 ".repeat(30)));
     assert.match(await page.locator("#caption").textContent(), /^8 tokens, .* cut$/u);
   });
@@ -230,6 +234,24 @@ describe("texts", () => {
     assert.equal(await page.locator("main img, main b").count(), 0);
     assert.doesNotMatch(await page.title(), /taken/u);
   });
+});
+
+test("exits, kept tokens and learners are those that Python tells", async () => {
+  const page = await open("staged");
+  await pause(page);
+  for (const key of ["Home", "End"]) {
+    await afterOneCall(page, () => page.locator("#budget").press(key));
+    const report = await compare(page, join(BUNDLES(), "staged"), join(scratch, "coloured.png"));
+    assert.equal(Object.values(report.exits)[await exact(page, "figure-exit")], 1); // samples that left there
+    const layers = await page.locator("#layers button").allTextContents();
+    assert.ok(
+      layers.some((text) => /^selection 1\d of 5$/u.test(text)),
+      String(layers),
+    );
+    assert.ok((await exact(page, "figure-kept")) >= 1);
+    await page.locator("#layers button", { hasText: "selection 1" }).click();
+  }
+  await close(page);
 });
 
 describe("what cannot be shown", () => {
