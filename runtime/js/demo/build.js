@@ -15,8 +15,11 @@ const DEMO = dirname(fileURLToPath(import.meta.url));
 const DIST = join(DEMO, "dist");
 const SCRIPTS = ["page", "model_worker", "dense_worker", "input_worker"];
 const WASM = "ort-wasm-simd-threaded.wasm";
-/** What of other people's work is in the folder. */
-const PACKAGES = ["onnxruntime-web", "@huggingface/tokenizers"];
+/** What of other people's work is in the folder, and its licence; the package of ONNX Runtime comes without one. */
+const PACKAGES = {
+  "onnxruntime-web": "../../cpp/vendor/onnxruntime/LICENSE",
+  "@huggingface/tokenizers": "../node_modules/@huggingface/tokenizers/LICENSE",
+};
 
 const folder = `${DIST}.partial`;
 await rm(folder, { recursive: true, force: true });
@@ -42,16 +45,12 @@ await writeFile(join(folder, "LICENSES.txt"), await licences());
 await rm(DIST, { recursive: true, force: true });
 await rename(folder, DIST);
 
-/** This project's licence, and those of the packages; of one without a licence file what its package.json says. */
+/** This project's licence, and those of the packages. */
 async function licences() {
   const parts = [`adaptrt\n\n${await readFile(join(DEMO, "../../../LICENSE"), "utf8")}`];
-  for (const name of PACKAGES) {
-    const place = join(DEMO, "../node_modules", name);
-    const { version, license, author } = JSON.parse(await readFile(join(place, "package.json"), "utf8"));
-    const text = await readFile(join(place, "LICENSE"), "utf8").catch(
-      () => `Licence: ${license}. Author: ${author?.name ?? author}.\n`,
-    );
-    parts.push(`${name} ${version}\n\n${text}`);
+  for (const [name, licence] of Object.entries(PACKAGES)) {
+    const { version } = JSON.parse(await readFile(join(DEMO, "../node_modules", name, "package.json"), "utf8"));
+    parts.push(`${name} ${version}\n\n${await readFile(join(DEMO, licence), "utf8")}`);
   }
   return parts.join(`\n${"-".repeat(80)}\n\n`);
 }

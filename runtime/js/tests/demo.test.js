@@ -109,7 +109,7 @@ before(async () => {
   await writeFile(picture, Buffer.from(COLOURED, "base64"));
   adaptrt("demo", join(BUNDLES(), "staged"), "--output", join(scratch, "staged"), "--sample", picture);
   browser = await launch();
-  const names = ["digits", "text", "staged", "damaged", "empty"];
+  const names = ["digits", "text", "staged", "damaged", "no_dense", "empty"];
   server = await serveFolders(Object.fromEntries(names.map((name) => [`/${name}`, join(scratch, name)])));
 });
 
@@ -272,6 +272,17 @@ describe("what cannot be shown", () => {
     assert.match(await said("damaged"), /bundle\.json: /u);
     await writeFile(join(scratch, "damaged/demo.json"), '{"format": 1, "samples": [{"picture": "../secret"}]}');
     assert.match(await said("damaged"), /^demo\.json is not of format 1, expected what `adaptrt demo` writes/u);
+  });
+
+  test("a damaged dense model is left out, and that is said", async () => {
+    await cp(join(scratch, "text"), join(scratch, "no_dense"), { recursive: true });
+    await writeFile(join(scratch, "no_dense/bundle/dense.onnx"), "something else");
+    const page = await open("no_dense");
+    await page.waitForFunction(() => document.getElementById("message").textContent !== "");
+    const said = await page.locator("#message").textContent();
+    assert.match(said, /^No dense model beside it: .*'dense\.onnx' was changed or damaged/u);
+    await page.waitForFunction(() => /whole model/u.test(document.getElementById("answers").textContent));
+    await close(page);
   });
 
   test("a folder with the page alone", async () => {

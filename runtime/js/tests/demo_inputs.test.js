@@ -53,12 +53,12 @@ test("pictures become the same numbers", async (t) => {
 });
 
 test("texts become the same numbers, are cut and padded alike", async (t) => {
-  const { TextEncoder } = await compiled("text_input");
+  const { TextInputEncoder } = await compiled("text_input");
   const all = printedLines("tests.conformance.random_inputs", "texts");
   let compared = 0;
   let refused = 0;
   for (const { name, tokenizer, bundle, texts } of all) {
-    const encoder = new TextEncoder(bundle, new globalThis.TextEncoder().encode(JSON.stringify(tokenizer)));
+    const encoder = new TextInputEncoder(bundle, new TextEncoder().encode(JSON.stringify(tokenizer)));
     for (const { text, inputs } of texts) {
       const where = `${name}: ${JSON.stringify(text)}`;
       if (inputs === null) {
@@ -80,11 +80,11 @@ test("texts become the same numbers, are cut and padded alike", async (t) => {
 });
 
 test("what is no tokenizer is refused in one line", async () => {
-  const { TextEncoder } = await compiled("text_input");
+  const { TextInputEncoder } = await compiled("text_input");
   const bundle = { inputs: [], axes: {}, text: { inputs: {} } };
   for (const content of ["", "{}", "[]", '{"model": {"type": "Unknown"}}']) {
     assert.throws(
-      () => new TextEncoder(bundle, new globalThis.TextEncoder().encode(content)),
+      () => new TextInputEncoder(bundle, new TextEncoder().encode(content)),
       ({ name, message }) => name === "BundleError" && !message.includes("\n"),
       content,
     );

@@ -8,7 +8,7 @@ import { InputError, oneLine } from "../../src/errors.js";
 import type { Tensors } from "../../src/inputs.js";
 import { MOST_PIXELS, pictureInput, type Rgba } from "./picture_input.js";
 import { BUNDLE } from "./places.js";
-import { TextEncoder as Encoder } from "./text_input.js";
+import { TextInputEncoder, type TextInputs } from "./text_input.js";
 import { answerCalls } from "./worker_calls.js";
 
 const MOST_BYTES = 2 ** 27;
@@ -23,14 +23,14 @@ export interface ReadPicture {
 }
 
 let bundle: Bundle | null = null;
-let encoder: Encoder | null = null;
+let encoder: TextInputEncoder | null = null;
 
 async function open(): Promise<null> {
   const files = new BundleFiles(new UrlSource(BUNDLE), await CacheStorageFiles.open(), () => undefined, undefined);
   ({ bundle } = await files.readBundle());
   if (bundle.text !== null) {
     const entry = bundle.files.find(({ role }) => role === TOKENIZER_ROLE)!;
-    encoder = new Encoder(bundle, await files.readPreprocessing(entry));
+    encoder = new TextInputEncoder(bundle, await files.readPreprocessing(entry));
   }
   return null;
 }
@@ -67,7 +67,7 @@ async function decoded(file: Blob): Promise<Rgba> {
   return { width, height, data };
 }
 
-async function text(words: string): Promise<ReturnType<Encoder["encode"]>> {
+async function text(words: string): Promise<TextInputs> {
   return encoder!.encode(words);
 }
 

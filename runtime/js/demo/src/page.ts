@@ -55,13 +55,18 @@ async function load(): Promise<void> {
   const inputWorker = new WorkerCalls<InputHandlers>(startWorker("input"));
   const denseWorker = new WorkerCalls<DenseHandlers>(startWorker("dense"));
   status.textContent = "Loading the dense model";
+  let remark = "";
+  const withoutDense = (error: unknown): boolean => {
+    remark = `No dense model beside it: ${oneLine(error)}`;
+    return false;
+  };
   const [hasDense] = await Promise.all([
-    denseWorker.call("open", null).catch((error: unknown) => (showError(error), false)),
+    denseWorker.call("open", null).catch(withoutDense),
     inputWorker.call("open", null),
   ]);
   if (!hasDense) denseWorker.end();
   const dense = hasDense ? (inputs: Tensors): Promise<DenseAnswer> => denseWorker.call("run", inputs) : null;
-  await start(model, kind, samples, inputWorker, dense);
+  await start(model, kind, samples, inputWorker, dense, remark);
 }
 
 async function start(
@@ -70,6 +75,7 @@ async function start(
   samples: Awaited<ReturnType<typeof readManifest>>,
   inputWorker: WorkerCalls<InputHandlers>,
   dense: ((inputs: Tensors) => Promise<DenseAnswer>) | null,
+  remark: string,
 ): Promise<void> {
   const { bundle } = model;
   document.title = `${bundle.name} – adaptrt`;
@@ -99,7 +105,7 @@ async function start(
       hideError();
       figures.addCall(result);
       answers.showAdaptive(result.outputs);
-      element("message", HTMLElement).textContent = result.message ?? "";
+      element("message", HTMLElement).textContent = result.message ?? remark;
       const work = result.macsFraction[0]!;
       const [budgetMs, budgetShare] = [budget.milliseconds, budget.share];
       chart.add({ latencyMs: result.latencyMs, work, budgetMs, budgetShare });

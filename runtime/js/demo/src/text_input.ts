@@ -22,7 +22,7 @@ interface Encoded {
 }
 
 /** Makes inputs of texts. */
-export class TextEncoder {
+export class TextInputEncoder {
   private readonly tokenizer: Tokenizer;
   private readonly recipe: TextPreprocessing;
   private readonly specs: ReadonlyMap<string, TensorSpec>;
