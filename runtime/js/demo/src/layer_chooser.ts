@@ -6,13 +6,20 @@ import type { Layer } from "./decision_layers.js";
 export interface LayerView {
   fits(layer: Layer): boolean;
   draw(layer: Layer | null): void;
-  thumbnail?(layer: Layer | null): HTMLElement;
+  drawThumbnail?(canvas: HTMLCanvasElement, layer: Layer | null): void;
+}
+
+interface LayerButton {
+  readonly button: HTMLButtonElement;
+  readonly picture: HTMLCanvasElement;
+  readonly title: HTMLElement;
+  readonly detail: HTMLElement;
 }
 
 /** One button for the input alone, and one for each layer. */
 export class LayerChooser {
   private layers: readonly Layer[] = [];
-  private buttons: HTMLButtonElement[] = [];
+  private buttons: LayerButton[] = [];
   /** By its title, which stays the same from call to call; null: none. */
   private chosen: string | null | undefined;
 
@@ -33,30 +40,30 @@ export class LayerChooser {
 
   private makeButtons(): void {
     this.buttons = [null, ...this.layers].map((_, place) => {
-      const button = document.createElement("button");
+      const [button, picture] = [document.createElement("button"), document.createElement("canvas")];
+      const [title, detail] = [document.createElement("span"), document.createElement("small")];
       button.type = "button";
       button.className = "layer";
+      button.append(...(this.view.drawThumbnail === undefined ? [] : [picture]), title, detail);
       button.addEventListener("click", () => {
         this.chosen = this.layers[place - 1]?.title ?? null;
         this.draw();
       });
-      return button;
+      return { button, picture, title, detail };
     });
-    this.root.replaceChildren(...this.buttons);
+    this.root.replaceChildren(...this.buttons.map(({ button }) => button));
     this.root.hidden = this.layers.length === 0;
   }
 
-  private fill(button: HTMLButtonElement, layer: Layer | null): void {
-    const [title, detail] = [document.createElement("span"), document.createElement("small")];
+  private fill({ picture, title, detail }: LayerButton, layer: Layer | null): void {
     title.textContent = layer?.title ?? "input";
     detail.textContent = layer?.detail ?? "alone";
-    const picture = this.view.thumbnail?.(layer);
-    button.replaceChildren(...(picture === undefined ? [] : [picture]), title, detail);
+    this.view.drawThumbnail?.(picture, layer);
   }
 
   private draw(): void {
     const layer = this.layers.find(({ title }) => title === this.chosen) ?? null;
-    for (const [place, button] of this.buttons.entries()) {
+    for (const [place, { button }] of this.buttons.entries()) {
       button.setAttribute("aria-pressed", String((this.layers[place - 1] ?? null) === layer));
     }
     this.view.draw(layer);

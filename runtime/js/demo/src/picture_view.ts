@@ -7,7 +7,7 @@ import type { Rgba } from "./picture_input.js";
 
 /** Edges of the canvases, in device pixels at least. */
 const LARGE = 640;
-const SMALL = 120;
+const SMALL = 96;
 /** Pictures of fewer pixels are drawn with their pixels visible. */
 const SMOOTH_FROM = 96;
 const TINT = 0.55;
@@ -39,10 +39,8 @@ export class PictureView {
   }
 
   /** The same, small. */
-  thumbnail(layer: Layer | null): HTMLCanvasElement {
-    const canvas = document.createElement("canvas");
+  drawThumbnail(canvas: HTMLCanvasElement, layer: Layer | null): void {
     this.drawInto(canvas, layer, SMALL);
-    return canvas;
   }
 
   private drawInto(canvas: HTMLCanvasElement, layer: Layer | null, edge: number): void {
@@ -50,8 +48,9 @@ export class PictureView {
     if (pixels === null) return;
     const grid = layer === null ? null : patchGrid(layer.values.length, pixels.height, pixels.width);
     const scale = edge / Math.max(pixels.width, pixels.height);
-    canvas.width = Math.round(pixels.width * scale);
-    canvas.height = Math.round(pixels.height * scale);
+    const [across, down] = [Math.round(pixels.width * scale), Math.round(pixels.height * scale)];
+    // Setting a size takes new memory, even where it is the same.
+    if (canvas.width !== across || canvas.height !== down) [canvas.width, canvas.height] = [across, down];
     const context = canvas.getContext("2d")!;
     context.imageSmoothingEnabled = Math.max(pixels.width, pixels.height) >= SMOOTH_FROM;
     context.imageSmoothingQuality = "high";
