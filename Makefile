@@ -145,8 +145,8 @@ bench-control: $(BIN)/.installed build/digits/bundle.json ## Hold a latency targ
 	$(BIN)/python -m adaptrt.bench.control --plot build/bench/control.png --bundle build/digits --batch 16 \
 		--machine-plot build/bench/control_machine.png --json build/bench/control.json
 
-build/digits/bundle.json:
-	$(MAKE) --no-print-directory export MODEL=digits
+build/%/bundle.json:
+	$(MAKE) --no-print-directory export MODEL=$*
 
 families: $(BIN)/.installed $(FASHION_MNIST) ## Compare ACMs, exits, pruning, all three, EViT, ToMe and narrower networks on Fashion-MNIST (hours)
 	mkdir -p build/bench
@@ -207,11 +207,19 @@ $(JS)/node_modules/.installed: $(JS)/package.json $(JS)/package-lock.json $(if $
 	cd $(JS) && $(JS_ENV) npm ci --no-audit --no-fund
 	touch $@
 
-.PHONY: js js-test
-js: $(JS)/node_modules/.installed ## Build the runtime for browsers and Node.js (runtime/js/dist)
+.PHONY: js js-test demo demo-picture
+js: $(JS)/node_modules/.installed ## Build the runtime for browsers and Node.js (runtime/js/dist), and the page of demos (runtime/js/demo/dist)
 	cd $(JS) && $(JS_ENV) npm run --silent build
+	cd $(JS) && $(JS_ENV) npm run --silent build:demo
 
-js-test: js $(BIN)/.installed ## Test it in Node.js and in headless Chromium (apt-get brings one): the conformance kit and more
+demo: js $(BIN)/.installed build/$(NAME)/bundle.json ## Write build/demo, a page that runs build/MODEL in a browser under a slider's budget
+	$(BIN)/adaptrt demo build/$(NAME) --output build/demo
+
+demo-picture: demo ## Take docs/demo.png of that page in headless Chromium
+	sh $(JS)/tests/install_chromium.sh
+	cd $(JS) && $(JS_ENV) node demo/take_picture.js $(CURDIR)/build/demo $(CURDIR)/docs/demo.png
+
+js-test: js $(BIN)/.installed build/digits/bundle.json ## Test both in Node.js and in headless Chromium (apt-get brings one): the conformance kit and more
 	sh $(JS)/tests/install_chromium.sh
 	cd $(JS) && $(JS_ENV) npm run --silent format:check
 	cd $(JS) && PYTHON="$(CURDIR)/$(BIN)/python" $(JS_ENV) npm test --silent

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from adaptrt.cli.demo import show_demo
 from adaptrt.cli.errors import CommandError
 from adaptrt.cli.verb import PATH, Verb, json_option, keep_on_interrupt
 
@@ -16,6 +17,7 @@ adaptrt export my_model --data mine.npz
 adaptrt export my_module:make --data mine.npz --output build/mine
 adaptrt export fashion --evaluations 200 --workers 4
 adaptrt export my_model --no-calibrate --debug
+adaptrt export digits --demo build/demo
 adaptrt export build/models/fashion --output build/fashion --points 9 --evaluations 40
 """
 
@@ -33,6 +35,7 @@ adaptrt export build/models/fashion --output build/fashion --points 9 --evaluati
     help="Processes that run calibration data, each with the model in memory; default: one per core, 8 at most.",
 )
 @click.option("--hard-budgets", is_flag=True, help="Let budgets cost every input the same (--hard of `adaptrt run`).")
+@click.option("--demo", type=PATH, metavar="FOLDER", help="Also write a page that shows the bundle, as `adaptrt demo`.")
 @click.option("--debug", is_flag=True, help="Add the output `learners`: learners run per gate and token.")
 @json_option
 def export(
@@ -44,6 +47,7 @@ def export(
     evaluations: int | None,
     workers: int | None,
     hard_budgets: bool,
+    demo: Path | None,
     debug: bool,
     as_json: bool,
 ) -> None:
@@ -62,6 +66,8 @@ def export(
         raise click.UsageError("got --evaluations and --no-calibrate, expected one of them; leave one out")
     if no_calibrate and workers is not None:
         raise click.UsageError("got --workers and --no-calibrate, expected one of them; leave one out")
+    from adaptrt.export.demo.folder import check_demo_place, write_demo
+    from adaptrt.export.demo.page import page_folder
     from adaptrt.export.exporter import export_bundle
     from adaptrt.export.own.user_module import is_reference, load_user_network
     from adaptrt.export.staging import check_replaceable
@@ -73,6 +79,8 @@ def export(
     source = load_user_network(model) if from_module else load_model(model)
     folder = output or Path("build") / source.name
     check_replaceable(folder)
+    if demo is not None:
+        check_demo_place(demo, page_folder(), folder)
     splits = None
     if not no_calibrate and not (from_module and data is None):
         name = data or source.data_name
@@ -94,9 +102,11 @@ def export(
             workers=workers,
             progress=progress,
         )
+    written = None if demo is None else write_demo(folder, demo)
     if as_json:
         parity = {"passed": report.parity.passed, "rows": report.parity.rows}
-        show_json({"bundle": str(folder), "parity": parity, "curve": report.curve})
+        shown = {"bundle": str(folder), "parity": parity, "curve": report.curve}
+        show_json(shown if written is None else {**shown, "demo": written})
         return
     from adaptrt.cli import tables
 
@@ -106,3 +116,5 @@ def export(
     if from_module and not report.curve:
         show("It is not calibrated and knows no budgets: give --data, labelled samples in an .npz file")
     show(f"Bundle in {folder}")
+    if written is not None:
+        show_demo(written)

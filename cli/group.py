@@ -15,7 +15,10 @@ from adaptrt.cli.interrupts import interrupted, interrupts_noted
 from adaptrt.cli.output import warnings_noted
 from adaptrt.cli.verb import kept_on_interrupt
 
-VERBS = ("train", "adapt", "estimate", "export", "calibrate", "build", "verify", "inspect", "run", "bench", "profile")
+VERBS = (
+    *("train", "adapt", "estimate", "export", "calibrate", "build", "verify", "inspect", "run", "bench", "profile"),
+    "demo",
+)
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 

@@ -22,6 +22,7 @@ from tests.docs.code_blocks import PAGES, ROOT, Block, BlockError, blocks_of, pa
 from tests.docs.shell_lines import LineError, UnknownProgramError, check_command, commands_of, is_cheap
 
 NOT_RUN: dict[tuple[str, str], int] = {
+    ("docs/demo.md", "it serves until it is stopped"): 1,
     ("docs/engines.md", "needs TensorRT and a GPU"): 1,
     ("docs/pretrained.md", "downloads 80 MB and trains for two hours"): 1,
     ("docs/pretrained.md", "needs the bundle of the block above"): 1,

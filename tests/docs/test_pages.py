@@ -133,7 +133,7 @@ def test_the_readme_is_short_and_begins_with_its_two_commands() -> None:
     first = re.search(r"```sh\n(.*?)```", text, re.DOTALL)
     assert first is not None
     assert [line.split("#")[0].strip() for line in first[1].splitlines()] == ["make export", "make test"]
-    assert len(re.findall(r"!\[", text)) == 1
+    assert len(re.findall(r"!\[", text)) == 2
 
 
 def test_the_readme_links_every_page() -> None:

@@ -4,27 +4,15 @@
  */
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 
 import { Invalid } from "../dist/bundle/expectations.js";
 import { decodeBundle } from "../dist/bundle/json_form.js";
 import { checkBundle } from "../dist/bundle/validation.js";
 import { lookUp } from "../dist/control/budget_table.js";
-import { ROOT } from "./node_kit.js";
+import { printedLines } from "./python_lines.js";
 
 const COUNT = 2000;
-
-/** Lines of JSON that a module of the repository prints. */
-function printed(...command) {
-  const python = process.env.PYTHON ?? `${ROOT}.venv/bin/python`;
-  const env = { ...process.env, PYTHONPATH: `${ROOT}src` };
-  const options = { cwd: ROOT, env, encoding: "utf8", maxBuffer: 2 ** 28 };
-  return execFileSync(python, ["-m", ...command], options)
-    .trim()
-    .split("\n")
-    .map((line) => JSON.parse(line));
-}
 
 function saidOf(text) {
   try {
@@ -40,7 +28,7 @@ function saidOf(text) {
 const shortened = (message) => message?.replace(/\d{17,}/gu, "#");
 
 test("randomly damaged bundles are judged alike, in the same words", (t) => {
-  const all = printed("tests.conformance.mutations", "--count", String(COUNT), "--seed", "7");
+  const all = printedLines("tests.conformance.mutations", "--count", String(COUNT), "--seed", "7");
   assert.equal(all.length, COUNT);
   let [fine, former] = [0, 0];
   for (const { text, message } of all) {
@@ -56,7 +44,7 @@ test("randomly damaged bundles are judged alike, in the same words", (t) => {
 });
 
 test("budgets are looked up to the last bit", () => {
-  const all = printed("tests.conformance.random_look_ups", "--count", String(COUNT), "--seed", "7");
+  const all = printedLines("tests.conformance.random_look_ups", "--count", String(COUNT), "--seed", "7");
   assert.equal(all.length, COUNT);
   for (const { row, share, dtype, answer } of all) {
     const { knobs, work, quality, reachable } = lookUp([row], share, new Map([["k", dtype]]));
