@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control families study early-exit kernels gpu-check minilm cpp cpp-test cpp-fuzz bench-cpp clean
+.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control families study early-exit kernels gpu-check minilm cpp cpp-test conformance cpp-fuzz bench-cpp clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -99,6 +99,18 @@ cpp: ## Build the C++ runtime's library and examples, install it with its header
 cpp-test: $(BIN)/.installed ## Test the C++ runtime: the conformance kit against Python, bad bundles, aarch64; nothing is left out
 	@$(call FOUND,cmake c++ aarch64-linux-gnu-g++ readelf) || { $(call APT_INSTALL,$(CPP_TEST_PACKAGES)); }
 	ADAPTRT_CPP_REQUIRED=1 $(BIN)/python -m pytest tests/cpp -rs
+
+conformance: js $(BIN)/.installed ## Run the conformance kit in every runtime and keep who passes it (10 minutes)
+	@$(call FOUND,cmake c++) || { $(call APT_INSTALL,$(CPP_TEST_PACKAGES)); }
+	rm -rf build/conformance
+	mkdir -p build/conformance
+	$(BIN)/python -m pytest tests/conformance/test_conformance.py --junitxml build/conformance/python.xml
+	ADAPTRT_CPP_REQUIRED=1 $(BIN)/python -m pytest tests/cpp/test_conformance.py tests/cpp/test_refusals.py --junitxml build/conformance/cpp.xml
+	sh $(JS)/tests/install_chromium.sh
+	cd $(JS) && $(JS_ENV) node --test --test-reporter=junit --test-reporter-destination=$(CURDIR)/build/conformance/node.xml tests/conformance.test.js
+	cd $(JS) && $(JS_ENV) node --test --test-reporter=junit --test-reporter-destination=$(CURDIR)/build/conformance/browser.xml --test-name-pattern="the conformance kit" tests/browser.test.js
+	$(BIN)/python -m tests.conformance.passed build/conformance/*.xml
+	$(BIN)/python docs/make_tables.py
 
 # Of mutated bundle.json files, with the sanitizers.
 FUZZED ?= 1000000

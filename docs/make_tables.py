@@ -6,6 +6,7 @@ table is one more line. Run it after a change to a record, from the repository's
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -117,6 +118,22 @@ _OPS: Columns = {
     "kernels": lambda record: _code(part.name for part in record.parts),
 }
 
+_CONFORMANCE: Columns = {
+    "runtime": lambda row: row["runtime"],
+    "over": lambda row: row["over"],
+    "bundles": lambda row: f"{len(row['cases'])} passed",
+    "outputs within": lambda row: row["agreement"],
+    "refuses what it must": lambda row: {True: "all", False: "**not all**", None: "not run there"}[row["refused"]],
+    "traces of the controller": lambda row: "not run there" if row["traces"] is None else f"{row['traces']} replayed",
+    "last run": lambda row: f"{row['day']}, {row['cpu']}",
+}
+
+
+def _conformance() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((DOCS.parent / "tests" / "conformance" / "passed.json").read_bytes())
+    return rows
+
+
 TABLES: dict[str, tuple[Columns, Callable[[], Iterable[Any]]]] = {
     "backends": (_BACKENDS, BACKENDS.values),
     "backend-order": (_ORDER, attempts),
@@ -129,6 +146,7 @@ TABLES: dict[str, tuple[Columns, Callable[[], Iterable[Any]]]] = {
     "pretrained": (_PRETRAINED, lambda: ROWS),
     "convolutional": (_CONVOLUTIONAL, lambda: CONVOLUTIONAL_ROWS),
     "ops": (_OPS, RECORDS.values),
+    "conformance": (_CONFORMANCE, _conformance),
 }
 """The columns of each table, and what gives its records."""
 

@@ -14,14 +14,15 @@ import { serveFolders } from "./static_server.js";
 const PACKAGE = fileURLToPath(new URL("../", import.meta.url));
 const BUNDLE = `${ROOT}tests/runtime/fixtures/exported`;
 const page = await readFile(`${PACKAGE}README.md`, "utf8");
+const embedding = await readFile(`${ROOT}docs/embed.md`, "utf8");
 
 /** The blocks of a language, with the small bundle's sizes. */
-function blocks(language) {
-  const found = [...page.matchAll(new RegExp(`\`\`\`${language}\n(.*?)\`\`\``, "gsu"))];
+function blocks(language, text = page) {
+  const found = [...text.matchAll(new RegExp(`\`\`\`${language}\n(.*?)\`\`\``, "gsu"))];
   return found.map(([, code]) => code.replaceAll("8, 8]", "4, 4]").replaceAll("Float32Array(64)", "Float32Array(16)"));
 }
 
-const scripts = blocks("js");
+const scripts = [...blocks("js"), ...blocks("js", embedding)];
 
 for (const [number, code] of scripts.entries()) {
   test(`script ${number + 1}`, async () => {
@@ -33,7 +34,7 @@ for (const [number, code] of scripts.entries()) {
 }
 
 test("there are scripts and a page", () => {
-  assert.deepEqual([scripts.length, blocks("html").length], [2, 1]);
+  assert.deepEqual([scripts.length, blocks("html").length], [3, 1]);
 });
 
 test("the page, where a slider is moved", async () => {
