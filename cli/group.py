@@ -15,7 +15,20 @@ from adaptrt.cli.interrupts import interrupted, interrupts_noted
 from adaptrt.cli.output import warnings_noted
 from adaptrt.cli.verb import kept_on_interrupt
 
-VERBS = ("train", "adapt", "estimate", "export", "calibrate", "build", "verify", "inspect", "run", "bench", "profile")
+VERBS = (
+    "train",
+    "adapt",
+    "estimate",
+    "export",
+    "calibrate",
+    "build",
+    "verify",
+    "inspect",
+    "run",
+    "bench",
+    "profile",
+    "serve",
+)
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -26,6 +39,7 @@ _EXTRAS = {
     **dict.fromkeys(("torch", "onnxscript", "safetensors", "sklearn", "matplotlib"), "export"),
     **dict.fromkeys(("transformers", "optimum", "datasets"), "pretrained"),
     "ray": "ray",
+    **dict.fromkeys(("kserve", "fastapi", "uvicorn"), "serve"),
 }
 """The extra that brings a module; for an engine's module its record says it."""
 
