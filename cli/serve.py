@@ -138,12 +138,11 @@ def serve(
         model = open_model(bundle, threads, backend, precision, plugin_library)
         sample = find_inputs(bundle, model.bundle, 1, source)
         with steps_shown() as progress:
-            name = model.bundle.name
-            models.append(
-                ServedModel(
-                    model, asked, sample, max_batch, lambda share, name=name: progress(f"measuring {name}", share)
-                )
-            )
+
+            def tell(share: float, name: str = model.bundle.name) -> None:
+                progress(f"measuring {name}", share)
+
+            models.append(ServedModel(model, asked, sample, max_batch, tell))
 
     def started(address: Address) -> None:
         if as_json:

@@ -81,14 +81,11 @@ async def measure_loads(
     budgets = (f"{target}ms", "full")
     loads = []
     for place, budget in enumerate(budgets):
-        requests = await steady(
-            server,
-            name,
-            message(inputs, budget),
-            2 * capacity,
-            seconds,
-            lambda share, place=place: progress((place + share) / len(budgets)),
-        )
+
+        def tell(share: float, place: int = place) -> None:
+            progress((place + share) / len(budgets))
+
+        requests = await steady(server, name, message(inputs, budget), 2 * capacity, seconds, tell)
         loads.append(judge(budget, target, 2 * capacity, requests))
     return capacity, loads
 

@@ -109,6 +109,11 @@ class Executor:
             self._stopping = True
             self._changed.notify()
 
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
     def join(self, seconds: float) -> bool:
         """Wait until the thread has ended; whether it has."""
         self._thread.join(seconds)
@@ -135,25 +140,39 @@ class Executor:
             self._changed.wait(left)
 
     def _run(self, batch: Batch, pending: Sequence[Pending], now: float) -> None:
-        model = pending[0].model
+        # Who leaves from now on is answered all the same, and nobody reads it.
+        waited_for = [one.answer.set_running_or_notify_cancel() for one in pending]
         try:
-            result, expected, answers = model.run(batch, now)
+            answers = self._call(batch, pending[0].model, now) if any(waited_for) else []
         except Exception as error:
-            _LOGGER.exception("a call of model %r failed", model.name)
+            _LOGGER.exception("a call of model %r failed", pending[0].model.name)
+            for one, waits in zip(pending, waited_for, strict=True):
+                if waits:
+                    one.answer.set_exception(error)
+            answers = []
+        finally:
             with self._changed:
-                self._queue.fail(batch)
-            for one in pending:
-                one.answer.set_exception(error)
-            return
+                self._queue.fail(batch)  # where it has not ended
+        for one, waits, answer in zip(pending, waited_for, answers, strict=False):
+            one.ended = self.clock()
+            if waits:
+                one.answer.set_result(answer)
+
+    def _call(self, batch: Batch, model: ServedModel, now: float) -> list[Answer]:
+        """Run a batch and learn from it.
+
+        Raises:
+            BackendError: the engine failed.
+        """
+        result, expected, answers = model.run(batch, now)
         ended = self.clock()
         done = float(result.macs_fraction.mean()) if result.macs_fraction.size else 0.0
         with self._changed:
             self._queue.end(batch, ended, expected, done, (ended - now) * 1e3)
-        for one, answer in zip(pending, answers, strict=True):
-            one.ended = ended
-            one.answer.set_result(answer)
-            self._metrics.ran(model.name, max(now - one.job.arrived, 0.0), answer)
+        for job, answer in zip(batch.jobs, answers, strict=True):
+            self._metrics.ran(model.name, max(now - job.arrived, 0.0), answer)
         self._metrics.called(model.name, batch.samples)
+        return answers
 
 
 def _refused(refusal: Refusal, asked: Asked, model: ServedModel) -> QueueFull | BudgetLost:

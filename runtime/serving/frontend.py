@@ -26,7 +26,7 @@ class Frontend:
 
     Attributes:
         metrics: of all requests.
-        ready: whether it takes requests.
+        ready: False once it stops.
         data_plane: KServe's, which tells health and metadata.
 
     Raises:
@@ -43,6 +43,11 @@ class Frontend:
         self.clock = self.executor.clock
         self.ready = True
         self.data_plane = _data_plane(self)
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether those who balance loads may send some."""
+        return self.ready and self.executor.alive
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
@@ -100,7 +105,7 @@ def _data_plane(frontend: Frontend) -> Any:
             raise NotImplementedError
 
         async def healthy(self) -> bool:
-            return frontend.ready
+            return frontend.takes_requests
 
         def get_input_types(self) -> list[dict[str, Any]]:
             return metadata(self.served.inputs)
@@ -115,7 +120,7 @@ def _data_plane(frontend: Frontend) -> Any:
             return {"name": "adaptrt", "version": __version__, "extensions": ["binary_tensor_data"]}
 
         async def ready(self) -> bool:
-            return frontend.ready
+            return frontend.takes_requests
 
     repository = ModelRepository()
     for model in frontend.models.values():

@@ -19,13 +19,6 @@ Array = np.ndarray[Any, Any]
 _PROTOCOL = "grpc"
 _OVERHEAD_BYTES = 1 << 16
 """Of a message beside its tensors."""
-_CONTENTS = {
-    "b": lambda size: "bool_contents",  # noqa: ARG005
-    "i": lambda size: "int64_contents" if size == 8 else "int_contents",
-    "u": lambda size: "uint64_contents" if size == 8 else "uint_contents",
-    "f": lambda size: {8: "fp64_contents", 4: "fp32_contents"}.get(size, ""),
-}
-"""The field of a tensor's numbers by the kind of its dtype; float16 has none and comes as bytes."""
 
 
 async def start(
@@ -146,9 +139,19 @@ def _decode(request: Any) -> Asked:
     return asked(inputs, {name: _value(name, value) for name, value in request.parameters.items()})
 
 
+def _field(dtype: np.dtype[Any]) -> str:
+    """Where a message has numbers of a dtype; empty for float16, which comes as bytes alone."""
+    wide = dtype.itemsize == 8
+    if dtype.kind == "f":
+        return {8: "fp64_contents", 4: "fp32_contents"}.get(dtype.itemsize, "")
+    if dtype.kind == "b":
+        return "bool_contents"
+    return f"{'u' if dtype.kind == 'u' else ''}int{'64' if wide else ''}_contents"
+
+
 def _from_contents(name: str, kind: str, shape: list[int], contents: Any) -> Array:
     dtype, sizes, count = check_head(name, kind, shape)
-    field = _CONTENTS[dtype.kind](dtype.itemsize)
+    field = _field(dtype)
     numbers = getattr(contents, field) if field else ()
     if len(numbers) != count:
         raise RequestError(
@@ -180,7 +183,7 @@ def _encode(request: Any, wanted: list[str], answer: Answer) -> Any:
         if raw:
             response.raw_output_contents.append(little_endian(array))
         else:
-            field = _CONTENTS[array.dtype.kind](array.dtype.itemsize)
+            field = _field(array.dtype)
             getattr(tensor.contents, field).extend(array.ravel().tolist())
     for name, value in answer.parameters.items():
         parameter = response.parameters[name]

@@ -9,13 +9,14 @@ from typing import Any
 
 from adaptrt.runtime.serving.errors import OUTCOMES, RequestError, TooLarge, outcome_of, text_of
 from adaptrt.runtime.serving.frontend import Frontend
-from adaptrt.runtime.serving.rest_messages import HEADER_LENGTH, check_outputs, decode, encode
+from adaptrt.runtime.serving.rest_messages import HEADER_LENGTH, RestRequest, check_outputs, decode, encode
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _PROTOCOL = "http"
+_LARGE_BYTES = 1 << 18
 _DRAINED_BYTES = 64 << 20
 _DRAINED_S = 2.0
 _LEFT = object()
@@ -45,7 +46,7 @@ class InferEndpoint:
                 return
             arrived = self._frontend.clock()  # a client that sends slowly has itself to blame
             model = self._frontend.model(name)
-            request = decode(body, headers.get(HEADER_LENGTH))
+            request = await self._decoded(body, headers.get(HEADER_LENGTH))
             if request.outputs is not None:
                 check_outputs(list(request.outputs), [spec.name for spec in model.outputs])
             pending = self._frontend.submit(model, request.asked, arrived)
@@ -67,6 +68,13 @@ class InferEndpoint:
         await _send(send, 200, content, "application/json" if head is None else "application/octet-stream", extra)
         self._frontend.sent(pending)
         self._frontend.ended(name, _PROTOCOL, OUTCOMES["answered"], arrived)
+
+    @staticmethod
+    async def _decoded(body: bytes, header_length: str | None) -> RestRequest:
+        """The request; of a large one in a thread, so that nobody else waits for it."""
+        if len(body) < _LARGE_BYTES:
+            return decode(body, header_length)
+        return await asyncio.get_running_loop().run_in_executor(None, decode, body, header_length)
 
     async def _body(self, headers: dict[str, str], receive: Receive) -> bytes | None:
         """The body; None where the client has gone.

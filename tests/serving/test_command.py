@@ -8,6 +8,8 @@ import pytest
 
 from tests.serving.server_process import CLI, FIXTURES
 
+pytestmark = pytest.mark.slow("starts servers")
+
 
 def serve(*words: object) -> tuple[int, str]:
     done = subprocess.run([sys.executable, *CLI, *map(str, words)], capture_output=True, text=True, timeout=300)

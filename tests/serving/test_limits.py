@@ -18,6 +18,8 @@ from tritonclient.utils import InferenceServerException
 
 from tests.serving.server_process import ServerProcess, tensor, tiny
 
+pytestmark = pytest.mark.slow("starts servers")
+
 HEAD = "POST /v2/models/tiny/infer HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 MANY = 1 << 30
 

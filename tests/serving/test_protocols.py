@@ -20,6 +20,8 @@ from tests.conformance.kit import KIT, ArrayReader, read_json
 from tests.runtime.staged_reference import eighths
 from tests.serving.server_process import FIXTURES, ServerProcess, tiny
 
+pytestmark = pytest.mark.slow("starts servers")
+
 BOTH = pytest.mark.parametrize("triton", [tritonclient.http, tritonclient.grpc], ids=["http", "grpc"])
 DTYPES = {"float32": "FP32", "int64": "INT64", "int32": "INT32", "bool": "BOOL"}
 
