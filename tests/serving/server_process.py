@@ -48,6 +48,7 @@ class ServerProcess:
                 address = json.loads(text)
         watch.cancel()
         self.http_port: int = address["http_port"]
+        self._client = httpx.Client(timeout=120, verify=False, limits=httpx.Limits(max_connections=None))
         self.http, self.grpc = f"127.0.0.1:{self.http_port}", f"127.0.0.1:{address['grpc_port']}"
 
     def errors(self) -> str:
@@ -57,11 +58,11 @@ class ServerProcess:
     def post(self, model: str, body: Any, **named: Any) -> httpx.Response:
         """A request with this JSON, or these bytes."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return httpx.post(f"http://{self.http}/v2/models/{model}/infer", content=content, timeout=120, **named)
+        return self._client.post(f"http://{self.http}/v2/models/{model}/infer", content=content, **named)
 
     def get(self, path: str) -> httpx.Response:
         """What is there."""
-        return httpx.get(f"http://{self.http}{path}", timeout=120)
+        return self._client.get(f"http://{self.http}{path}")
 
     def metric(self, name: str, **labels: str) -> float:
         """A metric's value, over all labels that are not given; 0 where it is not there."""
@@ -79,6 +80,7 @@ class ServerProcess:
 
     def kill(self) -> None:
         """End it whatever it does."""
+        self._client.close()
         self.process.kill()
         self.process.wait(30)
         assert self.process.stdout is not None
