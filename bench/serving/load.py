@@ -103,17 +103,20 @@ def message(inputs: dict[str, Array], budget: str) -> tuple[bytes, dict[str, str
 
 async def closed(server: Served, name: str, body: tuple[bytes, dict[str, str]], clients: int, seconds: float) -> float:
     """Answers a second of so many clients that ask again as soon as they are answered."""
-    answered, until = 0, perf_counter() + seconds
+    answered = 0
 
-    async def client(session: Any) -> None:
+    async def client(session: Any, until: float) -> None:
         nonlocal answered
-        while perf_counter() < until:
+        while True:
             status, _ = await ask(session, server, name, body)
             answered += status == 200
+            if perf_counter() >= until:
+                return
 
     async with session_of(clients) as session:
-        await asyncio.gather(*(client(session) for _ in range(clients)))
-    return answered / seconds
+        begin = perf_counter()
+        await asyncio.gather(*(client(session, begin + seconds) for _ in range(clients)))
+        return answered / (perf_counter() - begin)
 
 
 async def steady(
@@ -129,9 +132,9 @@ async def steady(
 
     A client that is answered late sends its next request late; its latency counts from when it was due.
     """
-    begin, requests = perf_counter(), []
+    requests: list[Request] = []
 
-    async def client(number: int, session: Any) -> None:
+    async def client(number: int, session: Any, begin: float) -> None:
         draw, due = random.Random(seed * CLIENTS + number), 0.0
         while (due := due + draw.expovariate(rate / CLIENTS)) < seconds:
             await asyncio.sleep(max(begin + due - perf_counter(), 0.0))
@@ -140,7 +143,8 @@ async def steady(
             progress(min(due / seconds, 1.0))
 
     async with session_of(CLIENTS) as session:
-        await asyncio.gather(*(client(number, session) for number in range(CLIENTS)))
+        begin = perf_counter()
+        await asyncio.gather(*(client(number, session, begin) for number in range(CLIENTS)))
     return requests
 
 
