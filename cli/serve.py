@@ -108,10 +108,10 @@ def serve(
 ) -> None:
     """Serve bundles by REST and gRPC, each request on a budget.
 
-    It speaks the Open Inference Protocol, until Ctrl-C or SIGTERM. A request may name a `budget` ("45%", "8ms", "full") and a `deadline_ms`. A latency budget counts from the
-    request's arrival, with what it waits: as more wait, the work falls, and a request is refused only where the
-    cheapest work is too much for its budget. Metrics for Prometheus are at /metrics of the HTTP port. With --json the
-    addresses are printed as JSON.
+    It speaks the Open Inference Protocol, until Ctrl-C or SIGTERM. A request may name a `budget` ("45%", "8ms",
+    "full") and a `deadline_ms`. A latency budget counts from the request's arrival, with what it waits: as more
+    wait, the work falls, and a request is refused only where the cheapest work is too much for its budget. Metrics
+    for Prometheus are at /metrics of the HTTP port. With --json the addresses are printed as JSON.
     """
     for name, number in (("--batch-wait-ms", batch_wait_ms), ("--grace-seconds", grace_seconds)):
         if number != number:
