@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control families study early-exit kernels gpu-check minilm cpp cpp-test conformance cpp-fuzz bench-cpp clean
+.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control bench-serving families study early-exit kernels gpu-check minilm cpp cpp-test conformance cpp-fuzz bench-cpp clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -159,6 +159,10 @@ bench-control: $(BIN)/.installed build/digits/bundle.json ## Hold a latency targ
 
 build/%/bundle.json:
 	$(MAKE) --no-print-directory export MODEL=$*
+
+bench-serving: $(BIN)/.installed build/digits/bundle.json ## What a request adds to a call, a load of twice the capacity with and without a budget, memory (10 minutes)
+	mkdir -p build/bench
+	$(BIN)/python -m adaptrt.bench.serving build/digits --json build/bench/serving.json --plot build/bench/serving.png
 
 families: $(BIN)/.installed $(FASHION_MNIST) ## Compare ACMs, exits, pruning, all three, EViT, ToMe and narrower networks on Fashion-MNIST (hours)
 	mkdir -p build/bench

@@ -8,7 +8,6 @@ from adaptrt.cli.errors import CommandError
 
 if TYPE_CHECKING:
     from adaptrt.runtime import Budget
-    from adaptrt.runtime.control.budget_kinds import BudgetKind, TextForm
 
 
 def parse_budget(text: str, *, hard: bool = False) -> Budget:
@@ -19,29 +18,24 @@ def parse_budget(text: str, *, hard: bool = False) -> Budget:
         hard: Whether it holds for every input, not only on average.
 
     Raises:
-        CommandError: It is written like no kind, or hard and not of work.
-        BudgetError: The number is NaN, infinite or negative.
+        CommandError: It is hard and not of work.
+        BudgetError: It is written like no kind, or its number is NaN, infinite or negative.
     """
-    from adaptrt.runtime import Budget
+    from dataclasses import replace
 
-    text = text.strip()
-    kind, form = _recognised(text)
-    if hard and not kind.hard:
-        shown = text if form else kind.name
-        raise CommandError(f"got --hard with budget {shown}, expected {_hard_kinds()}; leave --hard out")
-    if form is None:
-        return Budget(kind.name)
-    written = text.removesuffix(form.suffix)
-    try:
-        number = float(written)
-    except ValueError:
-        raise _unreadable(text) from None
-    if not written.isascii() or "_" in written:  # Python's numbers, nobody's budgets: 1_0% may be meant as 1.0%
-        raise _unreadable(text)
-    budget = Budget(kind.name, number * form.multiplier / form.divisor, hard, kind.percentile)
-    if form.largest is not None and budget.value > form.largest:
-        raise _unreadable(text)
-    return budget
+    from adaptrt.runtime.control import budget_text
+    from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, NOTHING
+    from adaptrt.runtime.table import either
+
+    budget = budget_text.parse_budget(text)
+    kind = BUDGET_KINDS[budget.kind]
+    if not hard:
+        return budget
+    if not kind.hard:
+        shown = kind.name if kind.meter is NOTHING else text.strip()
+        kinds = either(kind.short for kind in BUDGET_KINDS.values() if kind.hard)
+        raise CommandError(f"got --hard with budget {shown}, expected {kinds}; leave --hard out")
+    return replace(budget, hard=True)
 
 
 def budget_metavar() -> str:
@@ -53,32 +47,6 @@ def budget_metavar() -> str:
 
 def budget_forms() -> str:
     """How budgets are written, with an example of each kind."""
-    from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
+    from adaptrt.runtime.control import budget_text
 
-    *others, last = (kind.written for kind in BUDGET_KINDS.values())
-    return f"{', '.join(others)}, or {last}"
-
-
-def _recognised(text: str) -> tuple[BudgetKind, TextForm | None]:
-    """The kind that is written so, and which of its forms; None where it is the word."""
-    from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, NOTHING
-
-    forms = [(form, kind) for kind in BUDGET_KINDS.values() for form in kind.forms]
-    for kind in BUDGET_KINDS.values():
-        if kind.meter is NOTHING and text.lower() == kind.name:
-            return kind, None
-    for form, kind in sorted(forms, key=lambda pair: -len(pair[0].suffix)):
-        if text.endswith(form.suffix):
-            return kind, form
-    raise _unreadable(text)
-
-
-def _hard_kinds() -> str:
-    from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
-    from adaptrt.runtime.table import either
-
-    return either(kind.short for kind in BUDGET_KINDS.values() if kind.hard)
-
-
-def _unreadable(text: str) -> CommandError:
-    return CommandError(f"got budget {text!r}, expected {budget_forms()}; write it like one of these")
+    return budget_text.budget_forms()

@@ -17,7 +17,7 @@ from adaptrt.cli.verb import kept_on_interrupt
 
 VERBS = (
     *("train", "adapt", "estimate", "export", "calibrate", "build", "verify", "inspect", "run", "bench", "profile"),
-    "demo",
+    *("demo", "serve"),
 )
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -29,6 +29,7 @@ _EXTRAS = {
     **dict.fromkeys(("torch", "onnxscript", "safetensors", "sklearn", "matplotlib"), "export"),
     **dict.fromkeys(("transformers", "optimum", "datasets"), "pretrained"),
     "ray": "ray",
+    **dict.fromkeys(("kserve", "fastapi", "uvicorn"), "serve"),
 }
 """The extra that brings a module; for an engine's module its record says it."""
 

@@ -313,7 +313,7 @@ class AdaptiveModel:
         budget: Budget | None = None,
         *,
         progress: Callable[[float], None] = lambda _share: None,
-    ) -> None:
+    ) -> Profile | None:
         """Have ready what a budget of this device needs for calls with such inputs: a profile, kept or measured now.
 
         Otherwise the first call under such a budget does it, without a sign of life for some seconds.
@@ -323,6 +323,9 @@ class AdaptiveModel:
             budget: of the calls; None takes the model's. Where it needs no profile nothing is done.
             progress: told the share that is done, if something has to be measured.
 
+        Returns:
+            The profile; None where nothing is needed.
+
         Raises:
             InputError: an input is not what the bundle declares.
             BudgetError: the bundle has no curve, or no sensor tells the energy that the budget is about.
@@ -331,7 +334,8 @@ class AdaptiveModel:
         plan = self._plan if budget is None else self._plan_for(budget)
         _, sizes = self._contract.check(inputs)
         if plan.physical and plan.budget is not None and 0 not in sizes.values():
-            self._device.prepare(plan.budget, self._samples(sizes), partial(_run_at, self, inputs), progress)
+            return self._device.prepare(plan.budget, self._samples(sizes), partial(_run_at, self, inputs), progress)
+        return None
 
     def _samples(self, sizes: Mapping[str, int]) -> int:
         return sizes[self._batch] if self._batch else 1

@@ -144,6 +144,21 @@ class LatencyController:
         self._workload.observe(choice.fraction, done)
         self._correct_margin(finding, choice.steered, measured, expected)
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The smallest and the largest share of work that is asked for."""
+        return self._cheapest, self._full
+
+    def forecast(self, fraction: float, scale: float = 1.0) -> tuple[float, float]:
+        """What a steady call takes: the response that half of them stay under, and what the wanted share stays under.
+
+        Args:
+            fraction: The share of work to ask for.
+            scale: As for ``choose``.
+        """
+        expected = self._median(fraction, None) * scale
+        return expected, expected * self._margin.factor
+
     def passed(self, now: float, choice: Choice) -> bool:
         """A call ended of which nothing is to be learned but that it was; whether the clock has gone back since."""
         gone_back = self._ended is not None and now < self._ended - self._idle_after

@@ -101,14 +101,14 @@ class DeviceBudgets:
             other.use(self._profile)
         return other
 
-    def prepare(self, meter: Meter, batch: int, profiler: Profiler) -> None:
+    def prepare(self, meter: Meter, batch: int, profiler: Profiler) -> Profile:
         """Have the profile for budgets of a meter, as the first call would.
 
         Raises:
             BudgetError: The bundle has no curve.
             BackendError: The engine failed while it was profiled.
         """
-        self._ready(meter, batch, profiler)
+        return self._ready(meter, batch, profiler)[0]
 
     def use(self, profile: Profile) -> None:
         """Work with this profile from now on; the controller starts anew with it."""

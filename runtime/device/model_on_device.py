@@ -92,14 +92,14 @@ class ModelOnDevice:
         """Take in what a call took and the share of work it did; gives its millijoules where the budget needs them."""
         return self.budgets.end(ticket, done, milliseconds, perf_counter())
 
-    def prepare(self, budget: Budget, samples: int, run: RunAt, progress: Progress) -> None:
+    def prepare(self, budget: Budget, samples: int, run: RunAt, progress: Progress) -> Profile:
         """Have the profile that calls under a budget of the device need, as the first of them would.
 
         Raises:
             BudgetError: the bundle has no curve.
             BackendError: an engine failed while it was profiled.
         """
-        self.budgets.prepare(BUDGET_KINDS[budget.kind].meter, samples, self._profiler(run, progress))
+        return self.budgets.prepare(BUDGET_KINDS[budget.kind].meter, samples, self._profiler(run, progress))
 
     def profile(
         self,

@@ -36,6 +36,7 @@ NOT_RUN: dict[tuple[str, str], int] = {
     ("docs/jetson.md", "needs TensorRT"): 3,
     ("docs/jetson.md", "needs TensorRT's headers"): 1,
     ("docs/jetson.md", "needs a Jetson"): 1,
+    ("docs/serving.md", "needs a server"): 2,
     ("docs/telemetry.md", "needs root"): 1,
     ("docs/telemetry.md", "takes a minute"): 1,
 }

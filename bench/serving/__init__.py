@@ -1,0 +1,1 @@
+"""What serving costs, and what a latency budget makes of an overload."""
