@@ -106,6 +106,7 @@ conformance: js $(BIN)/.installed ## Run the conformance kit in every runtime an
 	mkdir -p build/conformance
 	$(BIN)/python -m pytest tests/conformance/test_conformance.py --junitxml build/conformance/python.xml
 	ADAPTRT_CPP_REQUIRED=1 $(BIN)/python -m pytest tests/cpp/test_conformance.py tests/cpp/test_refusals.py --junitxml build/conformance/cpp.xml
+	$(BIN)/python -m pytest tests/serving/test_protocols.py -k conformance_kit --junitxml build/conformance/server.xml
 	sh $(JS)/tests/install_chromium.sh
 	cd $(JS) && $(JS_ENV) node --test --test-reporter=junit --test-reporter-destination=$(CURDIR)/build/conformance/node.xml tests/conformance.test.js
 	cd $(JS) && $(JS_ENV) node --test --test-reporter=junit --test-reporter-destination=$(CURDIR)/build/conformance/browser.xml --test-name-pattern="the conformance kit" tests/browser.test.js

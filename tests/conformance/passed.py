@@ -86,6 +86,18 @@ RUNTIMES = (
         (f"{_NODE_REFUSED[0]}, in a worker, too", _NODE_REFUSED[1]),
         r"traces of the controller()",
     ),
+    *(
+        KitRuntime(
+            f"Server, {name}",
+            "ONNX Runtime",
+            "1e-4 of the kit, budgets alone",
+            "server",
+            rf"test_the_conformance_kit\[(\w+)-{protocol}\]",
+            (),
+            "",
+        )
+        for name, protocol in (("REST", "http"), ("gRPC", "grpc"))
+    ),
 )
 
 

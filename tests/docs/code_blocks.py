@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")))
-LANGUAGES = {"python", "bash", "sh", "json", "c", "cpp", "cmake"}
+LANGUAGES = {"python", "bash", "sh", "json", "c", "cpp", "cmake", "js"}
 
 _FENCE = re.compile(r"^(`{3,})(.*)$")
 _MARKER = "not-run:"
