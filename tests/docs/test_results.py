@@ -126,6 +126,47 @@ def whole_transformers_in_int8() -> Rows:
     return [[names[model], str(batch), *cells] for (model, batch), cells in made.items()]
 
 
+def all_families() -> Rows:
+    return [
+        [
+            row["model"],
+            row["form"],
+            percent(row["work"], 0),
+            " / ".join(percent(share, 0) for share in row["exits"]) or NONE,
+            f"{row['milliseconds']['median']:.2f}",
+            *(f"{ratio:.2f}" for ratio in (row["over_float32"]["median"], row["over_int8"], row["over_best"])),
+        ]
+        for row in kept("all_families")["rows"]
+    ]
+
+
+def study() -> Rows:
+    result = kept("study")
+
+    def quality(measured: Any) -> str:
+        if measured is None:
+            return NONE
+        spread = "" if measured["deviation"] is None else f" ± {100 * measured['deviation']:.1f}"
+        return f"{100 * measured['mean']:.2f}{spread}"
+
+    return [
+        [
+            f"{row['milliseconds']:.2f}",
+            f"{row['over_dense']:.2f}",
+            *(quality(row["quality"].get(method)) for method in result["methods"]),
+            NONE if row["ahead"] is None else f"{100 * row['ahead']['mean']:+.2f}",
+        ]
+        for row in result["rows"]
+    ]
+
+
+def study_of_everything() -> Rows:
+    return [
+        [what, f"{measured['mean']:.2f}", " / ".join(f"{value:.2f}" for value in measured["seeds"])]
+        for what, measured in kept("study")["everything"].items()
+    ]
+
+
 def adapting_memory() -> Rows:
     return [
         [row["shape"], f"{row['samples']:,}", f"{row['peak_gib']:.1f} GiB", f"{row['limit']:g} GiB"]
