@@ -1,6 +1,7 @@
 """The tritonserver of the package nvidia-pytriton, which has the Python backend alone, in a process of its own.
 
 Its environment has numpy 1, which that backend's process needs, and adaptrt's runtime: ``make triton-test`` makes it.
+The process that runs models takes the first Python of ``PATH`` for its environment, and no ``PYTHONPATH``.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import time
 from pathlib import Path
 
 import httpx
-
-from adaptrt import __file__ as package
 
 _START_S = 180.0
 _SITE = "import sysconfig, sys; print(sysconfig.get_path('purelib')); print('%d.%d' % sys.version_info[:2])"
@@ -47,8 +46,7 @@ class TritonServer:
         self._log = scratch / "server.log"
         environment = {
             **os.environ,
-            "LD_LIBRARY_PATH": f"{site}/../../nvidia_pytriton.libs:{Path(site) / 'nvidia_pytriton.libs'}",
-            "PYTHONPATH": os.pathsep.join([str(Path(package).parent.parent), site]),
+            "LD_LIBRARY_PATH": str(Path(site) / "nvidia_pytriton.libs"),
             "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}",
             "ADAPTRT_CACHE": str(scratch / "cache"),
         }
@@ -60,6 +58,7 @@ class TritonServer:
             "http-port": ports[0],
             "grpc-port": ports[1],
             "allow-metrics": "false",
+            "exit-timeout-secs": 3,
         }
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
