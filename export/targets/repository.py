@@ -157,7 +157,7 @@ def _check_replaceable(folder: Path) -> None:
     """
     if not folder.exists() and not folder.is_symlink():
         return
-    expected = f"expected a model that `adaptrt build` wrote, or nothing; move it away or choose another --output"
+    expected = "expected a model that `adaptrt build` wrote, or nothing; move it away or choose another --output"
     if folder.is_symlink() or not folder.is_dir():
         raise ExportError(f"{folder} is no folder, {expected}")
     files = {path.name for path in folder.iterdir()}

@@ -105,7 +105,5 @@ def _fields(tensor: TritonTensor) -> list[str]:
 
 def _quoted(text: str) -> str:
     """A text in quotes, whatever is in it."""
-    plain = (
-        chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03o}" for byte in text.encode("utf-8")
-    )
+    plain = (chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03o}" for byte in text.encode("utf-8"))
     return f'"{"".join(plain)}"'

@@ -129,7 +129,9 @@ class Replica:
         model = load(settings.bundle, threads=settings.threads)
         sample = _sample(settings, [spec.name for spec in model.bundle.inputs])
         if sample is None:
-            _LOGGER.warning("got no sample to measure %r with: latency budgets do not count the queue", model.bundle.name)
+            _LOGGER.warning(
+                "got no sample to measure %r with: latency budgets do not count the queue", model.bundle.name
+            )
         self._served = ServedModel(model, parse_budget(settings.budget), sample, settings.max_batch)
         self._executor = Executor(
             settings.max_queue, settings.max_batch, settings.batch_wait_ms, ServingMetrics(lambda: len(self._executor))

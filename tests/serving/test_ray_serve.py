@@ -175,4 +175,6 @@ def test_wrong_arguments_are_refused_in_a_line(arguments: dict[str, object], tol
 
 
 def test_arguments_may_be_texts() -> None:
-    assert RaySettings.parse({"bundle": "x", "cpus": "0.5", "max_queue": "4"}) == RaySettings("x", cpus=0.5, max_queue=4)
+    assert RaySettings.parse({"bundle": "x", "cpus": "0.5", "max_queue": "4"}) == RaySettings(
+        "x", cpus=0.5, max_queue=4
+    )

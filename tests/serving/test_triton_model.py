@@ -71,9 +71,7 @@ def started(tmp_path: Path, name: str = "tiny", most: int = 8, **parameters: str
         "parameters": {key: {"string_value": value} for key, value in parameters.items()},
     }
     model = TritonPythonModel()
-    model.initialize(
-        {"model_config": json.dumps(config), "model_repository": str(tmp_path), "model_version": "1"}
-    )
+    model.initialize({"model_config": json.dumps(config), "model_repository": str(tmp_path), "model_version": "1"})
     return model
 
 

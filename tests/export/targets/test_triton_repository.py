@@ -48,9 +48,7 @@ def described(tensors: Any, batched: bool) -> dict[str, tuple[str, list[int]]]:
 
 
 def wanted(specs: Any) -> dict[str, tuple[str, list[int]]]:
-    return {
-        spec.name: (spec.dtype, [size if isinstance(size, int) else -1 for size in spec.shape]) for spec in specs
-    }
+    return {spec.name: (spec.dtype, [size if isinstance(size, int) else -1 for size in spec.shape]) for spec in specs}
 
 
 @pytest.mark.parametrize("source", BUNDLES, ids=lambda path: path.name)
