@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 def _examples() -> str:
     from adaptrt.runtime.bundle.target_table import REPOSITORIES, TARGETS
 
-    records = (*TARGETS.values(), *REPOSITORIES.values())
-    lines = [(target.name, options) for target in records for options in target.examples]
+    lines = [(target.name, options) for target in TARGETS.values() for options in target.examples]
+    lines += [(target.name, options) for target in REPOSITORIES.values() for options in target.examples]
     return "\n".join(f"adaptrt build build/digits --target {name} {options}".rstrip() for name, options in lines)
 
 
 def _what_is_built() -> str:
     from adaptrt.runtime.bundle.target_table import REPOSITORIES, TARGETS
 
-    return " ".join(f"{target.name}: {target.made}." for target in (*TARGETS.values(), *REPOSITORIES.values()))
+    made = [(target.name, target.made) for target in TARGETS.values()]
+    made += [(target.name, target.made) for target in REPOSITORIES.values()]
+    return " ".join(f"{name}: {what}." for name, what in made)
 
 
 def _targets() -> str:

@@ -47,8 +47,8 @@ class RaySettings:
         max_batch: samples that requests together have in one call.
         batch_wait_ms: that a batch which is not full waits for more.
         max_request_bytes: of a request over HTTP.
-        sample: an ``.npz`` file with an array for each input, on every node, to measure the device with; empty takes the
-            inputs in the bundle's ``golden.npz``. Without either latency budgets do not count what a request waits.
+        sample: an ``.npz`` file with an array for each input, on every node, to measure the device with; empty takes
+            the inputs in the bundle's ``golden.npz``. Without either latency budgets do not count what a request waits.
     """
 
     bundle: str
@@ -79,7 +79,7 @@ class RaySettings:
         for name, value in arguments.items():
             kind = {"int": int, "float": float, "str": str}[kinds[name]]
             try:
-                values[name] = kind(value)  # type: ignore[call-overload]
+                values[name] = kind(value)
             except (TypeError, ValueError):
                 raise ServingError(f"got {name}={shown(value)}, expected a number; give one") from None
             if kind is not str and not (values[name] > 0 or (values[name] == 0 and kind is float)):

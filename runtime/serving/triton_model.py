@@ -67,7 +67,7 @@ class TritonPythonModel:
         for place, request in enumerate(requests):
             try:
                 jobs[place] = self._job(request, arrived)
-            except Exception as error:
+            except Exception as error:  # noqa: PERF203 - one wrong request leaves the others alone
                 responses[place] = self._error(error)
         for places in self._groups(jobs):
             group = [jobs[place] for place in places]

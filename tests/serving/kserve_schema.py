@@ -1,7 +1,7 @@
 """Checks an ``InferenceService`` strictly by the classes of KServe's and Kubernetes' Python clients.
 
-``python -m tests.serving.kserve_schema FILE.yaml``: exit code 0, or 1 and what is wrong. A process of its own: KServe and
-Triton's client both register the protocol.
+``python -m tests.serving.kserve_schema FILE.yaml``: exit code 0, or 1 and what is wrong. A process of its own: KServe
+and Triton's client both register the protocol.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Replicas on Ray: the server's requests over HTTP and by a handle, what goes wrong, and a node that is killed under load."""
+"""Replicas on Ray: requests over HTTP and by a handle, mistakes, and a node that is killed under load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models for Triton: their configurations, as Triton's own protobuf reads them, and the graph whose knobs have defaults."""
+"""Models for Triton: their configurations, read by Triton's protobuf, and the graph whose knobs have defaults."""
 
 from __future__ import annotations
 
