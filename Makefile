@@ -69,8 +69,8 @@ $(VENV310)/.installed: pyproject.toml
 test-fast: $(BIN)/.installed ## Run the tests that are not slow: the daily ones, in about a minute
 	$(PYTEST) -m "not slow and not exhaustive"
 
-test-exhaustive: $(BIN)/.installed ## Run what `make test` leaves out: every family of pretrained encoders through an export, two benches (4 minutes)
-	$(PYTEST) -m exhaustive tests/export tests/bench
+test-exhaustive: $(BIN)/.installed ## Run what `make test` leaves out: every family of pretrained encoders through an export, two benches, replicas on Ray (6 minutes)
+	$(PYTEST) -m exhaustive tests/export tests/bench tests/serving
 
 test-runtime-310: $(VENV310)/.installed
 	$(VENV310)/bin/python -m pytest tests/runtime

@@ -24,7 +24,7 @@ from tests.serving.server_process import FIXTURES, tensor, tiny
 
 ray = pytest.importorskip("ray", reason="ray is not installed: install adaptrt[ray-serve]")
 serve = pytest.importorskip("ray.serve", reason="Ray Serve is not installed: install adaptrt[ray-serve]")
-pytestmark = pytest.mark.slow("starts Ray clusters")
+pytestmark = [pytest.mark.slow("starts Ray clusters"), pytest.mark.exhaustive]
 
 CLIENTS, REQUESTS, KILLED_AT = 4, 160, 40
 _PATIENCE_S = 60.0
