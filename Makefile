@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control bench-serving families study early-exit kernels gpu-check minilm cpp cpp-test conformance cpp-fuzz bench-cpp clean
+.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package triton-test test-environments lint bench bench-control bench-serving families study early-exit kernels gpu-check minilm cpp cpp-test conformance cpp-fuzz bench-cpp clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -69,8 +69,8 @@ $(VENV310)/.installed: pyproject.toml
 test-fast: $(BIN)/.installed ## Run the tests that are not slow: the daily ones, in about a minute
 	$(PYTEST) -m "not slow and not exhaustive"
 
-test-exhaustive: $(BIN)/.installed ## Run what `make test` leaves out: every family of pretrained encoders through an export, two benches (4 minutes)
-	$(PYTEST) -m exhaustive tests/export tests/bench
+test-exhaustive: $(BIN)/.installed ## Run what `make test` leaves out: every family of pretrained encoders through an export, two benches, replicas on Ray (6 minutes)
+	$(PYTEST) -m exhaustive tests/export tests/bench tests/serving
 
 test-runtime-310: $(VENV310)/.installed
 	$(VENV310)/bin/python -m pytest tests/runtime
@@ -140,6 +140,17 @@ test-environments: $(BIN)/.installed ## Run those tests that could differ under 
 
 test-package: $(BIN)/.installed ## Build sdist and wheel, use each in an empty environment (2 minutes; pip needs its index)
 	$(BIN)/python -m pytest tests/packaging -rs
+
+# A tritonserver and its Python backend, whose process needs numpy 1 and reads packages from the first Python of PATH.
+TRITON := .venv-triton
+
+$(TRITON)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(TRITON)
+	$(TRITON)/bin/python -m pip install --quiet -e ".[cpu]" "nvidia-pytriton==0.7.0" "numpy<2"
+	touch $@
+
+triton-test: $(BIN)/.installed $(TRITON)/.installed ## Install a tritonserver (Linux, x86-64) and serve bundles with it
+	ADAPTRT_TRITON_PYTHON=$(CURDIR)/$(TRITON)/bin/python $(BIN)/python -m pytest tests/triton_server -rs
 
 lint: $(BIN)/.installed ## Check style, types and the import rules between rooms
 	$(BIN)/ruff check .

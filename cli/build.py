@@ -17,24 +17,27 @@ if TYPE_CHECKING:
 
 
 def _examples() -> str:
-    from adaptrt.runtime.bundle.target_table import TARGETS
+    from adaptrt.runtime.bundle.target_table import REPOSITORIES, TARGETS
 
     lines = [(target.name, options) for target in TARGETS.values() for options in target.examples]
+    lines += [(target.name, options) for target in REPOSITORIES.values() for options in target.examples]
     return "\n".join(f"adaptrt build build/digits --target {name} {options}".rstrip() for name, options in lines)
 
 
 def _what_is_built() -> str:
-    from adaptrt.runtime.bundle.target_table import TARGETS
+    from adaptrt.runtime.bundle.target_table import REPOSITORIES, TARGETS
 
-    return " ".join(f"{target.name}: {target.made}." for target in TARGETS.values())
+    made = [(target.name, target.made) for target in TARGETS.values()]
+    made += [(target.name, target.made) for target in REPOSITORIES.values()]
+    return " ".join(f"{name}: {what}." for name, what in made)
 
 
 def _targets() -> str:
     """Help for ``--target``."""
-    from adaptrt.runtime.bundle.target_table import TARGETS
+    from adaptrt.runtime.bundle.target_table import all_targets
     from adaptrt.runtime.table import either
 
-    return f"{either(TARGETS)}."
+    return f"{either(all_targets())}."
 
 
 def _precisions() -> Sequence[str]:
@@ -119,6 +122,13 @@ def _plugins() -> Sequence[str]:
     help="Run the prepared graphs where the engine compiles them itself and is installed, and compare.",
 )
 @click.option("--rebuild", is_flag=True, help="Build also what is there already.")
+@click.option(
+    "--output",
+    cls=TableOption,
+    type=PATH,
+    metavar="FOLDER",
+    table_help=lambda: f"Folder of models, for {' and '.join(_repositories())}; default: beside the bundle.",
+)
 @json_option
 def build(
     bundle: Path,
@@ -136,30 +146,41 @@ def build(
     max_quality_drop: float,
     verify: bool,
     rebuild: bool,
+    output: Path | None,
     as_json: bool,
 ) -> None:
     """Prepare a bundle for an engine, build the engine.
 
-    The result is kept in the bundle's folder, under engines/TARGET-PRECISION.
+    The result is kept in the bundle's folder, under engines/TARGET-PRECISION; what is made for another server lies in a
+    folder of its own.
 
     What is there is kept if it was made of the same bundle, for the same engine version, architecture, shapes and
     plugins; otherwise it is built again, and the reason told.
     """
-    from adaptrt.cli import output
+    from adaptrt.cli.output import note, show, show_json
     from adaptrt.cli.progress import steps_shown
     from adaptrt.export.targets.build import build_target
     from adaptrt.export.targets.profiles import SizeRange
     from adaptrt.export.targets.target_builder import BuildSettings
-    from adaptrt.runtime.bundle.target_table import TARGETS
+    from adaptrt.runtime.bundle.target_table import REPOSITORIES, TARGETS, all_targets
 
     keep_on_interrupt("the bundle is as it was")
+    if target not in all_targets():
+        raise CommandError(f"got target {target!r}, expected one of {', '.join(all_targets())}; name one")
+    if target in REPOSITORIES:
+        _build_model(bundle, target, precision, batch, output, as_json)
+        return
+    if output is not None:
+        raise CommandError(
+            f"got --output for {target}, expected none: its engines are kept in the bundle; leave it out"
+        )
     if plugin_library is not None and not plugin_library.is_file():
         raise CommandError(
             f"no file {str(plugin_library)!r}, expected the plugin library; build it with plugins_trt/csrc"
         )
     settings = BuildSettings(
         target=target,
-        precision=precision or (TARGETS[target].precisions[0] if target in TARGETS else "fp32"),
+        precision=precision or (TARGETS[target].precisions[0]),
         architectures=architectures,
         plugins=plugins,
         plugin_library=plugin_library,
@@ -175,16 +196,56 @@ def build(
     with steps_shown() as progress:
         report = build_target(bundle, settings, progress=progress, register_plugins=_python_plugins(kernels))
     for remark in report.notes:
-        output.note(remark)
+        note(remark)
     if as_json:
-        output.show_json(_plain(report))
+        show_json(_plain(report))
         return
     from adaptrt.cli import tables
 
     state = "was there already" if report.reused else "built"
-    output.show(tables.engines_table(report), tables.engines_quality(report), f"{report.folder} {state}")
+    show(tables.engines_table(report), tables.engines_quality(report), f"{report.folder} {state}")
     for command in report.commands:
-        output.show(command)
+        show(command)
+
+
+def _repositories() -> Sequence[str]:
+    from adaptrt.runtime.bundle.target_table import REPOSITORIES
+
+    return tuple(REPOSITORIES)
+
+
+_OF_MODELS = ("bundle", "target", "precision", "batch", "output", "as_json")
+"""What may be said of a model for another server."""
+
+
+def _build_model(
+    bundle: Path, target: str, precision: str | None, batch: str, repository: Path | None, as_json: bool
+) -> None:
+    """Write a bundle as a model for another server."""
+    from adaptrt.cli.output import note, show, show_json
+    from adaptrt.export.targets.profiles import SizeRange
+    from adaptrt.export.targets.repository import RepositorySettings, write_model
+    from adaptrt.runtime.bundle.target_table import REPOSITORIES
+
+    context = click.get_current_context()
+    for option in context.command.params:
+        named = context.get_parameter_source(option.name or "") is not click.core.ParameterSource.DEFAULT
+        if named and option.name not in _OF_MODELS:
+            raise CommandError(f"got {option.opts[0]} for {target}, expected none: no engine is built; leave it out")
+    record = REPOSITORIES[target]
+    settings = RepositorySettings(
+        target,
+        bundle.resolve().parent / target if repository is None else repository,
+        precision or record.precisions[0],
+        SizeRange.parse(batch).maximum,
+    )
+    report = write_model(bundle, settings)
+    for remark in report.notes:
+        note(remark)
+    if as_json:
+        show_json({"folder": report.folder, "model": report.model, "notes": report.notes})
+        return
+    show(f"{report.folder} built: model {report.model}; tritonserver --model-repository {settings.repository}")
 
 
 def _python_plugins(kernels: Path) -> Callable[[int, Sequence[str]], None]:

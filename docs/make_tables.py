@@ -19,7 +19,7 @@ from adaptrt.models.encoder_config import FAMILIES
 from adaptrt.models.tasks import TASKS
 from adaptrt.ops import RECORDS
 from adaptrt.runtime.backends.backend_table import BACKENDS, BackendRecord, attempts
-from adaptrt.runtime.bundle.target_table import TARGETS
+from adaptrt.runtime.bundle.target_table import REPOSITORIES, TARGETS
 from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS
 
 DOCS = Path(__file__).parent
@@ -59,6 +59,13 @@ _TARGETS: Columns = {
     "`--precision`": lambda target: _code(target.precisions),
     "`--plugins`": lambda target: _code(target.plugins),
     "run by": lambda target: f"`{target.backend}`",
+}
+_REPOSITORIES: Columns = {
+    "`--target`": lambda target: f"`{target.name}`",
+    "what is written": lambda target: target.made,
+    "what the server needs": lambda target: target.needs,
+    "`--precision`": lambda target: _code(target.precisions),
+    "how far it was proved": lambda target: target.proved,
 }
 _BUDGETS: Columns = {
     "budget": lambda kind: f"`{kind.call}`",
@@ -139,6 +146,7 @@ TABLES: dict[str, tuple[Columns, Callable[[], Iterable[Any]]]] = {
     "backend-order": (_ORDER, attempts),
     "backend-precisions": (_PRECISIONS, BACKENDS.values),
     "targets": (_TARGETS, TARGETS.values),
+    "repositories": (_REPOSITORIES, REPOSITORIES.values),
     "budgets": (_BUDGETS, BUDGET_KINDS.values),
     "tasks": (_TASKS, TASKS.values),
     "families": (_FAMILIES, FAMILIES.values),

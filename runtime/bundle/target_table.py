@@ -1,6 +1,7 @@
 """The targets of ``adaptrt build`` and their precisions: a row each, read by runtime, export and command line.
 
 To add one add a row; ``builder`` says where the code is that builds for it, which only ``adaptrt build`` imports.
+``TARGETS`` are engines, which are kept in the bundle; ``REPOSITORIES`` what other servers read, which holds the bundle.
 """
 
 from __future__ import annotations
@@ -144,6 +145,62 @@ TARGETS = Table(
         ),
     ),
 )
+
+
+class RepositoryRecord(NamedTuple):
+    """A form in which another server reads models, each in a folder of its own.
+
+    Attributes:
+        name: as ``--target`` takes it.
+        builder: a ``RepositoryBuilder``, as ``module:class``; imported when something is built.
+        precisions: that the model can run in, the portable file's first.
+        suffix: what follows the bundle's name in the model's.
+        made: what a build writes, for help and documentation.
+        needs: what the server needs, for the documentation.
+        proved: how far it was proved, likewise.
+        examples: options of ``adaptrt build BUNDLE``.
+    """
+
+    name: str
+    builder: str
+    precisions: tuple[str, ...]
+    suffix: str
+    made: str
+    needs: str
+    proved: str
+    examples: tuple[str, ...]
+
+
+REPOSITORIES = Table(
+    "target",
+    (
+        RepositoryRecord(
+            name="triton",
+            builder=f"{_EXPORT}.triton_repository:PythonModel",
+            precisions=("fp32", "int8"),
+            suffix="",
+            made="a model for Triton's Python backend, with the bundle in it: a budget for every request",
+            needs="Triton's Python backend; `adaptrt[cpu]` in its Python",
+            proved="run in `make triton-test`",
+            examples=("--output build/models", "--precision int8 --batch 1:8:32"),
+        ),
+        RepositoryRecord(
+            name="triton-onnxruntime",
+            builder=f"{_EXPORT}.triton_repository:OnnxModel",
+            precisions=("fp32",),
+            suffix="_onnxruntime",
+            made="a model for Triton's ONNX Runtime backend, of bundles with one stage: knobs as optional inputs",
+            needs="Triton's ONNX Runtime backend; nothing of adaptrt",
+            proved="**has not run in Triton**; its files are checked in tests, the graph on ONNX Runtime",
+            examples=("",),
+        ),
+    ),
+)
+
+
+def all_targets() -> tuple[str, ...]:
+    """What ``--target`` takes."""
+    return (*TARGETS, *REPOSITORIES)
 
 
 def all_precisions() -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptrt.runtime.bundle.schema import MACS_OUTPUT, TensorSpec
+from adaptrt.runtime.bundle.schema import MACS_OUTPUT, Bundle, TensorSpec
 from adaptrt.runtime.control.budget import Budget
 from adaptrt.runtime.control.budget_kinds import BUDGET_KINDS, NOTHING, TIME, WORK
 from adaptrt.runtime.control.call_costs import CallCosts
@@ -36,7 +36,8 @@ class ServedModel:
     Args:
         model: loaded.
         budget: of requests that name none.
-        sample: inputs like those to come, one sample or more, which the device is measured with.
+        sample: inputs like those to come, one sample or more, which the device is measured with; None where another
+            server queues the requests: nothing is measured then.
         most_samples: that requests together have in one call.
         progress: told the share that is done.
 
@@ -50,7 +51,7 @@ class ServedModel:
         self,
         model: AdaptiveModel,
         budget: Budget,
-        sample: Mapping[str, Array],
+        sample: Mapping[str, Array] | None,
         most_samples: int,
         progress: Callable[[float], None] = lambda _share: None,
     ) -> None:
@@ -60,7 +61,11 @@ class ServedModel:
         self._batch_axis = specs[MACS_OUTPUT].shape[0]
         self._batched = {spec.name for spec in model.bundle.inputs if self._has_rows(spec)}
         self._row_outputs = {spec.name for spec in model.bundle.outputs if self._has_rows(spec)}
+        self._tells_exits = len(answer_specs(model.bundle)) > len(model.bundle.outputs)
         self._contract = InputContract(model.bundle.inputs, model.bundle.axes)
+        if sample is None:
+            self._elements, self.load = 1.0, ModelLoad(CallCosts({1: 1.0}))
+            return
         if not self._samples(sample):
             raise InputError("got no samples to measure the device with, expected one at least; give some")
         self._elements = self._size(sample)
@@ -74,15 +79,7 @@ class ServedModel:
     @property
     def outputs(self) -> list[TensorSpec]:
         """What an answer has: the bundle's outputs, and where samples left, of a bundle with exits."""
-        specs = list(self.model.bundle.outputs)
-        if self._tells_exits:
-            specs.append(TensorSpec(EXIT_OUTPUT, "int64", [self._batch_axis]))
-        return specs
-
-    @property
-    def _tells_exits(self) -> bool:
-        names = {spec.name for spec in self.model.bundle.outputs}
-        return len(self.model.bundle.stages) > 1 and EXIT_OUTPUT not in names
+        return answer_specs(self.model.bundle)
 
     def job(self, asked: Asked, arrived: float) -> Job:
         """A request as the queue takes it; all that can be wrong with it is found here.
@@ -235,3 +232,10 @@ class ServedModel:
             name: array[np.arange(count) % len(array)] if name in self._batched else array
             for name, array in sample.items()
         }
+
+
+def answer_specs(bundle: Bundle) -> list[TensorSpec]:
+    """What an answer has: the bundle's outputs, and where samples left, of a bundle with exits."""
+    specs = {spec.name: spec for spec in bundle.outputs}
+    exits = [] if len(bundle.stages) < 2 or EXIT_OUTPUT in specs else [EXIT_OUTPUT]
+    return [*specs.values(), *(TensorSpec(name, "int64", [specs[MACS_OUTPUT].shape[0]]) for name in exits)]

@@ -37,6 +37,10 @@ NOT_RUN: dict[tuple[str, str], int] = {
     ("docs/jetson.md", "needs TensorRT's headers"): 1,
     ("docs/jetson.md", "needs a Jetson"): 1,
     ("docs/serving.md", "needs a server"): 2,
+    ("docs/scale_out.md", "needs Triton"): 1,
+    ("docs/scale_out.md", "needs a server"): 1,
+    ("docs/scale_out.md", "needs podman or docker, and a cluster"): 1,
+    ("docs/scale_out.md", "needs a cluster"): 2,
     ("docs/telemetry.md", "needs root"): 1,
     ("docs/telemetry.md", "takes a minute"): 1,
 }
