@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control families study early-exit kernels gpu-check minilm cpp cpp-test cpp-fuzz bench-cpp clean
+.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package test-environments lint bench bench-control families study early-exit kernels gpu-check minilm cpp cpp-test cpp-fuzz test-aarch64 test-aarch64-smoke bench-cpp clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -99,6 +99,18 @@ cpp: ## Build the C++ runtime's library and examples, install it with its header
 cpp-test: $(BIN)/.installed ## Test the C++ runtime: the conformance kit against Python, bad bundles, aarch64; nothing is left out
 	@$(call FOUND,cmake c++ aarch64-linux-gnu-g++ readelf) || { $(call APT_INSTALL,$(CPP_TEST_PACKAGES)); }
 	ADAPTRT_CPP_REQUIRED=1 $(BIN)/python -m pytest tests/cpp -rs
+
+# What fetches the emulator and packages for arm64, and the cross compiler; build/aarch64 keeps what was fetched.
+AARCH64_PACKAGES := $(CPP_TEST_PACKAGES) mmdebstrap
+AARCH64 = $(call FOUND,mmdebstrap cmake aarch64-linux-gnu-g++) || { $(call APT_INSTALL,$(AARCH64_PACKAGES)); }
+
+test-aarch64: $(BIN)/.installed ## Run the runtime's tests, the kit and the C++ programs as aarch64 code in an emulator, keep the result (PART: conformance, cpp or runtime)
+	@$(AARCH64)
+	$(BIN)/python -m tests.aarch64 $(if $(PART),--part $(PART))
+
+test-aarch64-smoke: $(BIN)/.installed ## Run two bundles of the kit that way, in Python and C++
+	@$(AARCH64)
+	$(BIN)/python -m tests.aarch64 --part smoke
 
 # Of mutated bundle.json files, with the sanitizers.
 FUZZED ?= 1000000
