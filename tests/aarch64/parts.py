@@ -22,14 +22,7 @@ class Part:
     """Whether the result is written to the file."""
 
 
-CPP_FILES = (
-    "test_conformance",
-    "test_refusals",
-    "test_validation",
-    "test_further_bundles",
-    "test_latency",
-    "test_c_abi",
-)
+CPP_FILES = ("conformance", "refusals", "validation", "further_bundles", "latency", "c_abi", "install")
 PARTS = {
     "conformance": Part(("tests/conformance/test_conformance.py",)),
     "cpp": Part(
