@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package triton-test test-environments lint bench bench-control bench-serving families study early-exit kernels gpu-check minilm cpp cpp-test conformance cpp-fuzz bench-cpp clean
+.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package triton-test test-environments lint bench bench-control bench-serving families study early-exit kernels gpu-check minilm cpp cpp-test conformance cpp-fuzz test-aarch64 test-aarch64-smoke bench-cpp clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -112,6 +112,18 @@ conformance: js $(BIN)/.installed ## Run the conformance kit in every runtime an
 	cd $(JS) && $(JS_ENV) node --test --test-reporter=junit --test-reporter-destination=$(CURDIR)/build/conformance/browser.xml --test-name-pattern="the conformance kit" tests/browser.test.js
 	$(BIN)/python -m tests.conformance.passed build/conformance/*.xml
 	$(BIN)/python docs/make_tables.py
+
+# What fetches the emulator and packages for arm64, and the cross compiler; build/aarch64 keeps what was fetched.
+AARCH64_PACKAGES := $(CPP_TEST_PACKAGES) mmdebstrap
+AARCH64 = $(call FOUND,mmdebstrap cmake aarch64-linux-gnu-g++) || { $(call APT_INSTALL,$(AARCH64_PACKAGES)); }
+
+test-aarch64: $(BIN)/.installed ## Run the runtime's tests, the kit and the C++ programs as aarch64 code in an emulator, keep the result (PART: conformance, cpp or runtime)
+	@$(AARCH64)
+	$(BIN)/python -m tests.aarch64 $(if $(PART),--part $(PART))
+
+test-aarch64-smoke: $(BIN)/.installed ## Run two bundles of the kit that way, in Python and C++
+	@$(AARCH64)
+	$(BIN)/python -m tests.aarch64 --part smoke
 
 # Of mutated bundle.json files, with the sanitizers.
 FUZZED ?= 1000000

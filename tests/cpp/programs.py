@@ -31,6 +31,20 @@ def onnxruntime_library() -> Path:
     return next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
 
 
+def for_aarch64() -> list[str]:
+    """CMake's options of a cross-compilation.
+
+    Raises:
+        NotBuildableError: The compiler is missing.
+    """
+    compiler = shutil.which("aarch64-linux-gnu-g++")
+    if compiler is None:
+        raise NotBuildableError("aarch64-linux-gnu-g++ is missing; install g++-aarch64-linux-gnu")
+    system = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", f"-DCMAKE_CXX_COMPILER={compiler}"]
+    # Debian's cross compilers look for headers below their own folder only; nlohmann-json's are the same everywhere.
+    return [*system, "-DADAPTRT_JSON=/usr/include"]
+
+
 def build(folder: Path, *options: str, targets: Sequence[str] = ("all",)) -> Path:
     """Configure and build what is named.
 
