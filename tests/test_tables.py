@@ -30,6 +30,8 @@ NAMED: dict[str, set[str]] = {
     "export/targets/openvino_check.py": {"openvino"},
     # Here it is a backend of Triton.
     "export/targets/triton_repository.py": {"onnxruntime"},
+    # Here it is the folder of npm's package in the built page.
+    "export/demo/page.py": {"onnxruntime"},
     # Here it is the Python package that is measured or described, or a process that may import nothing of adaptrt.
     "bench/runtime_overhead.py": {"onnxruntime"},
     "bench/timing/machine.py": {"onnxruntime"},

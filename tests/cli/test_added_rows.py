@@ -10,6 +10,7 @@ import pytest
 from adaptrt.cli.budgets import parse_budget
 from adaptrt.cli.errors import CommandError
 from adaptrt.runtime import Budget
+from adaptrt.runtime.errors import BudgetError
 from tests.added_rows import LOADED, PERMILLE, SECONDS, TARGET, added, backend
 
 
@@ -45,11 +46,12 @@ def test_a_missing_engine_names_the_extra_of_its_row(refused, bundle, pixels, mo
 def test_a_target_is_built_listed_and_run(cli, refused, bundle, pixels):
     with added(backend(), TARGET):
         text = help_of(cli, "build")
-        assert (
-            "openvino, tensorrt, tensorrt-rtx, onnxruntime or dummy." in text and "dummy: graphs for the dummy." in text
-        )
+        assert "openvino, tensorrt, tensorrt-rtx, onnxruntime, dummy, triton or triton-onnxruntime." in text
+        assert "dummy: graphs for the dummy." in text
         assert "adaptrt build build/digits --target dummy --rebuild" in text
-        assert "onnxruntime, dummy; name one" in refused("build", bundle, "--target", "dumy")
+        assert "onnxruntime, dummy, triton, triton-onnxruntime; name one" in refused(
+            "build", bundle, "--target", "dumy"
+        )
         assert "no engines/dummy-fp32" in refused("run", bundle, pixels, "--backend", "dummy")
         assert "got precision 'fp16' for dummy, expected fp32" in refused(
             "build", bundle, "--target", "dummy", "--precision", "fp16"
@@ -81,7 +83,7 @@ def test_a_kind_of_budget_is_read(cli, refused, bundle, pixels):
             for budget in ("512pm", "50%")
         ]
         assert shares[0] == shares[1]
-    with pytest.raises(CommandError, match="expected a share of the dense work such as 0.5 or 50%, MACs such as 90M"):
+    with pytest.raises(BudgetError, match="expected a share of the dense work such as 0.5 or 50%, MACs such as 90M"):
         parse_budget("512pm")
 
 
