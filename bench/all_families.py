@@ -11,17 +11,16 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.box import SIMPLE
 from rich.console import Group
-from rich.progress import Progress
 from rich.table import Table
 
 from adaptrt.bench.errors import BenchError
+from adaptrt.bench.families.comparison import Shown
 from adaptrt.bench.random_checkpoints import write_vit
 from adaptrt.bench.reports.console import json_option, run_command, show, show_progress
 from adaptrt.bench.reports.result_json import write_json
@@ -284,8 +283,12 @@ def main(models: tuple[str, ...], threads: int, rounds: int, json_file: Path | N
     rows: list[Row] = []
     left_out: list[str] = []
     with tempfile.TemporaryDirectory(prefix="adaptrt-bench-") as folder, show_progress() as progress:
+        shown = Shown(progress)
         for name in models or (*SHAPES, READY):
-            tell = _shown(progress, name)
+
+            def tell(what: str, share: float, name: str = name) -> None:
+                shown.tell(f"{name}: {what}", share)
+
             source = dense_network(name, Path(folder))
             measured, missing = measure_model(source, threads=threads, rounds=rounds, tell=tell)
             rows += measured
@@ -296,17 +299,7 @@ def main(models: tuple[str, ...], threads: int, rounds: int, json_file: Path | N
             )
             if json_file is not None:  # what is measured stays, whatever happens to the next one
                 write_json(result, json_file)
-    show(tabulate(result), result, json_file)
-
-
-def _shown(progress: Progress, name: str) -> Tell:
-    """Tells a bar of its own."""
-    task = progress.add_task(name, total=1.0)
-    return partial(_told, progress, task, name)
-
-
-def _told(progress: Progress, task: Any, name: str, what: str, share: float) -> None:
-    progress.update(task, description=f"{name}: {what}", completed=share)
+    show(tabulate(result), result, None)
 
 
 if __name__ == "__main__":
