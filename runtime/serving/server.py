@@ -81,7 +81,7 @@ def serve(
     frontend = Frontend(
         models, max_queue=settings.max_queue, max_batch=settings.max_batch, batch_wait_ms=settings.batch_wait_ms
     )
-    listener = _listener(settings.host, settings.http_port)
+    listener = listen(settings.host, settings.http_port)
     try:
         asyncio.run(_serve(frontend, settings, listener, started))
     finally:
@@ -155,14 +155,16 @@ def _rest_server(frontend: Frontend, settings: ServerSettings) -> Any:
     )
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A socket that listens.
 
     Raises:
         ServingError: the port cannot be had, or the address is none of this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named: asyncio sends at once (TCP_NODELAY) only then. Without it the body of an answer waits for
+    # the client to acknowledge its head, 40 ms later.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

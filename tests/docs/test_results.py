@@ -21,7 +21,7 @@ def kept(name: str) -> Any:
 
 
 def result_pages() -> str:
-    return page_text("docs/results.md") + page_text("docs/results_pretrained.md")
+    return "".join(page_text(f"docs/{name}.md") for name in ("results", "results_pretrained", "serving"))
 
 
 def tables(text: str, heading: str) -> list[Rows]:
@@ -265,6 +265,32 @@ def own_networks() -> Rows:
     ]
 
 
+def serving_one_by_one() -> Rows:
+    return [
+        [
+            row["protocol"],
+            f"{row['plain']['median']:.2f}",
+            f"{row['request']['median']:.2f}",
+            f"{row['extra']['median']:.2f} ({row['extra']['low']:.2f}–{row['extra']['high']:.2f})",
+        ]
+        for row in kept("serving")["overhead"]
+    ]
+
+
+def serving_under_load() -> Rows:
+    return [
+        [
+            load["budget"],
+            str(load["requests"]),
+            str(load["lost"]),
+            f"{load['p95_ms']:.0f} ms",
+            percent(load["windows_in_time"], 0),
+            f"{load['work']:.2f}",
+        ]
+        for load in kept("serving")["loads"]
+    ]
+
+
 @pytest.mark.parametrize(
     ("heading", "number", "expected"),
     [
@@ -288,11 +314,19 @@ def own_networks() -> Rows:
         ("all-MiniLM-L6-v2, adapted", 1, minilm_latency),
         ("all-MiniLM-L6-v2 beside static models", 0, minilm_rivals),
         ("Networks of the user's own", 0, own_networks),
+        ("What it costs", 0, serving_one_by_one),
+        ("What it costs", 1, serving_under_load),
     ],
 )
 def test_a_table_is_the_kept_result(heading: str, number: int, expected: Callable[[], Rows]) -> None:
     shown = tables(result_pages(), heading)[number]
     assert shown == expected() and shown
+
+
+def test_the_memory_of_the_server_is_the_kept_result() -> None:
+    memory = kept("serving")["memory"]
+    first, last = memory["mib"][0], memory["mib"][-1]
+    assert f"{memory['requests']:,} requests and after all of them: {first:.0f} MiB, {last:.0f} MiB." in result_pages()
 
 
 def test_the_table_of_the_readme_is_a_part_of_that_of_rivals() -> None:

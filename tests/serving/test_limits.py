@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -16,6 +17,7 @@ import pytest
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
+from adaptrt.runtime.serving.server import listen
 from tests.serving.server_process import ServerProcess, tensor, tiny
 
 pytestmark = pytest.mark.slow("starts servers")
@@ -49,6 +51,26 @@ def eventually(what: Callable[[], bool]) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+def test_an_answer_is_sent_at_once() -> None:
+    """Without TCP_NODELAY its body follows its head 40 ms later."""
+    seen: list[int] = []
+
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def ask(listener: socket.socket) -> None:
+        async with await asyncio.start_server(answer, sock=listener):
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            await reader.read()
+            writer.close()
+
+    for make in (lambda: listen("127.0.0.1", 0), lambda: socket.create_server(("127.0.0.1", 0))):
+        with make() as listener:
+            asyncio.run(ask(listener))
+    assert seen[0] and not seen[1]  # what sockets do whose protocol is not named
 
 
 def test_a_body_that_says_it_is_too_long_is_not_read(server: ServerProcess) -> None:
