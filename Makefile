@@ -18,7 +18,7 @@ PYTHON310 ?= $(shell for p in python3.10 $$HOME/.pyenv/versions/3.10.*/bin/pytho
 VENV310 := .venv310
 
 .DEFAULT_GOAL := help
-.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package triton-test test-environments lint bench bench-control bench-serving families study early-exit kernels gpu-check minilm cpp cpp-test conformance cpp-fuzz test-aarch64 test-aarch64-smoke bench-cpp clean
+.PHONY: help export rivals train test test-fast test-exhaustive test-runtime-310 test-package triton-test test-environments lint bench bench-control bench-serving families study early-exit kernels gpu-check minilm cpp cpp-test cpp-test-sanitized cpp-test-versions conformance cpp-fuzz test-aarch64 test-aarch64-smoke bench-cpp clean
 
 help: ## Show these targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -63,7 +63,7 @@ test: $(BIN)/.installed ## Run the tests, the runtime's once more under Python 3
 $(VENV310)/.installed: pyproject.toml
 	$(PYTHON310) -m venv $(VENV310)
 	$(VENV310)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV310)/bin/python -m pip install --quiet -e ".[telemetry,text,image]" "onnxruntime==1.23.*" "pytest>=8" "hypothesis>=6.100"
+	$(VENV310)/bin/python -m pip install --quiet -e ".[telemetry,text,image]" "onnxruntime==1.23.*" "pytest>=8" "pytest-xdist>=3.5" "hypothesis>=6.100"
 	touch $@
 
 test-fast: $(BIN)/.installed ## Run the tests that are not slow: the daily ones, in about a minute
@@ -73,7 +73,7 @@ test-exhaustive: $(BIN)/.installed ## Run what `make test` leaves out: every fam
 	$(PYTEST) -m exhaustive tests/export tests/bench tests/serving
 
 test-runtime-310: $(VENV310)/.installed
-	$(VENV310)/bin/python -m pytest tests/runtime
+	OMP_NUM_THREADS=1 $(VENV310)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/runtime
 
 .PHONY: plugins
 plugins: ## Build the TensorRT plugin library from build/kernels (TENSORRT_ROOT says where TensorRT is, if not found)
@@ -99,6 +99,30 @@ cpp: ## Build the C++ runtime's library and examples, install it with its header
 cpp-test: $(BIN)/.installed ## Test the C++ runtime: the conformance kit against Python, bad bundles, aarch64; nothing is left out
 	@$(call FOUND,cmake c++ aarch64-linux-gnu-g++ readelf) || { $(call APT_INSTALL,$(CPP_TEST_PACKAGES)); }
 	ADAPTRT_CPP_REQUIRED=1 $(BIN)/python -m pytest tests/cpp -rs
+
+cpp-test-sanitized: $(BIN)/.installed ## Run the kit, refusals, latency budgets and providers in C++ with the address, leak and undefined behaviour sanitizers
+	@$(call FOUND,cmake c++) || { $(call APT_INSTALL,$(CPP_TEST_PACKAGES)); }
+	cmake -S runtime/cpp -B build/cpp-sanitized -DADAPTRT_TESTS=ON -DADAPTRT_SANITIZE=ON
+	cmake --build build/cpp-sanitized --target adaptrt_conformance adaptrt_fuzz
+	ADAPTRT_CPP_REQUIRED=1 ADAPTRT_CPP_BUILD=build/cpp-sanitized $(BIN)/python -m pytest \
+		$(addprefix tests/cpp/test_,$(addsuffix .py,conformance refusals further_bundles latency providers))
+
+# Versions of ONNX Runtime beside the installed one: the oldest that the C++ runtime takes, and Python 3.10's last.
+OTHER_ONNXRUNTIMES := 1.21.1 1.23.2
+
+build/onnxruntime/%/.unpacked: $(BIN)/.installed
+	rm -rf $(@D)
+	mkdir -p $(@D)
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(@D) onnxruntime==$*
+	cd $(@D) && $(BIN)/python -m zipfile -e onnxruntime-*.whl . && rm onnxruntime-*.whl
+	touch $@
+
+cpp-test-versions: $(OTHER_ONNXRUNTIMES:%=build/onnxruntime/%/.unpacked) ## Run the conformance kit in C++ over other versions of ONNX Runtime (pip needs its index)
+	@$(call FOUND,cmake c++) || { $(call APT_INSTALL,$(CPP_TEST_PACKAGES)); }
+	for version in $(OTHER_ONNXRUNTIMES); do \
+		ADAPTRT_CPP_REQUIRED=1 ADAPTRT_CPP_ONNXRUNTIME=$$(echo $(CURDIR)/build/onnxruntime/$$version/onnxruntime/capi/libonnxruntime.so.*) \
+		$(BIN)/python -m pytest tests/cpp/test_conformance.py || exit; \
+	done
 
 conformance: js $(BIN)/.installed ## Run the conformance kit in every runtime and keep who passes it (10 minutes)
 	@$(call FOUND,cmake c++) || { $(call APT_INSTALL,$(CPP_TEST_PACKAGES)); }
@@ -146,9 +170,9 @@ ROUNDING := tests/models tests/ops tests/export/parity/test_families.py \
 	training/test_layer_ray.py)
 SYSTEM := tests/runtime tests/cli tests/models/adapters/test_text_encoder.py
 
-test-environments: $(BIN)/.installed ## Run those tests that could differ under other instruction sets, threads, users, python -O (8 minutes)
-	tests/environments.sh rounding -n $(WORKERS) --dist loadfile $(ROUNDING)
-	OMP_NUM_THREADS=1 tests/environments.sh nobody -n $(WORKERS) --dist loadfile $(SYSTEM)
+test-environments: $(BIN)/.installed ## Run those tests that could differ under other instruction sets, threads, users, python -O (8 minutes; QUICK=1, as in CI, leaves out slow tests)
+	QUICK=$(QUICK) tests/environments.sh rounding -n $(WORKERS) --dist loadfile $(ROUNDING)
+	QUICK=$(QUICK) OMP_NUM_THREADS=1 tests/environments.sh nobody -n $(WORKERS) --dist loadfile $(SYSTEM)
 
 test-package: $(BIN)/.installed ## Build sdist and wheel, use each in an empty environment (2 minutes; pip needs its index)
 	$(BIN)/python -m pytest tests/packaging -rs

@@ -6,10 +6,15 @@
 #   tests/environments.sh rounding [PYTEST ARGUMENTS]   other instruction sets and numbers of threads
 #   tests/environments.sh nobody [PYTEST ARGUMENTS]     python -O, LC_ALL=C, SIGINT ignored, no HOME, and where root runs it
 #                                                       as a user whom the system does not know
+#
+# QUICK, when not empty, leaves out slow tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
 NOBODY=54321
+MARKED="not exhaustive"
+FAST="not slow and not exhaustive"
+[ -z "${QUICK:-}" ] || MARKED=$FAST
 what=${1:?expected rounding or nobody}
 shift
 
@@ -17,11 +22,11 @@ shift
 rounding() {
 	local setting="ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=1"
 	echo "== $setting"
-	env $setting "$PYTHON" -m pytest -m "not exhaustive" "$@"
+	env $setting "$PYTHON" -m pytest -m "$MARKED" "$@"
 	# Two threads for each of several workers on few cores: what takes long would take minutes more.
 	setting="ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=2"
 	echo "== $setting, slow tests left out"
-	env $setting "$PYTHON" -m pytest -m "not slow and not exhaustive" "$@"
+	env $setting "$PYTHON" -m pytest -m "$FAST" "$@"
 }
 
 # Run in a name space of mounts where every folder on the way to Python and to this checkout may be entered by anybody:
@@ -61,9 +66,9 @@ nobody() {
 	export PYTHONOPTIMIZE=1 LC_ALL=C TMPDIR=$scratch PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$scratch/hypothesis
 	unset HOME XDG_CACHE_HOME ADAPTRT_CACHE
 	if [ "$(id -u)" = 0 ]; then
-		as_nobody "$PYTHON" -m pytest -m "not exhaustive" -p no:cacheprovider "$@"
+		as_nobody "$PYTHON" -m pytest -m "$MARKED" -p no:cacheprovider "$@"
 	else
-		"$PYTHON" -m pytest -m "not exhaustive" -p no:cacheprovider "$@"
+		"$PYTHON" -m pytest -m "$MARKED" -p no:cacheprovider "$@"
 	fi
 }
 

@@ -16,6 +16,8 @@ import numpy as np
 from tests.conformance.kit import Array, ArrayReader, ArrayWriter
 
 CPP = Path(__file__).resolve().parents[2] / "runtime" / "cpp"
+LIBRARY = "ADAPTRT_CPP_ONNXRUNTIME"
+"""Path of another libonnxruntime for the C++ programs; `make cpp-test-versions` sets it."""
 REQUIRED = "ADAPTRT_CPP_REQUIRED"
 """Where it is set, what cannot be built is an error and not left out; `make cpp-test` sets it."""
 
@@ -25,6 +27,11 @@ class NotBuildableError(Exception):
 
 
 def onnxruntime_library() -> Path:
+    """The library that the Python package brings, unless ``ADAPTRT_CPP_ONNXRUNTIME`` names another one."""
+    return Path(os.environ.get(LIBRARY) or packaged_library())
+
+
+def packaged_library() -> Path:
     """The library that the Python package brings."""
     import onnxruntime
 

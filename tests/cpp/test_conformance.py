@@ -1,4 +1,7 @@
-"""The C++ runtime against Python on every case of the kit: outputs to the bit, exits, shares and knobs equal."""
+"""The C++ runtime against Python on every case of the kit: outputs to the bit, exits, shares and knobs equal.
+
+``make cpp-test-versions`` runs this with libraries of other versions, where outputs are within 2e-5.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ import numpy as np
 import pytest
 
 from adaptrt.runtime import AdaptiveModel, Result, load
-from tests.conformance.kit import INDEX, KIT, ArrayReader, budget_of, knobs_of, plain, read_json
-from tests.cpp.programs import Answered, Fed, Programs, same
+from tests.conformance.kit import INDEX, KIT, Array, ArrayReader, budget_of, knobs_of, plain, read_json
+from tests.cpp.programs import Answered, Fed, Programs, onnxruntime_library, packaged_library, same
 
 NAMES = [entry["name"] for entry in read_json(KIT / INDEX)["cases"]]
+TOLERANCE = 2e-5
+"""Between versions of ONNX Runtime, whose kernels round differently."""
 SAMPLES = (slice(None), slice(0, 1), slice(2, 3), slice(0, 0), slice(1, 6))
 pytestmark = pytest.mark.filterwarnings("ignore:calls under this soft budget")
 
@@ -29,12 +34,21 @@ def run_python(model: AdaptiveModel, inputs: dict[str, Any], run: dict[str, Any]
     return model.run(inputs, knobs=knobs_of(run["knobs"]))
 
 
+def alike(got: Array, expected: Array) -> bool:
+    """Whether an array is Python's: to the bit with the same library, within 2e-5 with one of another version."""
+    if onnxruntime_library() == packaged_library():
+        return same(got, expected)
+    if got.dtype != expected.dtype or got.shape != expected.shape:
+        return False
+    return bool(np.allclose(got, expected, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True))
+
+
 def check(answered: Answered, reply: dict[str, Any], expected: Result, where: str) -> None:
     assert reply.get("ok"), f"{where}: {reply}"
     outputs = answered.outputs(reply)
     assert list(outputs) == [*expected.outputs, "macs_fraction"], where
     for name, array in {**expected.outputs, "macs_fraction": expected.macs_fraction}.items():
-        assert same(outputs[name], array), f"{where} {name}: {outputs[name]} {array}"
+        assert alike(outputs[name], array), f"{where} {name}: {outputs[name]} {array}"
     assert reply.get("exit") == (None if expected.exit is None else expected.exit.tolist()), where
     assert reply["reachable"] == expected.reachable, where
     assert reply["knobs"] == plain(expected.knobs), where
@@ -72,7 +86,7 @@ def test_every_run_gives_the_bytes_of_python(name: str, cpp: Programs, tmp_path:
 
 
 def test_a_wrong_expectation_is_noticed(cpp: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Python computed, changed in one bit of one output, is no longer what came."""
+    """What Python computed, changed in one bit of one output (or by more than rounding), is no longer what came."""
     honest: Callable[..., Result] = run_python
 
     def changed(*words: Any) -> Result:
@@ -81,7 +95,8 @@ def test_a_wrong_expectation_is_noticed(cpp: Programs, tmp_path: Path, monkeypat
             name, array = next(iter(result.outputs.items()))
             bits = array.copy()
             bits.view(np.uint8).flat[0] ^= 1
-            result.outputs[name] = bits
+            other_version = onnxruntime_library() != packaged_library()
+            result.outputs[name] = array + 10 * TOLERANCE if other_version else bits
         return result
 
     monkeypatch.setitem(globals(), "run_python", changed)

@@ -82,6 +82,15 @@ typedef struct {
   double deadline_ms; /* from the call's entry; 0: none */
 } adaptrt_call;
 
+/* An execution provider of ONNX Runtime, such as "TensorrtExecutionProvider", and `count` options of it, such as
+ * "trt_extra_plugin_lib_paths". */
+typedef struct {
+  const char* name;
+  const char* const* keys;
+  const char* const* values;
+  size_t count;
+} adaptrt_provider;
+
 /* "0.1.0" of the library that runs. */
 ADAPTRT_API const char* adaptrt_version(void);
 /* What went wrong last in this thread; an empty text if nothing did. Stands until its next failure. */
@@ -91,6 +100,10 @@ ADAPTRT_API const char* adaptrt_last_error(void);
  * `threads` what one operator may use (0: the physical cores that the process may run on). */
 ADAPTRT_API adaptrt_status adaptrt_load(const char* folder, const char* library, int32_t threads,
                                         adaptrt_model** model);
+/* The same with ONNX Runtime's execution providers, in order of preference; all of them must start. None: the CPU. */
+ADAPTRT_API adaptrt_status adaptrt_load_with_providers(const char* folder, const char* library, int32_t threads,
+                                                       const adaptrt_provider* providers, size_t provider_count,
+                                                       adaptrt_model** model);
 /* No call may be running. Results that are still held stay as they are. */
 ADAPTRT_API void adaptrt_free_model(adaptrt_model* model);
 /* The budget of calls that name none; everything runs at first. */

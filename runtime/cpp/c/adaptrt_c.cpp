@@ -62,6 +62,21 @@ bool inputs_of(const adaptrt_array* inputs, size_t count, std::vector<adaptrt::N
   return true;
 }
 
+bool providers_of(const adaptrt_provider* providers, size_t count, adaptrt::Providers& all) {
+  if (!providers && count) return false;
+  for (size_t i = 0; i < count; ++i) {
+    const adaptrt_provider& one = providers[i];
+    if (!one.name || (one.count && (!one.keys || !one.values))) return false;
+    adaptrt::Provider provider{one.name, {}};
+    for (size_t k = 0; k < one.count; ++k) {
+      if (!one.keys[k] || !one.values[k]) return false;
+      provider.options[one.keys[k]] = one.values[k];
+    }
+    all.push_back(std::move(provider));
+  }
+  return true;
+}
+
 constexpr const char* no_inputs =
     "got inputs with a null pointer or a number that is no adaptrt_dtype, expected both; fill all fields";
 constexpr const char* no_budget = "got a budget whose kind is no adaptrt_budget_kind, expected one; fill all fields";
@@ -75,10 +90,20 @@ const char* adaptrt_version() { return ADAPTRT_VERSION; }
 const char* adaptrt_last_error() { return last_error.c_str(); }
 
 adaptrt_status adaptrt_load(const char* folder, const char* library, int32_t threads, adaptrt_model** model) {
+  return adaptrt_load_with_providers(folder, library, threads, nullptr, 0, model);
+}
+
+adaptrt_status adaptrt_load_with_providers(const char* folder, const char* library, int32_t threads,
+                                           const adaptrt_provider* providers, size_t provider_count,
+                                           adaptrt_model** model) {
   return caught([&] {
     if (!folder || !model) return refuse("got a null pointer, expected a folder and a place for the model; pass both");
     *model = nullptr;
-    auto loaded = adaptrt::load(folder, {threads, library ? library : ""});
+    adaptrt::Options options{threads, library ? library : "", {}};
+    if (!providers_of(providers, provider_count, options.providers)) {
+      return refuse("got providers with a null pointer, expected names and options; fill all fields");
+    }
+    auto loaded = adaptrt::load(folder, options);
     if (!loaded) return failed(loaded.error());
     *model = new adaptrt_model{std::move(*loaded)};
     return ADAPTRT_OK;

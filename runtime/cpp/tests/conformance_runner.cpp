@@ -99,6 +99,9 @@ class Runner {
     adaptrt::Options options;
     options.threads = request.value("threads", 1);
     options.library = request.value("library", "");
+    for (const Json& entry : request.value("providers", Json::array())) {
+      options.providers.push_back({entry.at("name"), entry.value("options", std::map<std::string, std::string>())});
+    }
     auto loaded = adaptrt::load(request.at("bundle"), options);
     if (!loaded) return failed(loaded.error());
     model_ = std::move(*loaded);

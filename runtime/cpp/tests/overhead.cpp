@@ -50,7 +50,7 @@ int main(int count, char** words) {
     return 2;
   }
   try {
-    auto model = adaptrt::load(words[2], {1, words[1]});
+    auto model = adaptrt::load(words[2], {1, words[1], {}});
     if (!model) throw std::runtime_error(model.error().text);
     const auto& bundle = (*model)->bundle();
     auto& library = adaptrt::OnnxRuntimeLibrary::open(words[1]);

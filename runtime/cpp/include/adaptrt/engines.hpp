@@ -15,14 +15,15 @@ namespace adaptrt {
 // Runs all stages, or the dense model's graph in their place; any number of threads may use it.
 class Engines {
  public:
-  Engines(OnnxRuntimeLibrary& library, const std::filesystem::path& root, const bundle::Bundle& bundle, int threads)
+  Engines(OnnxRuntimeLibrary& library, const std::filesystem::path& root, const bundle::Bundle& bundle, int threads,
+          const Providers& providers)
       : bundle_(&bundle), axes_(bundle), inputs_(bundle, axes_), outputs_(bundle, axes_) {
     const std::optional<std::string> batch = bundle::batch_axis(bundle);
     if (batch) batch_ = axes_.of(*batch);
     const size_t count = bundle.stages.size();
     for (size_t i = 0; i < count; ++i) {
       const std::string place = count > 1 ? std::to_string(i) + "/" + std::to_string(count) : "";
-      sessions_.push_back(session(library, root, bundle.stages[i], place, threads));
+      sessions_.push_back(session(library, root, bundle.stages[i], place, threads, providers));
     }
     check_interfaces(bundle, sessions_, root.string());
     stages_ = std::make_unique<StageSequence>(bundle, sessions_);
@@ -33,7 +34,7 @@ class Engines {
     // A device may have left it out.
     if (!std::filesystem::exists(root / *dense.file, error)) return;
     if (!dense.runs_everything()) return;
-    unsplit_ = session(library, root, file, "", threads);
+    unsplit_ = session(library, root, file, "", threads, providers);
     check_unsplit(bundle, *unsplit_);
   }
 
@@ -87,13 +88,15 @@ class Engines {
 
  private:
   std::unique_ptr<Session> session(OnnxRuntimeLibrary& library, const std::filesystem::path& root,
-                                   const bundle::Stage& stage, const std::string& place, int threads) const {
+                                   const bundle::Stage& stage, const std::string& place, int threads,
+                                   const Providers& providers) const {
     SessionProgram program;
     program.model = bundle::read_stage(root, stage, place);
     program.file = (root / stage.file).string();
     if (!stage.external_data.empty()) program.data_folder = (root / stage.file).parent_path().string();
     program.alone = bundle_->stages.size() == 1;
     program.threads = threads;
+    program.providers = providers;
     return std::make_unique<Session>(library, program);
   }
 

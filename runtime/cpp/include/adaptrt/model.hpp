@@ -23,6 +23,8 @@ struct Options {
   int threads = 0;
   // Path of libonnxruntime; empty takes $ADAPTRT_ONNXRUNTIME, or what the system finds.
   std::string library;
+  // ONNX Runtime's execution providers in order of preference; empty is the CPU. All of them must start.
+  Providers providers;
 };
 
 // What one call may say beside its inputs. A budget or knobs; neither takes the model's budget.
@@ -120,8 +122,10 @@ class Model {
     const std::filesystem::path root = bundle::bundle_root(folder);
     bundle_ = bundle::read_bundle(root, &hash_);
     OnnxRuntimeLibrary& library = OnnxRuntimeLibrary::open(options.library);
+    check_providers(library, options.providers);
     engine_version_ = "onnxruntime " + library.version();
-    engines_ = std::make_unique<Engines>(library, root, bundle_, threads_);
+    if (names_of(options.providers) != cpu_provider) engine_version_ += " " + names_of(options.providers);
+    engines_ = std::make_unique<Engines>(library, root, bundle_, threads_, options.providers);
     planner_ = std::make_unique<Planner>(bundle_, engines_->first());
     device_ = std::make_unique<DeviceBudgets>(*planner_);
     plan_ = planner_->for_budget(Budget::full());

@@ -10,6 +10,7 @@
 
 #include "adaptrt/bundle/expectations.hpp"
 #include "adaptrt/onnxruntime_library.hpp"
+#include "adaptrt/providers.hpp"
 #include "adaptrt/tensor.hpp"
 
 namespace adaptrt {
@@ -34,6 +35,7 @@ struct SessionProgram {
   std::string data_folder;  // of external data; empty where there is none
   bool alone = true;        // whether no other session runs in turn with it
   int threads = 1;
+  Providers providers;  // in order of preference; empty is the CPU
 };
 
 // Safe to run from any number of threads.
@@ -65,6 +67,7 @@ class Session {
     if (!program.data_folder.empty()) {
       set("session.model_external_initializers_file_folder_path", program.data_folder.c_str());
     }
+    append_providers(library, options.get(), program.providers);
     OrtSession* session = nullptr;
     OrtStatus* status = api.CreateSessionFromArray(library.environment(), program.model.data(), program.model.size(),
                                                    options.get(), &session);
