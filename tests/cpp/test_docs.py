@@ -18,8 +18,9 @@ PAGE = "docs/embed.md"
 EXPORTED = KIT.parents[1] / "runtime" / "fixtures" / "exported"
 
 
-def block(language: str) -> str:
-    (text,) = [one.text for one in blocks_of(PAGE, page_text(PAGE)) if one.language == language]
+def block(language: str, run: bool = True) -> str:
+    blocks = blocks_of(PAGE, page_text(PAGE))
+    (text,) = [one.text for one in blocks if one.language == language and (one.not_run is None) == run]
     return text
 
 
@@ -52,3 +53,14 @@ def test_the_page_program_runs(language: str, cpp: Programs, tmp_path: Path) -> 
     if language == "cpp":
         wanted.insert(0, float(result.outputs["logits"].flat[0]))
     assert printed == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_block_that_needs_a_gpu_compiles(tmp_path: Path) -> None:
+    source = tmp_path / "providers.cpp"
+    body = f"adaptrt::Options options;\n{block('cpp', run=False)}\nreturn options.providers.size() == 2 ? 0 : 1;"
+    source.write_text(f"#include <adaptrt/adaptrt.hpp>\nint main() {{ {body} }}\n")
+    words = ["c++", "-std=c++17", "-O0", "-Wall", "-Werror", f"-I{CPP}/include", "-isystem", str(CPP / "vendor")]
+    program = tmp_path / "providers"
+    done = subprocess.run([*words, source, "-o", program, "-ldl", "-pthread"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert subprocess.run([program]).returncode == 0

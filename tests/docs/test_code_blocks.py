@@ -23,6 +23,7 @@ from tests.docs.shell_lines import LineError, UnknownProgramError, check_command
 
 NOT_RUN: dict[tuple[str, str], int] = {
     ("docs/demo.md", "it serves until it is stopped"): 1,
+    ("docs/embed.md", "needs CUDA and TensorRT"): 1,
     ("docs/embed.md", "needs a server"): 1,  # tests/serving/test_docs.py runs it
     ("docs/engines.md", "needs TensorRT and a GPU"): 1,
     ("docs/pretrained.md", "downloads 80 MB and trains for two hours"): 1,

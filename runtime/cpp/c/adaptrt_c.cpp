@@ -70,7 +70,7 @@ bool providers_of(const adaptrt_provider* providers, size_t count, adaptrt::Prov
     adaptrt::Provider provider{one.name, {}};
     for (size_t k = 0; k < one.count; ++k) {
       if (!one.keys[k] || !one.values[k]) return false;
-      provider.options[one.keys[k]] = one.values[k];
+      provider.options.emplace_back(one.keys[k], one.values[k]);
     }
     all.push_back(std::move(provider));
   }

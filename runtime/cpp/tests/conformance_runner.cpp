@@ -100,7 +100,12 @@ class Runner {
     options.threads = request.value("threads", 1);
     options.library = request.value("library", "");
     for (const Json& entry : request.value("providers", Json::array())) {
-      options.providers.push_back({entry.at("name"), entry.value("options", std::map<std::string, std::string>())});
+      adaptrt::Provider provider{entry.at("name"), {}};
+      const Json given = entry.value("options", Json::object());
+      for (const auto& [key, value] : given.items()) {
+        provider.options.emplace_back(key, value);
+      }
+      options.providers.push_back(provider);
     }
     auto loaded = adaptrt::load(request.at("bundle"), options);
     if (!loaded) return failed(loaded.error());

@@ -2,9 +2,9 @@
 #pragma once
 
 #include <cctype>
-#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "adaptrt/onnxruntime_library.hpp"
@@ -13,8 +13,9 @@ namespace adaptrt {
 
 // A provider, and its options in ONNX Runtime's words.
 struct Provider {
-  std::string name;                            // as ONNX Runtime lists it: "TensorrtExecutionProvider"
-  std::map<std::string, std::string> options;  // such as "trt_extra_plugin_lib_paths", "trt_engine_cache_enable"
+  std::string name;  // as ONNX Runtime lists it: "TensorrtExecutionProvider"
+  std::vector<std::pair<std::string, std::string>>
+      options;  // such as "trt_extra_plugin_lib_paths", "trt_engine_cache_enable"
 };
 
 using Providers = std::vector<Provider>;
@@ -72,19 +73,14 @@ OrtStatus* append_own(Create create, Update update, Append append, Release relea
 // By the name without its ending, as ONNX Runtime's general function takes it: some in capital letters.
 inline OrtStatus* append_general(const OrtApi& api, OrtSessionOptions* session, const std::string& name,
                                  const std::vector<const char*>& keys, const std::vector<const char*>& values) {
-  static const std::string ending = "ExecutionProvider";
-  std::string shorter = name;
-  if (name.size() > ending.size() && name.compare(name.size() - ending.size(), ending.size(), ending) == 0) {
-    shorter.resize(name.size() - ending.size());
-  }
-  OrtStatus* status =
-      api.SessionOptionsAppendExecutionProvider(session, shorter.c_str(), keys.data(), values.data(), keys.size());
+  std::string shorter = name.substr(0, name.rfind("ExecutionProvider"));
+  const auto append = [&] {
+    return api.SessionOptionsAppendExecutionProvider(session, shorter.c_str(), keys.data(), values.data(), keys.size());
+  };
+  OrtStatus* status = append();
   if (!status) return nullptr;
-  std::string capital = shorter;
-  for (char& letter : capital) letter = static_cast<char>(std::toupper(static_cast<unsigned char>(letter)));
-  if (capital == shorter) return status;
-  OrtStatus* again =
-      api.SessionOptionsAppendExecutionProvider(session, capital.c_str(), keys.data(), values.data(), keys.size());
+  for (char& letter : shorter) letter = static_cast<char>(std::toupper(static_cast<unsigned char>(letter)));
+  OrtStatus* again = append();
   api.ReleaseStatus(again ? again : status);
   return again ? status : nullptr;
 }
