@@ -109,7 +109,8 @@ def write_model(bundle_folder: Path, settings: RepositorySettings) -> Repository
         raise ExportError(f"got the output {folder} in the bundle itself, expected another folder; name one")
     if (settings.repository / BUNDLE_FILE).exists():
         raise ExportError(
-            f"got the output {settings.repository}, a bundle's folder, expected one for models of the server; name another"
+            f"got the output {settings.repository}, a bundle's folder, expected one for models of the server; "
+            "name another"
         )
     builder: RepositoryBuilder = imported(record.builder)(record)
     with staged_folder(folder, _check_replaceable) as staged:

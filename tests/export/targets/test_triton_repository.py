@@ -146,10 +146,11 @@ def test_what_cannot_be_served_is_refused_and_nothing_is_left(tmp_path: Path) ->
     bundle = Path(shutil.copytree(FIXTURES / "tiny", tmp_path / "tiny"))
     with pytest.raises(ExportError, match="in the bundle itself, expected another folder"):
         written(bundle, bundle / "models")
-    other = Path(shutil.copytree(FIXTURES / "exits", tmp_path / "exits"))
+    other = Path(shutil.copytree(FIXTURES / "exits", tmp_path / "other" / "exits"))
     with pytest.raises(ExportError, match="exits, a bundle's folder, expected one for models of the server"):
         written(bundle, other)
     assert not (other / "tiny").exists()
+    shutil.rmtree(other.parent)
     (bundle / "bundle.json").write_text((bundle / "bundle.json").read_text().replace('"tiny"', '"../tiny"', 1))
     with pytest.raises(ExportError, match=r"got a bundle named '../tiny', expected letters, digits"):
         written(bundle, tmp_path / "models")
