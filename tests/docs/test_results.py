@@ -136,7 +136,8 @@ def all_families() -> Rows:
             f"{row['milliseconds']['median']:.2f}",
             *(f"{ratio:.2f}" for ratio in (row["over_float32"]["median"], row["over_int8"], row["over_best"])),
         ]
-        for row in kept("all_families")["rows"]
+        for name in ("all_families", "all_families_vit_b")
+        for row in kept(name)["rows"]
     ]
 
 
