@@ -129,6 +129,12 @@ def _plugins() -> Sequence[str]:
     metavar="FOLDER",
     table_help=lambda: f"Folder of models, for {' and '.join(_repositories())}; default: beside the bundle.",
 )
+@click.option(
+    "--as-bundle",
+    type=PATH,
+    metavar="FOLDER",
+    help="Also write what was built in int8 for ONNX Runtime as a bundle of its own, which every runtime takes.",
+)
 @json_option
 def build(
     bundle: Path,
@@ -147,6 +153,7 @@ def build(
     verify: bool,
     rebuild: bool,
     output: Path | None,
+    as_bundle: Path | None,
     as_json: bool,
 ) -> None:
     """Prepare a bundle for an engine, build the engine.
@@ -160,8 +167,10 @@ def build(
     from adaptrt.cli.output import note, show, show_json
     from adaptrt.cli.progress import steps_shown
     from adaptrt.export.targets.build import build_target
+    from adaptrt.export.targets.portable_int8 import write_int8_bundle
     from adaptrt.export.targets.profiles import SizeRange
     from adaptrt.export.targets.target_builder import BuildSettings
+    from adaptrt.runtime.backends.backend_table import DEFAULT_BACKEND
     from adaptrt.runtime.bundle.target_table import REPOSITORIES, TARGETS, all_targets
 
     keep_on_interrupt("the bundle is as it was")
@@ -174,6 +183,8 @@ def build(
         raise CommandError(
             f"got --output for {target}, expected none: its engines are kept in the bundle; leave it out"
         )
+    if as_bundle is not None and target != DEFAULT_BACKEND:
+        raise CommandError(f"got --as-bundle for {target}, expected it for {DEFAULT_BACKEND}; leave it out")
     if plugin_library is not None and not plugin_library.is_file():
         raise CommandError(
             f"no file {str(plugin_library)!r}, expected the plugin library; build it with plugins_trt/csrc"
@@ -195,6 +206,8 @@ def build(
     )
     with steps_shown() as progress:
         report = build_target(bundle, settings, progress=progress, register_plugins=_python_plugins(kernels))
+    if as_bundle is not None:
+        write_int8_bundle(bundle, as_bundle)
     for remark in report.notes:
         note(remark)
     if as_json:
@@ -206,6 +219,8 @@ def build(
     show(tables.engines_table(report), tables.engines_quality(report), f"{report.folder} {state}")
     for command in report.commands:
         show(command)
+    if as_bundle is not None:
+        show(f"{as_bundle} written: the same as a bundle")
 
 
 def _repositories() -> Sequence[str]:

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from adaptrt.export.exporter import describe_bundle
 from adaptrt.export.graph.stage_files import save_stages, trace_stages
 from adaptrt.export.parity.check import parity_inputs, parity_settings
 from adaptrt.export.parity.reference import GOLDEN_FILE, encode_golden, run_reference
+from adaptrt.export.targets import int8_scales
+from adaptrt.export.targets.int8 import byte_tensors, to_int8
 from adaptrt.models import ACMConfig, LoadedModel, Network
 from adaptrt.models.families.exit_head import ExitConfig
 from adaptrt.models.families.token_pruning import PruningConfig
@@ -84,3 +87,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def copied(written: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
     """The same, as a copy that a test may change."""
     return lambda name: Path(shutil.copytree(written(name), tmp_path / name))
+
+
+@pytest.fixture
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' networks are narrower than what is worth computing in int8."""
+    monkeypatch.setattr(int8_scales, "to_int8", partial(to_int8, least_width=6))
+    monkeypatch.setattr(int8_scales, "byte_tensors", partial(byte_tensors, least_width=6))

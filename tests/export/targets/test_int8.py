@@ -177,13 +177,6 @@ def test_heads_are_found_by_their_rows(written: Bundles) -> None:
         assert not any("blocks" in name and "selector" not in name for name in readers)
 
 
-@pytest.fixture
-def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests' networks are narrower than what is worth computing in int8."""
-    monkeypatch.setattr(int8_scales, "to_int8", partial(to_int8, least_width=6))
-    monkeypatch.setattr(int8_scales, "byte_tensors", partial(byte_tensors, least_width=6))
-
-
 @pytest.mark.usefixtures("small_products")
 @pytest.mark.parametrize("activations", ["static", "token"])
 @pytest.mark.parametrize("name", [name for name in MAKERS if name != "resnet"])
