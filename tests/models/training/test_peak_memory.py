@@ -12,8 +12,7 @@ from adaptrt.models.training.peak_memory import peak_memory
 _HOLD = """
 from adaptrt.models.training.peak_memory import peak_memory
 before = peak_memory()
-held = bytearray({size})
-held[:] = b"x" * len(held)
+held = bytearray(b"x") * {size}
 print(peak_memory() - before)
 """
 
@@ -24,7 +23,7 @@ def test_what_was_held_is_counted() -> None:
     run = subprocess.run(
         [sys.executable, "-c", _HOLD.format(size=size)], capture_output=True, text=True, check=True, timeout=60
     )
-    assert 0.8 * size < int(run.stdout) < 3 * size
+    assert 0.8 * size < int(run.stdout) < 1.5 * size
 
 
 def test_it_never_falls() -> None:
