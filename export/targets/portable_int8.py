@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -19,7 +20,7 @@ from adaptrt.runtime.bundle.bundle_file import encode_bundle, read_bundle
 from adaptrt.runtime.bundle.bundle_files import bundle_root
 from adaptrt.runtime.bundle.engine_calibration import with_engine_curve
 from adaptrt.runtime.bundle.engine_files import EngineStage, build_command, check_source, engine_folder, read_engines
-from adaptrt.runtime.bundle.schema import BUNDLE_FILE, Bundle, DataFile, Dense, Stage
+from adaptrt.runtime.bundle.schema import BUNDLE_FILE, Bundle, DataFile
 
 SUFFIX = "-int8"
 """What the name of the bundle ends in, so that one process may serve both."""
@@ -44,7 +45,7 @@ def write_int8_bundle(bundle_folder: Path, output: Path) -> Bundle:
             holds other files or cannot be written.
     """
     bundle, root = read_bundle(bundle_folder), bundle_root(bundle_folder)
-    if output.resolve() == root or output.resolve().is_relative_to(root) or root.is_relative_to(output.resolve()):
+    if output.resolve().is_relative_to(root) or root.is_relative_to(output.resolve()):
         raise ExportError(
             f"got the output {output}, the bundle or a folder around or in it, expected another; name one"
         )
@@ -60,14 +61,17 @@ def write_int8_bundle(bundle_folder: Path, output: Path) -> Bundle:
             f"CPU: other runtimes do not ask what theirs is; run `{again} --weight-bits {NARROW_BITS} --rebuild`"
         )
     own = with_engine_curve(folder, bundle)
-    stages = [_stage(stage, built) for stage, built in zip(bundle.stages, engines.stages, strict=True)]
+    stages = [
+        msgspec.structs.replace(stage, **_files_of(built))
+        for stage, built in zip(bundle.stages, engines.stages, strict=True)
+    ]
     dense = msgspec.structs.replace(
         bundle.dense, file=None, sha256=None, external_data=[], unsplit=False, answers_full=False
     )
     parts = list(engines.stages)
     if engines.dense is not None and (folder / engines.dense.prepared.file).exists():
         parts.append(engines.dense)
-        dense = _dense(dense, engines.dense)
+        dense = msgspec.structs.replace(dense, answers_full=True, **_files_of(engines.dense))
     own = msgspec.structs.replace(own, name=f"{bundle.name}{SUFFIX}", stages=stages, dense=dense)
     with staged_folder(output, check_replaceable) as staged:
         for part in parts:
@@ -80,16 +84,10 @@ def write_int8_bundle(bundle_folder: Path, output: Path) -> Bundle:
     return own
 
 
-def _stage(stage: Stage, built: EngineStage) -> Stage:
+def _files_of(built: EngineStage) -> dict[str, Any]:
+    """The fields of a stage, or of the dense model, that name its files."""
     data = [DataFile(one.file, one.sha256) for one in built.external_data]
-    return msgspec.structs.replace(stage, file=built.prepared.file, sha256=built.prepared.sha256, external_data=data)
-
-
-def _dense(dense: Dense, built: EngineStage) -> Dense:
-    data = [DataFile(one.file, one.sha256) for one in built.external_data]
-    return msgspec.structs.replace(
-        dense, file=built.prepared.file, sha256=built.prepared.sha256, external_data=data, answers_full=True
-    )
+    return {"file": built.prepared.file, "sha256": built.prepared.sha256, "external_data": data}
 
 
 def _copy(root: Path, name: str, folder: Path) -> None:
