@@ -19,7 +19,7 @@ from typing import Any
 
 from adaptrt import write_atomically
 from adaptrt.bench.timing.machine import describe_source
-from tests.aarch64.emulated import Emulated, NotPreparedError, build_programs, prepare
+from tests.aarch64.emulated import CPU, Emulated, NotPreparedError, build_programs, prepare
 from tests.aarch64.parts import PARTS, Part
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +103,7 @@ def describe(emulated: Emulated) -> dict[str, Any]:
     """When, from which commit, with what."""
     packages = {name: emulated.version(name) for name in ("onnxruntime", "numpy")}
     date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    return {"date": date, **describe_source(), "qemu": emulated.emulator_version(), "packages": packages}
+    return {"date": date, **describe_source(), "qemu": emulated.emulator_version(), "cpu": CPU, "packages": packages}
 
 
 def keep(path: Path, name: str, result: dict[str, Any]) -> None:

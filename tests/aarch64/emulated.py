@@ -26,6 +26,9 @@ GLIBC_MINORS = range(17, 42)
 EXTRAS = ("cpu", "cli", "image", "telemetry", "text")
 TEST_PACKAGES = ("pytest", "hypothesis")
 """Of the extra of developers."""
+CPU = "cortex-a76"
+"""The emulated one: what a Jetson Orin's cores can do (integer dot products, half precision), and like them no SVE. Under
+the emulator's own choice, which has SVE, NumPy's spectra and long sums come out wrong."""
 
 
 class NotPreparedError(Exception):
@@ -182,16 +185,15 @@ def _write_python(emulated: Emulated) -> None:
     """A virtual environment by hand: Python finds its library by the file beside the script."""
     version, base = _python_version(emulated.root), emulated.python.parents[1]
     packages = base / "lib" / f"python{version}" / "site-packages"
-    if packages.exists():
-        return
-    packages.parent.mkdir(parents=True, exist_ok=True)
-    packages.symlink_to(emulated.packages)
+    if not packages.exists():
+        packages.parent.mkdir(parents=True, exist_ok=True)
+        packages.symlink_to(emulated.packages)
     (base / "pyvenv.cfg").write_text(f"home = {emulated.root}/usr/bin\ninclude-system-site-packages = false\n")
     emulated.python.parent.mkdir(exist_ok=True)
     _write_script(emulated, emulated.python, emulated.root / "usr" / "bin" / f"python{version}")
 
 
 def _write_script(emulated: Emulated, script: Path, program: Path) -> None:
-    words: Sequence[Path | str] = [emulated.emulator, "-L", emulated.root, "-0", script, program]
+    words: Sequence[Path | str] = [emulated.emulator, "-cpu", CPU, "-L", emulated.root, "-0", script, program]
     script.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n')
     script.chmod(0o755)
