@@ -27,8 +27,8 @@ EXTRAS = ("cpu", "cli", "image", "telemetry", "text")
 TEST_PACKAGES = ("pytest", "hypothesis")
 """Of the extra of developers."""
 CPU = "cortex-a76"
-"""The emulated one: what a Jetson Orin's cores can do (integer dot products, half precision), and like them no SVE. Under
-the emulator's own choice, which has SVE, NumPy's spectra and long sums come out wrong."""
+"""The emulated one: what a Jetson Orin's cores can do (integer dot products, half precision), and like them no SVE.
+Under the emulator's own choice, which has SVE, NumPy's spectra and long sums come out wrong."""
 
 
 class NotPreparedError(Exception):
