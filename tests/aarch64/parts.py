@@ -35,7 +35,13 @@ PARTS = {
         },
         programs=True,
     ),
-    "runtime": Part(("tests/runtime",)),
+    "runtime": Part(
+        ("tests/runtime",),
+        left_out={
+            "tests/runtime/test_recovery.py::test_memory_ran_out_twenty_times[onnxruntime]": "limits the address space, "
+            "which the emulator pretends to do and does not",
+        },
+    ),
     "smoke": Part(
         ("tests/conformance/test_conformance.py", "tests/cpp/test_conformance.py"),
         expression="(onnxruntime_passes or gives_the_bytes) and (one_stage or max_softmax)",
