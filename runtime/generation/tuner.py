@@ -80,8 +80,8 @@ class DraftTuner:
     def took(self, size: int, milliseconds: float) -> None:
         """Take in how long a call of so many nodes took, its draft not among it.
 
-        Time that changes with the size is the size's, not as profiled; time that changes without it is the device's, and
-        all sizes share it. The median of the first calls counts, as one of them may have met something else.
+        Time that changes with the size is the size's, not as profiled; time that changes without it is the device's,
+        and all sizes share it. The median of the first calls counts, as one of them may have met something else.
         """
         ratio = milliseconds / (self._profile[size] * self._device)
         if self._first is None:

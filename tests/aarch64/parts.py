@@ -38,8 +38,9 @@ PARTS = {
     "runtime": Part(
         ("tests/runtime",),
         left_out={
-            "tests/runtime/test_recovery.py::test_memory_ran_out_twenty_times[onnxruntime]": "limits the address space, "
-            "which the emulator pretends to do and does not",
+            "tests/runtime/test_recovery.py::test_memory_ran_out_twenty_times": (
+                "limits the address space, which the emulator only pretends to do"
+            ),
         },
     ),
     "smoke": Part(

@@ -90,7 +90,8 @@ def test_files_and_tests_that_are_left_out_are_there(name: str) -> None:
     assert all((ROOT / path).exists() for path in PARTS[name].paths)
     for test in PARTS[name].left_out:
         file, function = test.split("::")
-        assert file in PARTS[name].paths and f"def {function}(" in (ROOT / file).read_text()
+        assert any(Path(file).is_relative_to(path) for path in PARTS[name].paths)
+        assert f"def {function}(" in (ROOT / file).read_text()
 
 
 def test_it_runs_as_a_module() -> None:
