@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adaptrt.runtime.errors import InputError, OutputError, shown
+from adaptrt.runtime.generation.largest_logits import largest_ids
 
 
 def log_probabilities(
@@ -16,7 +17,7 @@ def log_probabilities(
     """``[V]`` logits to ``[V]`` log probabilities; what was cut off has ``-inf``.
 
     In the usual order: temperature, then the ``top_k`` largest, then the fewest that hold ``top_p`` of the rest
-    (nucleus sampling, arXiv 1904.09751, section 3.1). Equal logits are cut by their number, the smallest kept.
+    (nucleus sampling, arXiv 1904.09751, section 3.1). Which of equal logits are cut off is left open.
 
     Raises:
         InputError: An option is out of range.
@@ -25,17 +26,10 @@ def log_probabilities(
     check_options(temperature, top_k, top_p)
     if temperature == 0:
         raise InputError("got temperature 0, expected one above 0: at 0 there is one token and nothing to draw")
-    scaled = _checked(logits).astype(np.float64)
-    scaled = (scaled - scaled.max()) / temperature  # the difference first: a tiny temperature must not overflow
-    order = np.argsort(-scaled, kind="stable")
-    kept = order[: len(order) if top_k is None else top_k]
-    weights = np.exp(scaled[kept])
-    if top_p < 1:
-        before = np.cumsum(weights) - weights
-        kept = kept[before < top_p * weights.sum()]
-        weights = weights[: len(kept)]
-    result = np.full(scaled.shape, -np.inf)
-    result[kept] = scaled[kept] - math.log(weights.sum())
+    ids, weights = _candidates(_checked(logits), temperature, top_k, top_p)
+    result = np.full(logits.shape, -np.inf)
+    with np.errstate(divide="ignore"):  # a weight may be too small for a number: that token is never drawn
+        result[ids] = np.log(weights / weights.sum())
     return result
 
 
@@ -83,10 +77,32 @@ class Sampler:
         """
         if self._temperature == 0:
             return int(np.argmax(_checked(logits)))
-        logp = log_probabilities(logits, temperature=self._temperature, top_k=self._top_k, top_p=self._top_p)
-        mass = np.cumsum(np.exp(logp))
-        # Up to the last sum, which rounding leaves a little beside 1: a token without probability is never drawn.
-        return int(np.searchsorted(mass, self._random.random() * mass[-1], side="right"))
+        ids, weights = _candidates(_checked(logits), self._temperature, self._top_k, self._top_p)
+        mass = np.cumsum(weights)
+        # A share of the last sum, which rounding leaves a little beside the true one: no draw falls behind the end.
+        return int(ids[np.searchsorted(mass, self._random.random() * mass[-1], side="right")])
+
+
+def _candidates(
+    logits: npt.NDArray[np.floating], temperature: float, top_k: int | None, top_p: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """``[n]`` ids that may be drawn and ``[n]`` weights, without sorting a whole vocabulary, which takes milliseconds."""
+    if top_k is not None and top_k < len(logits):
+        ids = largest_ids(logits[np.newaxis], top_k)[0]
+    else:
+        ids = np.arange(len(logits))
+    scaled = logits[ids].astype(np.float64)
+    # The difference first: a tiny temperature must not overflow.
+    weights = np.exp((scaled - scaled.max()) / temperature)
+    if top_p < 1:
+        total = weights.sum()
+        # All that is lighter holds less than 1 - top_p together, so it comes after the last token that is kept.
+        heavy = np.flatnonzero(weights >= (1 - top_p) * total / len(weights))
+        heavy = heavy[np.argsort(-weights[heavy], kind="stable")]
+        before = np.cumsum(weights[heavy]) - weights[heavy]
+        heavy = heavy[before < top_p * total]
+        ids, weights = ids[heavy], weights[heavy]
+    return ids, weights
 
 
 def _checked(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adaptrt.runtime.generation.drafters.best_first import grow
+from adaptrt.runtime.generation.largest_logits import largest_ids
 from adaptrt.runtime.generation.tree import DraftTree
 
 BRANCHES = 8
@@ -47,12 +48,7 @@ class TokenRecycling:
             tokens: ``[N]``; where one comes twice, its last row counts.
             logits: ``[N,V]``, one row for each.
         """
-        if self._branches < logits.shape[1]:
-            largest = np.argpartition(logits, -self._branches, axis=1)[:, -self._branches :]
-        else:
-            largest = np.broadcast_to(np.arange(self._branches), logits.shape)
-        order = np.argsort(-np.take_along_axis(logits, largest, axis=1), axis=1, kind="stable")
-        rows = np.take_along_axis(largest, order, axis=1)
+        rows = largest_ids(logits, self._branches)
         # NumPy does not promise which of several rows for one index is written.
         last = {int(token): place for place, token in enumerate(tokens)}
         self._successors[list(last)] = rows[list(last.values())]

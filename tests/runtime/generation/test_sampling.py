@@ -41,7 +41,21 @@ def test_what_is_cut_off():
     assert np.isfinite(log_probabilities(LOGITS, top_p=two - 1e-6)).sum() == 2
     assert np.isfinite(log_probabilities(LOGITS, top_p=two + 1e-6)).sum() == 3
     assert np.isfinite(log_probabilities(LOGITS, top_p=1e-9)).sum() == 1
-    assert np.flatnonzero(np.isfinite(log_probabilities(np.zeros(5), top_k=2))).tolist() == [0, 1]
+    assert np.isfinite(log_probabilities(np.zeros(5), top_k=2)).sum() == 2
+
+
+@pytest.mark.parametrize("top_p", [0.01, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("top_k", [None, 100])
+@pytest.mark.parametrize("temperature", [0.3, 3.0])
+def test_a_large_vocabulary_is_cut_where_sorting_it_would_cut(temperature, top_k, top_p):
+    logits = np.random.default_rng(0).standard_normal(5000).astype(np.float32) * 2
+    order = np.argsort(-logits)[:top_k]
+    weights = np.exp((logits[order].astype(np.float64) - logits.max()) / temperature)
+    before = (np.cumsum(weights) - weights) / weights.sum()
+    kept = order[before < top_p]
+    logp = log_probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+    assert set(np.flatnonzero(np.isfinite(logp))) == set(kept.tolist())
+    assert np.exp(logp).sum() == pytest.approx(1)
 
 
 def test_a_tiny_temperature_is_greedy():
