@@ -86,7 +86,7 @@ class Sampler:
 def _candidates(
     logits: npt.NDArray[np.floating], temperature: float, top_k: int | None, top_p: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """``[n]`` ids that may be drawn and ``[n]`` weights, without sorting a whole vocabulary, which takes milliseconds."""
+    """``[n]`` ids that may be drawn and ``[n]`` weights, without the milliseconds of sorting a vocabulary."""
     if top_k is not None and top_k < len(logits):
         ids = largest_ids(logits[np.newaxis], top_k)[0]
     else:
