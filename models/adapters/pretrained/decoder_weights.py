@@ -10,7 +10,7 @@ from torch import nn
 from adaptrt.models.decoder import Decoder
 from adaptrt.models.decoder_config import DecoderConfig
 
-KINDS = {"llama": "attention_bias", "qwen2": True, "mistral": False}
+KINDS: dict[str, str | bool] = {"llama": "attention_bias", "qwen2": True, "mistral": False}
 """Model types, and whether queries, keys and values have biases: always, never, or as a field of the config says."""
 
 
