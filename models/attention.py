@@ -55,7 +55,7 @@ class SoftmaxAttention(nn.Module):
         if self.cosine is not None and self.sine is not None:
             position = _positions(tokens, query)
             cosine, sine = (functional.embedding(position, table)[:, None] for table in (self.cosine, self.sine))
-            q, k = _turned(q, cosine, sine), _turned(k, cosine, sine)
+            q, k = turned(q, cosine, sine), turned(k, cosine, sine)
         if self.key_heads != self.heads:
             k, v = (part.repeat_interleave(self.heads // self.key_heads, dim=1) for part in (k, v))
         scores = q @ k.transpose(2, 3) * self.head_width**-0.5
@@ -125,10 +125,10 @@ def _rotated(x: Tensor, position: Tensor, base: float) -> Tensor:
     half = x.shape[3] // 2
     speed = base ** (-torch.arange(half, dtype=torch.float32, device=x.device) / half)
     angle = (position[:, :, None].to(torch.float32) * speed)[:, None]
-    return _turned(x, angle.cos().to(x.dtype), angle.sin().to(x.dtype))
+    return turned(x, angle.cos().to(x.dtype), angle.sin().to(x.dtype))
 
 
-def _turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+def turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Rotate ``[B, H, K, d]`` by angles whose cosines and sines are ``[B or 1, 1, K, d / 2]``."""
     half = x.shape[3] // 2
     first, second = x[..., :half], x[..., half:]

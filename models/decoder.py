@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adaptrt.models.attention import _turned
+from adaptrt.models.attention import turned
 from adaptrt.models.block import DenseFFN, DenseProjections, make_norm
 from adaptrt.models.decoder_config import DecoderConfig
 
@@ -60,11 +60,11 @@ class DecoderBlock(nn.Module):
             layer(normed).reshape(batch, new, self.key_heads, self.head_width).transpose(1, 2)
             for layer in (self.attention.key, self.attention.value)
         )
-        rows = CacheRows(_turned(k, cosine, sine), v)
+        rows = CacheRows(turned(k, cosine, sine), v)
         # Heads that share keys stay an axis of their own: at one token that is faster than rows of one product, and
         # nothing is repeated.
         grouped = (batch, self.key_heads, self.heads // self.key_heads, new, self.head_width)
-        q = (_turned(q, cosine, sine) * self.head_width**-0.5).reshape(grouped)
+        q = (turned(q, cosine, sine) * self.head_width**-0.5).reshape(grouped)
         # Two products each instead of one over joined rows: a joined cache would be copied in every call.
         scores = torch.cat([q @ part.key[:, :, None].transpose(3, 4) for part in (past, rows)], -1)
         probabilities = (scores + bias[:, :, None]).softmax(-1)

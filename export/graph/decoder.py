@@ -75,4 +75,11 @@ def trace_decoder(decoder: Decoder) -> onnx.ModelProto:
     assert program is not None  # for the type checker: with dynamo there is one
     graph = program.model_proto
     graph.ir_version = IR_VERSION
+    # Past and new together: the exporter takes no sum of two named sizes, and invents a name.
+    bias = next(value for value in graph.graph.input if value.name == "attention_bias")
+    invented = bias.type.tensor_type.shape.dim[3].dim_param
+    for value in (*graph.graph.input, *graph.graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param == invented:
+                dimension.dim_param = "past + new"
     return graph

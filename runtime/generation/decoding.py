@@ -34,13 +34,6 @@ Call = Callable[
 """From the inputs and the cache's tensors to logits ``[1, L, V]`` and the new rows, key and value of each layer."""
 
 
-class Drafter(Protocol):
-    """What guesses the next tokens."""
-
-    def draft(self, text: Sequence[int], size: int) -> DraftTree:
-        """A tree of at most ``size`` nodes whose root is the last token of the text."""
-
-
 class Step(NamedTuple):
     """What one call brought.
 
@@ -55,6 +48,16 @@ class Step(NamedTuple):
     nodes: int
     tree: DraftTree
     logits: npt.NDArray[np.float32]
+
+
+class Drafter(Protocol):
+    """What guesses the next tokens."""
+
+    def draft(self, text: Sequence[int], size: int) -> DraftTree:
+        """A tree of at most ``size`` nodes whose root is the last token of the text."""
+
+    def observe(self, step: Step) -> None:
+        """Learn from a call, drafted or not."""
 
 
 def decode(
@@ -105,7 +108,10 @@ def decode(
         result = accept(tree, lambda node, _, rows=logits: chooser.choose(rows[node]), stop=stop, limit=end - len(text))  # type: ignore[misc]
         cache.commit(new, result.rows)
         text += result.tokens
-        yield Step(result.tokens, len(tree), tree, logits)
+        step = Step(result.tokens, len(tree), tree, logits)
+        if drafter is not None:
+            drafter.observe(step)
+        yield step
         if result.stopped:
             return
 

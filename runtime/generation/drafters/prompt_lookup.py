@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from adaptrt.runtime.generation.decoding import Step
 from adaptrt.runtime.generation.tree import DraftTree
 
 _LONGEST = 4  # tokens to be found again
@@ -42,6 +43,9 @@ class PromptLookup:
                         return tree
                     node = tree.add(node, token)
         return tree
+
+    def observe(self, step: Step) -> None:
+        """Nothing is learned: the text says it all."""
 
     def _read(self, text: Sequence[int]) -> None:
         """Take in what was written since the last draft; another text than before starts anew."""

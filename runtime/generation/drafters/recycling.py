@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from adaptrt.runtime.generation.decoding import Step
 from adaptrt.runtime.generation.drafters.best_first import grow
 from adaptrt.runtime.generation.largest_logits import largest_ids
 from adaptrt.runtime.generation.tree import DraftTree
@@ -41,23 +41,18 @@ class TokenRecycling:
         grow(tree, lambda path: self._after(path[-1] if path else text[-1]), size)
         return tree
 
-    def observe(self, tokens: npt.NDArray[np.int64], logits: npt.NDArray[np.floating]) -> None:
-        """Keep what the model said after each token.
-
-        Args:
-            tokens: ``[N]``; where one comes twice, its last row counts.
-            logits: ``[N,V]``, one row for each.
-        """
-        rows = largest_ids(logits, self._branches)
-        # NumPy does not promise which of several rows for one index is written.
-        last = {int(token): place for place, token in enumerate(tokens)}
+    def observe(self, step: Step) -> None:
+        """Keep what the model said after each node, and how often which rank was right."""
+        before = int(step.tree.tokens[0])
+        for following in step.tokens:
+            if self._successors[before, 0] >= 0:
+                self._right *= _MEMORY
+                self._right[self._successors[before] == following] += 1 - _MEMORY
+            before = following
+        rows = largest_ids(step.logits, self._branches)
+        # NumPy does not promise which of several rows for one index is written: a token's last row counts.
+        last = {int(token): place for place, token in enumerate(step.tree.tokens)}
         self._successors[list(last)] = rows[list(last.values())]
-
-    def count(self, token: int, following: int) -> None:
-        """Learn whether the table was right: ``following`` came after ``token``. To be called before ``observe``."""
-        if self._successors[token, 0] >= 0:
-            self._right *= _MEMORY
-            self._right[self._successors[token] == following] += 1 - _MEMORY
 
     def _after(self, token: int) -> list[tuple[int, float]]:
         ranks = np.argsort(-self._right, kind="stable")

@@ -52,6 +52,13 @@ def exported(request):
     decoder = decoder_from(model)
     graph = trace_decoder(decoder)
     onnx.checker.check_model(graph, full_check=True)
+    (bias,) = (value for value in graph.graph.input if value.name == "attention_bias")
+    assert [size.dim_param or size.dim_value for size in bias.type.tensor_type.shape.dim] == [
+        "batch",
+        1,
+        "new",
+        "past + new",
+    ]
     return model, decoder.config, graph
 
 
@@ -105,6 +112,9 @@ class Guesses:
         tree.add_path([(ahead[0] + 2) % VOCABULARY, *ahead])
         tree.add_path(ahead)
         return tree
+
+    def observe(self, step):
+        assert step.logits.shape == (step.nodes, VOCABULARY) == (len(step.tree), VOCABULARY)
 
 
 def test_logits_are_those_of_transformers(exported):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +9,7 @@ from hypothesis import strategies as st
 
 from adaptrt.runtime.errors import InputError
 from adaptrt.runtime.generation.acceptance import accept
+from adaptrt.runtime.generation.decoding import Step
 from adaptrt.runtime.generation.drafters.prompt_lookup import PromptLookup
 from adaptrt.runtime.generation.drafters.recycling import TokenRecycling
 from adaptrt.runtime.generation.sampling import Sampler
@@ -38,7 +37,7 @@ def drafted(draft, sampler, max_new, stop=(), observe=None):
         limit = len(PROMPT) + max_new - len(text)
         result = accept(tree, lambda node, _, rows=rows: sampler.choose(rows[node]), stop=stop, limit=limit)
         if observe is not None:
-            observe(text[-1], tree, rows, result)
+            observe(Step(result.tokens, len(tree), tree, rows))
         assert [int(tree.tokens[row]) for row in result.rows[1:]] == result.tokens[:-1]
         text += result.tokens
         calls += 1
@@ -135,12 +134,7 @@ def test_the_comparison_notices_a_wrong_walk():
 def test_recycling_gives_the_plain_text_in_fewer_calls():
     drafter = TokenRecycling(VOCABULARY)
 
-    def observe(root, tree, rows, result):
-        for before, after in itertools.pairwise([root, *result.tokens]):
-            drafter.count(before, after)
-        drafter.observe(tree.tokens, rows)
-
-    text, calls = drafted(lambda text: drafter.draft(text, 24), Sampler(), 90, observe=observe)
+    text, calls = drafted(lambda text: drafter.draft(text, 24), Sampler(), 90, observe=drafter.observe)
     assert text == plain(Sampler(), 90)
     assert calls < 60
 
