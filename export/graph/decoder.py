@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
 import onnx
 import torch
 from torch import Tensor, nn
 
+from adaptrt.export.graph.trace import export_module
 from adaptrt.models.decoder import CacheRows, Decoder
-from adaptrt.ops.record import IR_VERSION, ONNX_OPSET
 
 INPUTS = ("input_ids", "position_ids", "attention_bias", "logit_rows")
 
@@ -40,7 +38,7 @@ def trace_decoder(decoder: Decoder) -> onnx.ModelProto:
         A graph with the inputs ``INPUTS`` and ``past.<layer>.key|value``, the outputs ``logits`` and
         ``new.<layer>.key|value``; sizes ``batch``, ``new``, ``past`` and ``rows`` of logits are dynamic.
     """
-    depth, decoder = decoder.config.depth, decoder.eval()
+    depth = decoder.config.depth
     # No size of the example is 1, or equal to another: the tracer would take them for constants, or for one.
     batch, new, past, rows = 2, 3, 5, 4
     example = (
@@ -60,21 +58,8 @@ def trace_decoder(decoder: Decoder) -> onnx.ModelProto:
         {0: size["batch"], 1: size["rows"]},
         *[{0: size["batch"], 2: size["past"]}] * (2 * depth),
     )
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            _Flat(decoder),
-            example,
-            dynamo=True,
-            dynamic_shapes=(shapes,),
-            opset_version=ONNX_OPSET,
-            input_names=[*INPUTS, *cache_names("past", depth)],
-            output_names=["logits", *cache_names("new", depth)],
-            verbose=False,
-        )
-    assert program is not None  # for the type checker: with dynamo there is one
-    graph = program.model_proto
-    graph.ir_version = IR_VERSION
+    inputs, outputs = [*INPUTS, *cache_names("past", depth)], ["logits", *cache_names("new", depth)]
+    graph = export_module(_Flat(decoder), example, {"tensors": shapes}, inputs, outputs)
     # Past and new together: the exporter takes no sum of two named sizes, and invents a name.
     bias = next(value for value in graph.graph.input if value.name == "attention_bias")
     invented = bias.type.tensor_type.shape.dim[3].dim_param

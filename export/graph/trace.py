@@ -155,9 +155,9 @@ def trace_stage(
     outputs += [*output.carried, *(name for decision in decisions for name in decision.outputs.values())]
     outputs += ["learners"] * debug
     names = [*(spec.name for spec in specs), *(spec.name for spec in knobs), *kept_names]
-    graph = _export(module, tensors, {"tensors": tuple(shapes)}, names, outputs)
+    graph = export_module(module, tensors, {"tensors": tuple(shapes)}, names, outputs)
     if blocks is not None:
-        blocks.put_in(graph, _export)
+        blocks.put_in(graph, export_module)
     resolve_kept(graph, kept_names)
     stage_entry = {STAGE_METADATA: f"{stage}/{stages}"} if stages > 1 else {}
     onnx.helper.set_model_props(graph, stage_entry | scale_metadata(model))
@@ -194,9 +194,9 @@ def trace_dense(model: StagedNetwork, *, blocks: BlockGraphs | None = None) -> o
     tensors = tuple(example[name] for name in names)
     outputs = [*model.task.outputs, *([MACS_OUTPUT] if model.made_from_dense else [])]
     module = _Dense(model if blocks is None else blocks.with_nodes(model))
-    graph = _export(module, tensors, {"tensors": shapes}, names, outputs)
+    graph = export_module(module, tensors, {"tensors": shapes}, names, outputs)
     if blocks is not None:
-        blocks.put_in(graph, _export)
+        blocks.put_in(graph, export_module)
     return graph
 
 
@@ -299,13 +299,25 @@ def _root(error: BaseException) -> str:
     return f"{cause}{f' ({operator})' if operator else ''}; write it with operators that torch.onnx.export takes"
 
 
-def _export(
+def export_module(
     module: nn.Module,
     example: tuple[Tensor, ...],
     shapes: dict[str, Any],
     inputs: list[str],
     outputs: list[str],
 ) -> onnx.ModelProto:
+    """A module as a graph that says nothing of the machine it was made on.
+
+    Args:
+        module: What takes the example and gives a tuple of tensors.
+        example: Its inputs.
+        shapes: Dynamic sizes, as ``torch.export`` takes them.
+        inputs: Names.
+        outputs: Likewise.
+
+    Raises:
+        ExportError: torch cannot write it.
+    """
     module.eval()
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level

@@ -39,13 +39,11 @@ class Step(NamedTuple):
 
     Attributes:
         tokens: New tokens of the text, at least one.
-        nodes: Tokens that the call read: 1 without a draft.
-        tree: What it verified.
-        logits: ``[nodes, V]``.
+        tree: What it verified: the root alone without a draft.
+        logits: ``[N, V]``, of its nodes.
     """
 
     tokens: list[int]
-    nodes: int
     tree: DraftTree
     logits: npt.NDArray[np.float32]
 
@@ -108,7 +106,7 @@ def decode(
         result = accept(tree, lambda node, _, rows=logits: chooser.choose(rows[node]), stop=stop, limit=end - len(text))  # type: ignore[misc]
         cache.commit(new, result.rows)
         text += result.tokens
-        step = Step(result.tokens, len(tree), tree, logits)
+        step = Step(result.tokens, tree, logits)
         if drafter is not None:
             drafter.observe(step)
         yield step

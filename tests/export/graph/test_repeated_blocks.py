@@ -76,13 +76,13 @@ def both_ways(folder: Path, family: str, architecture: str | None, traced: list[
 def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Kinds of the modules that are traced."""
     kinds: list[str] = []
-    export = trace._export
+    export = trace.export_module
 
     def counted(module: Any, *rest: Any) -> onnx.ModelProto:
         kinds.append(type(module).__name__)
         return export(module, *rest)
 
-    monkeypatch.setattr(trace, "_export", counted)
+    monkeypatch.setattr(trace, "export_module", counted)
     return kinds
 
 

@@ -37,7 +37,7 @@ def drafted(draft, sampler, max_new, stop=(), observe=None):
         limit = len(PROMPT) + max_new - len(text)
         result = accept(tree, lambda node, _, rows=rows: sampler.choose(rows[node]), stop=stop, limit=limit)
         if observe is not None:
-            observe(Step(result.tokens, len(tree), tree, rows))
+            observe(Step(result.tokens, tree, rows))
         assert [int(tree.tokens[row]) for row in result.rows[1:]] == result.tokens[:-1]
         text += result.tokens
         calls += 1
